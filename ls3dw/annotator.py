@@ -1,0 +1,276 @@
+"""2D-FAN, guided 2D-to-3D FAN and depth network in a row: pictures and boxes in, landmarks out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ls3dw.errors import DeviceError
+from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, crop_placement, invert
+from ls3dw.models import heatmap
+from ls3dw.models.crops import resample
+from ls3dw.models.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, Model, load
+from ls3dw.pictures import Decode, Window, cut_window
+from ls3dw.pose import head_pose
+from ls3dw.sample import Floats, Picture
+
+log = logging.getLogger(__name__)
+
+CPU_BATCH = 16
+GPU_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the networks say of N faces, in image pixels.
+
+    landmarks_2d: (N, 68, 2) visible contour; landmarks_3d: (N, 68, 3), z relative to the mean of the face's points,
+    larger is nearer, NaN without a depth network; confidence_2d, confidence_3d: (N, 68) heatmap peaks in [0, 1];
+    pose: (N, 3) yaw, pitch, roll in degrees; all float32. crop: (N, 2, 3) float64, image to 256x256 crop.
+    """
+
+    landmarks_2d: Floats
+    landmarks_3d: Floats
+    confidence_2d: Floats
+    confidence_3d: Floats
+    pose: Floats
+    crop: Affine
+
+
+@dataclass(frozen=True)
+class FaceBatch:
+    """N faces ready for the networks: their windows, boxes, and perhaps points to guide with.
+
+    guidance: (N, 68, 2) image pixels or None; a face with a NaN among them is guided by its predicted 2D points.
+    """
+
+    windows: Sequence[Window]
+    boxes: NDArray[Any]
+    guidance: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+
+class Annotator:
+    """Annotates faces with 68 landmarks in 2D and 3D.
+
+    model_2d, model_3d, model_depth: a zoo name or a safetensors file; None: the bundled ones; "none" for the depth:
+    no z. device: "cpu", "cuda", "cuda:1". flip: average the 2D network's heatmaps with the mirrored picture's.
+    decode: "subpixel", or "reference" for the published crop and decoding, which gives whole pixels.
+    batch: faces a pass; when the GPU's memory runs out it is halved.
+    """
+
+    def __init__(
+        self,
+        model_2d: str | Path | None = None,
+        model_3d: str | Path | None = None,
+        model_depth: str | Path | None = None,
+        device: str = "cpu",
+        flip: bool = True,
+        decode: Decode = "subpixel",
+        batch: int | None = None,
+    ) -> None:
+        if decode not in ("subpixel", "reference"):
+            raise ValueError(f"decode is {decode!r}; expected 'subpixel' or 'reference'")
+        if batch is not None and batch < 1:
+            raise ValueError(f"batch is {batch}; expected at least 1")
+        self.device = _check_device(device)
+        self.flip = flip
+        self.decode: Decode = decode
+        self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        self.model_2d = load(model_2d or DEFAULT_2D, ("2d",))
+        self.model_3d = load(model_3d or DEFAULT_3D, ("2d-to-3d", "3d"))
+        self.model_depth = None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, ("depth",))
+        self._dtype = torch.float32 if self.device.type == "cpu" else torch.float16
+        for model in self.models:
+            model.network.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        return tuple(model for model in (self.model_2d, self.model_3d, self.model_depth) if model is not None)
+
+    def annotate(self, images: Sequence[Picture], boxes: ArrayLike) -> Annotations:
+        """Annotate N faces: images: N pictures (H, W, 3) uint8 RGB of any sizes; boxes: (N, 4) x0 y0 x1 y1."""
+        box = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        _check_faces(images, box)
+        windows = [cut_window(image, face, self.decode) for image, face in zip(images, box, strict=True)]
+        return self.annotate_windows(FaceBatch(windows, box))
+
+    def annotate_windows(self, faces: FaceBatch) -> Annotations:
+        """Annotate faces whose windows are cut already, `batch` at a time."""
+        parts = []
+        start = 0
+        while start < len(faces):
+            stop = min(start + self.batch, len(faces))
+            try:
+                parts.append(self._pass(_slice(faces, start, stop)))
+            except torch.cuda.OutOfMemoryError:
+                self._halve()
+                continue
+            start = stop
+        return concatenate(parts)
+
+    @torch.inference_mode()
+    def _pass(self, faces: FaceBatch) -> Annotations:
+        outputs = self._outputs(faces)
+        if not torch.isfinite(outputs).all():
+            if self._dtype == torch.float32:
+                raise DeviceError("the networks gave values that are not finite; check the weights")
+            log.warning("float16 overflowed with these weights: going on in float32, at about half the speed")
+            self._dtype = torch.float32
+            for model in self.models:
+                model.network.float()
+            outputs = self._outputs(faces)
+        return self._finish(faces, outputs.cpu().numpy())
+
+    def _outputs(self, faces: FaceBatch) -> Tensor:
+        """Run the networks: (N, 68, 7): 2D x y, 3D x y, z and the two confidences, in the decoder's own frame."""
+        crops = resample(*self._collate(faces))
+        picture = self._prepare(crops)
+        points_2d, peak_2d = self._decode(self._heatmaps_2d(picture))
+        guide = self._guidance(faces, self._as_crop(points_2d))
+        points_3d, peak_3d = self._decode(self._heatmaps_3d(crops, picture, guide))
+        depth = self._depth(crops, self._as_crop(points_3d))
+        return torch.cat((points_2d, points_3d, depth[..., None], peak_2d[..., None], peak_3d[..., None]), dim=2)
+
+    def _collate(self, faces: FaceBatch) -> tuple[Tensor, Tensor]:
+        """Bring the windows, padded to one size, and their affines to the device."""
+        height = max(window.pixels.shape[0] for window in faces.windows)
+        width = max(window.pixels.shape[1] for window in faces.windows)
+        pinned = self.device.type == "cuda"
+        pixels = torch.zeros((len(faces), height, width, 3), dtype=torch.uint8, pin_memory=pinned)
+        view = pixels.numpy()
+        for row, window in enumerate(faces.windows):
+            view[row, : window.pixels.shape[0], : window.pixels.shape[1]] = window.pixels
+        affines = torch.from_numpy(np.stack([window.to_crop for window in faces.windows]))
+        return pixels.to(self.device, non_blocking=True), affines.to(self.device)
+
+    def _prepare(self, x: Tensor) -> Tensor:
+        return x.to(self._dtype, memory_format=torch.channels_last)
+
+    def _heatmaps_2d(self, picture: Tensor) -> Tensor:
+        network = self.model_2d.network
+        heatmaps: Tensor = network(picture)[-1].float()
+        if self.flip:
+            heatmaps = heatmaps + heatmap.mirror_heatmaps(network(picture.flip(-1))[-1].float())
+            heatmaps *= 0.5
+        return heatmaps
+
+    def _heatmaps_3d(self, crops: Tensor, picture: Tensor, guide: Tensor) -> Tensor:
+        model = self.model_3d
+        if model.contract.kind == "2d-to-3d":
+            picture = self._guided(crops, guide, model)
+        heatmaps: Tensor = model.network(picture)[-1]
+        return heatmaps.float()
+
+    def _depth(self, crops: Tensor, points: Tensor) -> Tensor:
+        if self.model_depth is None:
+            return torch.zeros(points.shape[:2], device=self.device)
+        depth: Tensor = self.model_depth.network(self._guided(crops, points, self.model_depth))
+        return depth.float()
+
+    def _guided(self, crops: Tensor, points: Tensor, model: Model) -> Tensor:
+        gaussians = heatmap.draw_gaussians(points, model.contract.guidance_std)
+        return self._prepare(torch.cat((crops, gaussians), dim=1))
+
+    def _decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
+        if self.decode == "reference":
+            return heatmap.decode_quarter(heatmaps)
+        return heatmap.decode_centroid(heatmaps)
+
+    def _as_crop(self, points: Tensor) -> Tensor:
+        """Turn what the decoder gives into crop pixels."""
+        return heatmap.cells_to_crop(points - 0.5) if self.decode == "reference" else points
+
+    def _guidance(self, faces: FaceBatch, predicted: Tensor) -> Tensor:
+        if faces.guidance is None:
+            return predicted
+        crop = np.stack([window.crop for window in faces.windows])
+        given = torch.from_numpy(apply(crop, faces.guidance)).to(self.device)
+        usable = torch.isfinite(given).all(dim=2).all(dim=1)
+        return torch.where(usable[:, None, None], given, predicted)
+
+    def _finish(self, faces: FaceBatch, outputs: NDArray[np.float32]) -> Annotations:
+        """Bring a pass's outputs (N, 68, 7) to image pixels."""
+        crop = np.stack([window.crop for window in faces.windows])
+        if self.decode == "reference":
+            landmarks_2d, plane = (_to_whole_pixels(outputs[..., i : i + 2], faces.boxes) for i in (0, 2))
+        else:
+            landmarks_2d, plane = (apply(invert(crop), outputs[..., i : i + 2]) for i in (0, 2))
+        side = REFERENCE_SIDE * crop_placement(faces.boxes)[1]
+        z = outputs[..., 4] * (side / CROP_SIZE)[:, None] if self.model_depth else np.full_like(outputs[..., 4], np.nan)
+        landmarks_3d = np.concatenate((plane, z[..., None]), axis=2).astype(np.float32)
+        confidence = outputs[..., 5:].clip(0, 1)
+        return Annotations(
+            landmarks_2d=landmarks_2d.astype(np.float32),
+            landmarks_3d=landmarks_3d,
+            confidence_2d=confidence[..., 0],
+            confidence_3d=confidence[..., 1],
+            pose=head_pose(landmarks_3d),
+            crop=crop,
+        )
+
+    def _halve(self) -> None:
+        if self.batch == 1:
+            raise DeviceError(f"{self.device}: not enough memory for a single face; use --gpu none or smaller models")
+        self.batch //= 2
+        torch.cuda.empty_cache()
+        log.warning("%s: out of memory, going on with batches of %d faces", self.device, self.batch)
+
+
+def _to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
+    """Map heatmap cells (N, P, 2) to whole image pixels as the published code does: through the box, then truncated.
+
+    Its coordinates cover pixel k with [k, k+1), so the whole part is the index of the pixel hit: our convention.
+    """
+    centre, scale = crop_placement(boxes)
+    share = cells.astype(np.float64) / heatmap.CELLS - 0.5
+    return np.trunc(share * (REFERENCE_SIDE * scale)[:, None, None] + centre[:, None]).astype(np.float32)
+
+
+def _check_device(name: str) -> torch.device:
+    device = torch.device(name)
+    if device.type == "cuda":
+        found = torch.cuda.device_count()
+        if (device.index or 0) >= found:
+            raise DeviceError(f"{name}: this machine shows {found} CUDA devices; use --gpu none or another id")
+    return device
+
+
+def _check_faces(images: Sequence[Picture], boxes: NDArray[np.float64]) -> None:
+    if len(images) != len(boxes):
+        raise ValueError(f"{len(images)} images and {len(boxes)} boxes; expected one box an image")
+    if len(images) == 0:
+        raise ValueError("no images; expected at least one")
+    bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
+    if bad.any():
+        row = int(bad.argmax())
+        raise ValueError(f"box {row} is {boxes[row].tolist()}; expected finite x0 < x1 and y0 < y1")
+    for row, image in enumerate(images):
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+            raise ValueError(f"image {row} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
+
+
+def _slice(faces: FaceBatch, start: int, stop: int) -> FaceBatch:
+    guidance = None if faces.guidance is None else faces.guidance[start:stop]
+    return FaceBatch(faces.windows[start:stop], faces.boxes[start:stop], guidance)
+
+
+def take(annotations: Annotations, start: int, stop: int) -> Annotations:
+    """Return the rows `start` to `stop`."""
+    return Annotations(**{name: getattr(annotations, name)[start:stop] for name in Annotations.__dataclass_fields__})
+
+
+def concatenate(parts: Sequence[Annotations]) -> Annotations:
+    """Join at least one part."""
+    names = Annotations.__dataclass_fields__
+    return Annotations(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

@@ -1,0 +1,125 @@
+"""Sources to data set: decoding processes, networks and one writer, all at work at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from typing import Any
+
+import torch
+
+from ls3dw.annotator import CPU_BATCH, Annotator
+from ls3dw.batching import Batcher
+from ls3dw.config import BuildOptions, recorded
+from ls3dw.consumer import Consumer
+from ls3dw.errors import ConfigurationError
+from ls3dw.execute import default_workers, stream
+from ls3dw.files import exclusive, remove_partial
+from ls3dw.finish import finish_version
+from ls3dw.plan import Plan, make_plan
+from ls3dw.prepare import Chunk
+from ls3dw.store import ShardRecord, Store, claim_version
+from ls3dw.write import AnnotatedChunk, ShardWriter
+
+GPU_CHUNK = 32
+"""Faces that a process sends at a time; on the CPU a chunk is a batch, so that batches never depend on timing."""
+
+CHUNKS_WAITING = 8
+LANE_WAITING = 4
+WRITES_WAITING = 8
+"""Bounds of the queues: from the processes, to each device, to the writer."""
+
+
+Report = Callable[[ShardRecord], None]
+
+
+def devices(gpu: str) -> list[str]:
+    """Turn the --gpu option into torch devices: "auto", "none", or a comma list of ids."""
+    if gpu == "none" or (gpu == "auto" and not torch.cuda.is_available()):
+        return ["cpu"]
+    if gpu == "auto":
+        return ["cuda:0"]
+    ids = gpu.split(",")
+    if not all(number.strip().isdigit() for number in ids):
+        raise ConfigurationError(f"gpu {gpu!r}: expected auto, none, or ids such as 0 or 0,1")
+    return [f"cuda:{int(number)}" for number in dict.fromkeys(ids)]
+
+
+def model_records(annotator: Annotator) -> dict[str, Any]:
+    """Say which weights an annotator uses, as manifests and shards record it."""
+    models = {"2d": annotator.model_2d, "3d": annotator.model_3d, "depth": annotator.model_depth}
+    return {
+        role: model and {"name": model.contract.name, "kind": model.contract.kind, "sha256": model.contract.sha256}
+        for role, model in models.items()
+    }
+
+
+class Build:
+    """One run of `ls3dw build`: finishes what is missing of a version, and does nothing twice."""
+
+    def __init__(self, options: BuildOptions) -> None:
+        self.options = options
+        self.store = Store(options.out)
+        self.annotators = [
+            Annotator(
+                options.model_2d,
+                options.model_3d,
+                options.model_depth,
+                device=device,
+                flip=options.flip,
+                decode=options.decode,
+                batch=options.batch,
+            )
+            for device in devices(options.gpu)
+        ]
+        self.configuration = recorded(options, model_records(self.annotators[0]))
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.annotators[0].device.type == "cuda"
+
+    def plan(self) -> Plan:
+        """List what is there and what is left to do; writes nothing."""
+        return make_plan(self.options, self.store)
+
+    def run(self, begin: Callable[[Plan], None], report: Report) -> list[ShardRecord]:
+        """Build. begin: told the plan first; report: told each shard that is finished, in any order."""
+        with exclusive(self.options.out):
+            remove_partial(self.options.out)
+            plan = self.plan()
+            claim_version(self.store, self.options.version_name, self.configuration)
+            begin(plan)
+            self._annotate(plan, report)
+            return finish_version(self.store, self.options.version_name, self.configuration)
+
+    def _annotate(self, plan: Plan, report: Report) -> None:
+        work = plan.work(self.options, GPU_CHUNK if self.on_gpu else CPU_BATCH)
+        facts = {source.name: source.facts for source in plan.sources}
+        writer = ShardWriter(self.store, self.options.version_name, self.configuration, facts)
+        workers = default_workers(self.on_gpu) if self.options.workers is None else self.options.workers
+
+        def write(items: Iterator[AnnotatedChunk]) -> None:
+            for done in items:
+                record = writer.add(done)
+                if record:
+                    report(record)
+
+        with ExitStack() as stack:
+            # Left in the opposite order: the networks end first, then the writer with all they gave it.
+            writing = stack.enter_context(Consumer(write, WRITES_WAITING, keep=True))
+            lanes = [stack.enter_context(self._lane(annotator, writing)) for annotator in self.annotators]
+            chunks = stack.enter_context(closing(stream(work, workers, CHUNKS_WAITING)))
+            for number, chunk in enumerate(chunks):
+                lanes[number % len(lanes)].put(chunk)
+
+    def _lane(self, annotator: Annotator, writing: Consumer[AnnotatedChunk]) -> Consumer[Chunk]:
+        batcher = Batcher(annotator, guided=self.options.guidance == "annotated", mix=self.on_gpu)
+
+        def annotate(chunks: Iterator[Chunk]) -> None:
+            for chunk in chunks:
+                for done in batcher.add(chunk):
+                    writing.put(done)
+            for done in batcher.finish():
+                writing.put(done)
+
+        return Consumer(annotate, LANE_WAITING, keep=False)

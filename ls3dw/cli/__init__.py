@@ -1,0 +1,74 @@
+"""The command line: a thin skin over the library. Each command lives in its own module and loads what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import Final
+
+import click
+
+from ls3dw import __version__
+from ls3dw.errors import Ls3dwError
+
+COMMANDS: Final[dict[str, str]] = {
+    "build": "Sources to data set.",
+    "sample": "Write the embedded sample in the real layouts.",
+    "info": "What a data set holds.",
+    "verify": "Check that every byte of a data set is as written.",
+    "models": "The networks: bundled ones and files.",
+}
+
+
+class _LazyGroup(click.Group):
+    """Loads a command's module when the command is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"ls3dw.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="ls3dw")
+def cli() -> None:
+    """Rebuild LS3D-W: faces with 68 landmarks in 3D, as versioned shards that can be checked and annotated again."""
+
+
+def main() -> None:
+    """Run the command line: exit 0 done, 1 failed in one clear line, 2 wrong usage, 130 on Ctrl-C."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    try:
+        status = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        status = stop.exit_code
+    except click.Abort:
+        status = _fail("interrupted; run the same command again to go on", 130)
+    except KeyboardInterrupt:
+        status = _fail("interrupted; what was finished is kept, run the same command again to go on", 130)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except Ls3dwError as error:
+        status = _fail(f"Error: {error}", 1)
+    except OSError as error:
+        status = _fail(f"Error: {_where(error)}: {error.strerror or error}", 1)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _where(error: OSError) -> str:
+    return str(error.filename or "input or output")
+
+
+def _fail(message: str, status: int) -> int:
+    click.echo(message, err=True)
+    return status

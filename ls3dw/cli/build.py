@@ -1,0 +1,198 @@
+"""`ls3dw build`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+if TYPE_CHECKING:
+    from ls3dw.build import Build
+    from ls3dw.config import BuildOptions
+    from ls3dw.plan import Plan
+    from ls3dw.store import ShardRecord
+
+
+@click.command()
+@click.option(
+    "--source",
+    "sources",
+    multiple=True,
+    metavar="NAME",
+    help="300w, 300vw, menpo, aflw2000 or sample (repeatable, or a comma list). [default: sample]",
+)
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    metavar="[NAME=]DIR",
+    help="Folder of the sources, or of the source NAME (repeatable).",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("ls3dw-data"),
+    show_default=True,
+    help="The data set's folder.",
+)
+@click.option("--gpu", default="auto", show_default=True, metavar="IDS", help="auto, none, or ids such as 0 or 0,1.")
+@click.option(
+    "--subset", "subsets", multiple=True, metavar="NAME", help="Only this subset of the sources (repeatable)."
+)
+@click.option("--limit", type=int, help="At most this many pictures or frames of each source.")
+@click.option("--model-2d", metavar="MODEL", help="2D-FAN: a zoo name or a .safetensors file. [default: bundled]")
+@click.option("--model-3d", metavar="MODEL", help="2D-to-3D FAN, or a 3D-FAN. [default: bundled]")
+@click.option("--model-depth", metavar="MODEL", help="Depth network, or none. [default: bundled]")
+@click.option(
+    "--guidance",
+    type=click.Choice(["predicted", "annotated"]),
+    default="predicted",
+    show_default=True,
+    help="What guides the 2D-to-3D FAN: predicted 2D points, or the source's own where it has all 68.",
+)
+@click.option(
+    "--decode",
+    type=click.Choice(["subpixel", "reference"]),
+    default="subpixel",
+    show_default=True,
+    help="reference: the published crop and decoding, to whole pixels.",
+)
+@click.option(
+    "--flip/--no-flip", default=True, show_default=True, help="Average the 2D heatmaps with the mirrored picture's."
+)
+@click.option("--batch", type=int, help="Faces a network pass on a GPU. [default: 128]")
+@click.option(
+    "--workers", type=int, help="Decoding processes; 0 decodes in this one. [default: cores - 1 with a GPU, else 1]"
+)
+@click.option("--shard-size", type=int, default=256, show_default=True, help="Pictures or frames a shard.")
+@click.option(
+    "--pipeline",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Options from a YAML file; those given here count more.",
+)
+@click.option("--version-name", default="v1", show_default=True, help="Name of the version of the annotations.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.pass_context
+def build(ctx: click.Context, /, dry_run: bool, as_json: bool, pipeline: Path | None, **given: Any) -> None:
+    """Turn sources into a data set. Run again, it finishes what is missing and does nothing twice.
+
+    \b
+    ls3dw build                                          the embedded sample
+    ls3dw build --source aflw2000 --root AFLW2000 --out ds
+    ls3dw build --source 300vw,menpo --root /data --gpu 0
+    """
+    options = _options(ctx, pipeline, given)
+    from ls3dw.build import Build
+
+    run = Build(options)
+    if dry_run:
+        _print_plan(run, run.plan())
+        return
+    with _Watch() as watch:
+        run.run(watch.begin, watch.report)
+    _print_summary(run, as_json)
+
+
+def _options(ctx: click.Context, pipeline: Path | None, given: dict[str, Any]) -> BuildOptions:
+    """Join the pipeline's options with those of the command line, which count more."""
+    from ls3dw.config import make_options, read_pipeline
+
+    typed = {name: given[name] for name in given if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    for name in ("sources", "subsets"):
+        if name in typed:
+            typed[name] = [part.strip() for entry in typed[name] for part in entry.split(",")]
+    if "roots" in typed:
+        typed |= _roots(typed.pop("roots"))
+    return make_options((read_pipeline(pipeline) if pipeline else {}) | typed)
+
+
+def _roots(entries: tuple[str, ...]) -> dict[str, Any]:
+    """Split --root entries into the one for all sources and those of single ones."""
+    from ls3dw.sources import SOURCES
+
+    own, common = {}, []
+    for entry in entries:
+        name, equals, folder = entry.partition("=")
+        if equals and name in SOURCES:
+            own[name] = Path(folder)
+        else:
+            common.append(Path(entry))
+    if len(common) > 1:
+        raise click.UsageError(f"--root: {' and '.join(map(str, common))} are both for all sources; write NAME=DIR")
+    return ({"roots": own} if own else {}) | ({"root": common[0]} if common else {})
+
+
+def _print_plan(run: Build, plan: Plan) -> None:
+    """Say what is there, what differs from the published counts, and what is left to do."""
+    for source in plan.sources:
+        for count in source.counts:
+            click.echo(f"{source.name:<10} {count.subset:<14} {count.found:>7} found{_expected(count)}")
+        open_parts = [part for part in source.parts if not part.complete]
+        click.echo(
+            f"{source.name:<10} {source.units} pictures or frames, {len(open_parts)} of {len(source.parts)} parts left"
+        )
+    click.echo(f"networks   {', '.join(model['name'] for model in run.configuration['models'].values() if model)}")
+    click.echo(f"devices    {', '.join(str(annotator.device) for annotator in run.annotators)}")
+    click.echo(f"output     {run.options.out}, version {run.options.version_name}; nothing was written")
+
+
+def _expected(count: Any) -> str:
+    if count.expected is None or count.expected == count.found:
+        return ""
+    return f", {count.expected} were published"
+
+
+class _Watch:
+    """Shows progress on stderr when that is a terminal, and what differs from the published counts always."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> _Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+    def begin(self, plan: Plan) -> None:
+        for source in plan.sources:
+            for count in source.counts:
+                if note := _expected(count):
+                    click.echo(f"note: {source.name} {count.subset}: {count.found} found{note}", err=True)
+        self._bar = click.progressbar(
+            length=plan.units,
+            label="faces",
+            file=sys.stderr,
+            show_pos=True,
+            item_show_func=self._rate,
+            hidden=not sys.stderr.isatty(),
+        )
+        self._bar.__enter__()
+        self._bar.update(sum(min(record.read, record.expected) for record in plan.records))
+        self._start, self._read = time.monotonic(), 0
+
+    def report(self, record: ShardRecord) -> None:
+        self._read += record.read
+        self._bar.update(record.read, record)
+
+    def _rate(self, record: ShardRecord | None) -> str | None:
+        if record is None:
+            return None
+        return f"{self._read / (time.monotonic() - self._start):.1f} a second, {record.source}/{record.name}"
+
+
+def _print_summary(run: Build, as_json: bool) -> None:
+    """Print found, written and dropped by reason, and the mean NME against the sources' own points."""
+    from ls3dw.dataset import open_dataset
+    from ls3dw.summary import render_summary, summarise
+
+    dataset = open_dataset(run.options.out, run.options.version_name)
+    summary = summarise(dataset)
+    click.echo(json.dumps(summary, indent=1) if as_json else render_summary(summary))

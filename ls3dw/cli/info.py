@@ -1,0 +1,21 @@
+"""`ls3dw info`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--version", "version", metavar="NAME", help="A version of the annotations. [default: the newest]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(dataset: Path, version: str | None, as_json: bool) -> None:
+    """Say what a data set holds: sources, counts, drops, errors, networks."""
+    from ls3dw.dataset import open_dataset
+    from ls3dw.summary import render_summary, summarise
+
+    summary = summarise(open_dataset(dataset, version))
+    click.echo(json.dumps(summary, indent=1) if as_json else render_summary(summary))

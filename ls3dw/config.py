@@ -1,0 +1,139 @@
+"""The options of a build, checked once and all together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from ls3dw.errors import ConfigurationError
+from ls3dw.pictures import JPEG_QUALITY, KEPT_SIDE, KEPT_ZOOM, Decode
+from ls3dw.sources import SOURCES
+
+Guidance = Literal["predicted", "annotated"]
+
+SAMPLE: Final = "sample"
+DEFAULT_SHARD_SIZE: Final = 256
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What `ls3dw build` was asked for.
+
+    roots: a folder for each source that has one of its own; root: the folder for all others. subsets, limit, ...: as
+    in `ls3dw build --help`.
+    """
+
+    sources: tuple[str, ...] = (SAMPLE,)
+    root: Path | None = None
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    out: Path = Path("ls3dw-data")
+    gpu: str = "auto"
+    subsets: tuple[str, ...] = ()
+    limit: int | None = None
+    model_2d: str | None = None
+    model_3d: str | None = None
+    model_depth: str | None = None
+    guidance: Guidance = "predicted"
+    decode: Decode = "subpixel"
+    flip: bool = True
+    batch: int | None = None
+    workers: int | None = None
+    shard_size: int = DEFAULT_SHARD_SIZE
+    version_name: str = "v1"
+
+    def __post_init__(self) -> None:
+        faults = [*self._choice_faults(), *self._number_faults(), *self._root_faults()]
+        if faults:
+            raise ConfigurationError("; ".join(faults))
+
+    def _choice_faults(self) -> list[str]:
+        choices = (
+            ("guidance", self.guidance, get_args(Guidance)),
+            ("decode", self.decode, get_args(Decode)),
+            *(("source", name, (*SOURCES, SAMPLE)) for name in self.sources),
+            *(("root for", name, self.sources) for name in self.roots),
+        )
+        faults = [
+            f"{key} {value!r}: expected one of {', '.join(known)}"
+            for key, value, known in choices
+            if value not in known
+        ]
+        if not self.sources:
+            faults.append("no source: expected at least one")
+        if SAMPLE in self.sources and len(self.sources) > 1:
+            faults.append("source 'sample' holds samples of all four sources: it cannot be mixed with others")
+        return faults
+
+    def _number_faults(self) -> list[str]:
+        numbers = (("limit", self.limit, 1), ("batch", self.batch, 1), ("workers", self.workers, 0))
+        faults = [
+            f"{key} {value}: expected at least {least}"
+            for key, value, least in numbers
+            if value is not None and value < least
+        ]
+        if self.shard_size < 1:
+            faults.append(f"shard-size {self.shard_size}: expected at least 1")
+        return faults
+
+    def _root_faults(self) -> list[str]:
+        if self.root is not None:
+            return []
+        return [
+            f"source {name} needs its folder: --root DIR or --root {name}=DIR"
+            for name in self.sources
+            if name in SOURCES and name not in self.roots
+        ]
+
+    def root_of(self, source: str) -> Path:
+        root = self.roots.get(source, self.root)
+        assert root is not None
+        return root
+
+
+def recorded(options: BuildOptions, models: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the content of a version: two runs that differ in it must not share an output."""
+    return {
+        "decode": options.decode,
+        "flip": options.flip,
+        "guidance": options.guidance,
+        "limit": options.limit,
+        "models": dict(models),
+        "picture": {"jpeg_quality": JPEG_QUALITY, "side": KEPT_SIDE, "zoom": KEPT_ZOOM},
+        "shard_size": options.shard_size,
+        "subsets": sorted(options.subsets),
+    }
+
+
+def make_options(values: Mapping[str, Any]) -> BuildOptions:
+    """Build options from the plain values of a pipeline file or a command line; `ConfigurationError` if unusable."""
+    known = {entry.name for entry in fields(BuildOptions)}
+    unknown = sorted(values.keys() - known)
+    if unknown:
+        raise ConfigurationError(f"unknown option {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
+    plain = dict(values)
+    try:
+        for name in {"sources", "subsets"} & plain.keys():
+            listed = plain[name].split(",") if isinstance(plain[name], str) else plain[name]
+            plain[name] = tuple(str(entry).strip() for entry in listed)
+        for name in {"root", "out"} & plain.keys():
+            plain[name] = Path(plain[name])
+        if "roots" in plain:
+            plain["roots"] = {str(name): Path(folder) for name, folder in plain["roots"].items()}
+        return BuildOptions(**{name: value for name, value in plain.items() if value is not None})
+    except (TypeError, AttributeError) as error:
+        raise ConfigurationError(f"an option has a value of the wrong kind ({error})") from error
+
+
+def read_pipeline(path: Path) -> dict[str, Any]:
+    """Read the options of a pipeline file: YAML, with the names of `BuildOptions`, and '-' or '_' between words."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: not a readable pipeline ({error})") from error
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path}: expected options of ls3dw build, one a line, as 'name: value'")
+    return {str(key).replace("-", "_"): value for key, value in values.items()}

@@ -1,0 +1,35 @@
+"""The errors of ls3dw. Each says what, where, what was expected and what to do; the command line prints just that."""
+
+from __future__ import annotations
+
+
+class Ls3dwError(Exception):
+    """Anything that a user can mend. Exit status 1, one line, no traceback."""
+
+
+class PictureError(Ls3dwError, ValueError):
+    """A picture that cannot be decoded whole; in a build it becomes a recorded drop."""
+
+
+class SourceError(Ls3dwError, ValueError):
+    """A source folder is missing, empty or laid out in another way."""
+
+
+class ConfigurationError(Ls3dwError, ValueError):
+    """Options that cannot be used, or differ from what an output folder was made with."""
+
+
+class ModelError(Ls3dwError, ValueError):
+    """A weights file that is missing, of another kind or shape, or not as its checksum says."""
+
+
+class DatasetError(Ls3dwError, ValueError):
+    """A data set that is missing, unfinished, damaged, or in use by another build."""
+
+
+class DeviceError(Ls3dwError, RuntimeError):
+    """A GPU that is not there or cannot hold even one face."""
+
+
+class MissingExtraError(Ls3dwError, ImportError):
+    """An optional package is needed."""

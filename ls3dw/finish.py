@@ -1,0 +1,78 @@
+"""Ends a build: index, drops, contact sheets, card, and last the manifest that vouches for every file."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ls3dw import __version__
+from ls3dw.card import render_card
+from ls3dw.dataset import Dataset
+from ls3dw.files import dump_json, read_json, sha256_file, write_atomic
+from ls3dw.index import write_drops, write_index
+from ls3dw.sheet import write_contact_sheets
+from ls3dw.store import FileRecord, ShardRecord, Store, configuration_hash, publish_version, read_dataset
+
+
+def finish_version(store: Store, version: str, configuration: Mapping[str, Any]) -> list[ShardRecord]:
+    """Write what a version has beside its shards, and publish it last; return the records of all its shards."""
+    records = list(store.markers(version))
+    manifest = _manifest(store, version, configuration, records)
+    if _is_published(store, version, manifest):
+        return records
+    derived = [write_index(store, version, records), write_drops(store, version, records)]
+    manifest["files"] = [asdict(file) for file in _files(store, version, records, derived)]
+    dataset = Dataset(store, version, versions=())
+    write_contact_sheets(dataset)
+    write_atomic(store.root / "DATASET_CARD.md", render_card(dataset.index, manifest).encode())
+    write_atomic(store.manifest_file(version), dump_json(manifest))
+    publish_version(store, version)
+    return records
+
+
+def _manifest(
+    store: Store, version: str, configuration: Mapping[str, Any], records: list[ShardRecord]
+) -> dict[str, Any]:
+    """Return a version's manifest, but for its files."""
+    return {
+        "ls3dw": __version__,
+        "version": version,
+        "parent": None,
+        "configuration": dict(configuration),
+        "configuration_sha256": configuration_hash(configuration),
+        "counts": counts(records),
+    }
+
+
+def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bool:
+    """Say whether the version stands already as it would be written now."""
+    path = store.manifest_file(version)
+    if version not in read_dataset(store.root)["versions"] or not path.is_file():
+        return False
+    known = read_json(path)
+    return all(known.get(key) == value for key, value in manifest.items())
+
+
+def counts(records: list[ShardRecord]) -> dict[str, Any]:
+    """Count by source: read, written, and dropped by reason. read = written + dropped."""
+    result: dict[str, Any] = {}
+    for source in sorted({record.source for record in records}):
+        own = [record for record in records if record.source == source]
+        dropped = Counter(drop.reason for record in own for drop in record.drops)
+        result[source] = {
+            "read": sum(record.read for record in own),
+            "written": sum(record.written for record in own),
+            "dropped": dict(sorted(dropped.items())),
+        }
+    return result
+
+
+def _files(store: Store, version: str, records: list[ShardRecord], derived: list[FileRecord]) -> list[FileRecord]:
+    shards = [file for record in records for file in record.files]
+    own = [store.configuration_file(version), *(store.marker(version, r.source, r.name) for r in records)]
+    others = [
+        FileRecord(path.relative_to(store.root).as_posix(), path.stat().st_size, sha256_file(path)) for path in own
+    ]
+    return sorted([*shards, *derived, *others], key=lambda file: file.path)

@@ -1,0 +1,75 @@
+"""Puts a version's index and drops together from its finished shards: one row a face, one row a drop."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ls3dw.shards import Shard
+from ls3dw.store import FileRecord, ShardRecord, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+FACE_FIELDS: Final = ("id", "subset", "media", "frame", "width", "height", "broken")
+"""Columns that the index takes from the face shard as they are; the others are made in `_rows`."""
+
+
+def write_index(store: Store, version: str, records: list[ShardRecord]) -> FileRecord:
+    """Write index.parquet, a row group a shard: memory does not grow with the data set."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    schema = _index_schema()
+    with pq.ParquetWriter(buffer, schema) as writer:
+        for record in records:
+            if record.written:
+                writer.write_table(pa.table(_rows(store, version, record), schema=schema))
+    return store.write(store.index_file(version), buffer.getvalue())
+
+
+def _index_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text, whole, real = pa.string(), pa.int32(), pa.float32()
+    types = {"id": text, "source": text, "subset": text, "media": text, "frame": whole, "width": whole}
+    types |= {"height": whole, "shard": text, "row": whole, "yaw": real, "pitch": real, "roll": real}
+    types |= {"nme": real, "confidence": real, "broken": pa.bool_()}
+    return pa.schema(list(types.items()))
+
+
+def _rows(store: Store, version: str, record: ShardRecord) -> dict[str, Any]:
+    with Shard(store.faces(record.source, record.name)) as faces:
+        rows: dict[str, Any] = {name: faces.column(name) for name in FACE_FIELDS}
+    with Shard(store.annotations(version, record.source, record.name)) as annotations:
+        pose = annotations.column("pose")
+        rows["nme"] = annotations.column("nme")
+        rows["confidence"] = annotations.column("confidence_3d").mean(axis=1)
+    rows["source"] = [record.source] * record.written
+    rows["shard"] = [record.name] * record.written
+    rows["row"] = np.arange(record.written)
+    return rows | dict(zip(("yaw", "pitch", "roll"), pose.T, strict=True))
+
+
+def write_drops(store: Store, version: str, records: list[ShardRecord]) -> FileRecord:
+    """Write drops.parquet: id, source, reason, detail."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    drops = [drop for record in records for drop in record.drops]
+    names = ("id", "source", "reason", "detail")
+    schema = pa.schema([(name, pa.string()) for name in names])
+    table = pa.table({name: [getattr(drop, name) for drop in drops] for name in names}, schema=schema)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return store.write(store.drops_file(version), buffer.getvalue())
+
+
+def read_index(store: Store, version: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(store.index_file(version))

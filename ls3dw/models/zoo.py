@@ -1,0 +1,127 @@
+"""Finds and loads weights: the bundled networks by name, others by file. Only safetensors, never a pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from ls3dw.errors import ModelError
+from ls3dw.files import dump_json, read_json, sha256, write_atomic
+from ls3dw.models.contract import Contract, Kind
+from ls3dw.resources import folder
+
+BUNDLED: Final[dict[str, str]] = {
+    "fan-2d-small": "2D-FAN: 2 stacks, 128 channels",
+    "fan-2d-to-3d-small": "2D-to-3D FAN: 2 stacks, 128 channels",
+    "depth-small": "depth network: 11 bottlenecks, width 24",
+}
+"""The networks in the package, each `bundled/<name>.safetensors` with its `.json`."""
+
+DEFAULT_2D: Final = "fan-2d-small"
+DEFAULT_3D: Final = "fan-2d-to-3d-small"
+DEFAULT_DEPTH: Final = "depth-small"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in eval mode, on the CPU, in float32, and the contract of its weights."""
+
+    network: nn.Module
+    contract: Contract
+
+
+def weights_path(spec: str | Path) -> Path:
+    """Return the weights file of a bundled name or a path; `ModelError` when there is none."""
+    if str(spec) in BUNDLED:
+        return folder("bundled") / f"{spec}.safetensors"
+    path = Path(spec)
+    if not path.is_file():
+        raise ModelError(f"model {str(spec)!r}: neither a file nor one of the bundled {', '.join(BUNDLED)}")
+    if path.suffix != ".safetensors":
+        raise ModelError(f"{path}: not a .safetensors file; other formats can run code when they are read")
+    return path
+
+
+def read_contract(spec: str | Path) -> Contract:
+    """Read the contract of weights without reading the weights."""
+    path = weights_path(spec).with_suffix(".json")
+    if not path.is_file():
+        raise ModelError(f"{path}: missing; weights need their contract beside them (kind, network, SHA-256)")
+    return Contract.from_dict(read_json(path), str(path))
+
+
+def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
+    """Load a bundled name or a file. kinds: what the network may give; empty: anything.
+
+    Raises `ModelError` when the checksum, the kind or a shape is another than the contract says.
+    """
+    path = weights_path(spec)
+    contract = read_contract(spec)
+    if kinds and contract.kind not in kinds:
+        raise ModelError(f"{path}: gives {contract.kind!r} landmarks; expected {' or '.join(kinds)}")
+    data = path.read_bytes()
+    digest = sha256(data)
+    if digest != contract.sha256:
+        raise ModelError(f"{path}: SHA-256 {digest[:12]}..., expected {contract.sha256[:12]}...; get the file again")
+    try:
+        tensors = load_safetensors(data)
+    except SafetensorError as error:
+        raise ModelError(f"{path}: not a safetensors file ({error}); get the file again") from error
+    network = _build(contract, path)
+    _check_shapes(network, tensors, path)
+    network.load_state_dict(tensors, strict=True)
+    return Model(network.eval().requires_grad_(False), contract)
+
+
+def _build(contract: Contract, path: Path) -> nn.Module:
+    try:
+        return contract.build()
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"{path.with_suffix('.json')}: network {dict(contract.network)!r}: {error}") from error
+
+
+def _check_shapes(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in tensors.items()}
+    faults = [f"{key} missing" for key in wanted if key not in found]
+    faults += [f"{key} not known" for key in found if key not in wanted]
+    faults += [
+        f"{key} is {found[key]}, expected {shape}" for key, shape in wanted.items() if found.get(key, shape) != shape
+    ]
+    if faults:
+        raise ModelError(f"{path}: weights of another network: {'; '.join(faults[:4])} ({len(faults)} in all)")
+
+
+def save(network: nn.Module, path: Path, contract: Contract) -> Contract:
+    """Write weights as float16 safetensors with their contract beside them; return it with the SHA-256 filled in."""
+    tensors = {
+        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
+        for key, value in network.state_dict().items()
+    }
+    half = save_safetensors(tensors)
+    signed = Contract(**{**contract.to_dict(), "sha256": sha256(half)})
+    write_atomic(path, half)
+    write_atomic(path.with_suffix(".json"), dump_json(signed.to_dict()))
+    return signed
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def calibrate(network: nn.Module, inputs: Tensor) -> None:
+    """Set the batch norms of random weights from `inputs`, so that activations stay of order one (for benchmarks)."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+    network.train()
+    with torch.no_grad():
+        network(inputs)
+    network.eval()

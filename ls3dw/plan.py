@@ -1,0 +1,137 @@
+"""Decides what a build has to do: the parts of every source, and of those the shards that are not finished yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ls3dw.config import SAMPLE, BuildOptions
+from ls3dw.errors import ConfigurationError, DatasetError
+from ls3dw.files import safe_name
+from ls3dw.prepare import Preparation
+from ls3dw.resources import folder
+from ls3dw.sample import Media
+from ls3dw.sources import SOURCES, Count, Source, open_source
+from ls3dw.store import ShardRecord, Store
+from ls3dw.write import SourceFacts
+
+
+@dataclass(frozen=True)
+class Part:
+    """A video or a group of pictures, and how much of it is wanted and done."""
+
+    media: Media
+    name: str
+    units: int
+    limit: int | None
+    done: frozenset[int]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """What is there of a source, and what is left to do."""
+
+    name: str
+    annotation_kind: str
+    counts: list[Count]
+    parts: list[Part]
+
+    @property
+    def facts(self) -> SourceFacts:
+        return SourceFacts(self.name, self.annotation_kind, {part.name: part.units for part in self.parts})
+
+    @property
+    def units(self) -> int:
+        return sum(part.units for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sources of a build, and the finished shards of its version."""
+
+    sources: list[SourcePlan]
+    records: list[ShardRecord]
+
+    @property
+    def units(self) -> int:
+        return sum(source.units for source in self.sources)
+
+    def work(self, options: BuildOptions, chunk_size: int) -> list[Preparation]:
+        """Return the unfinished parts as units of work, the longest first, so that none is waited for at the end."""
+        pending = [(source.name, part) for source in self.sources for part in source.parts if not part.complete]
+        pending.sort(key=lambda entry: -entry[1].units)
+        return [
+            Preparation(
+                source=source,
+                part=part.name,
+                media=part.media,
+                shard_size=options.shard_size,
+                chunk_size=chunk_size,
+                decode=options.decode,
+                done=part.done,
+                limit=part.limit,
+            )
+            for source, part in pending
+        ]
+
+
+def make_plan(options: BuildOptions, store: Store) -> Plan:
+    """List the sources and compare them with what the version has already."""
+    records = list(store.markers(options.version_name))
+    done: dict[tuple[str, str], list[ShardRecord]] = {}
+    for record in records:
+        done.setdefault((record.source, record.part), []).append(record)
+    opened = list(_open_sources(options))
+    _check_subsets(options, opened)
+    return Plan([_plan_source(source, options, done) for source in opened], records)
+
+
+def _open_sources(options: BuildOptions) -> Iterator[Source]:
+    if SAMPLE in options.sources:
+        for name in SOURCES:
+            yield open_source(name, folder("embedded"))
+    else:
+        for name in dict.fromkeys(options.sources):
+            yield open_source(name, options.root_of(name))
+
+
+def _check_subsets(options: BuildOptions, sources: list[Source]) -> None:
+    known = {subset for source in sources for subset in source.subsets}
+    unknown = sorted(set(options.subsets) - known)
+    if unknown:
+        raise ConfigurationError(
+            f"no subset {', '.join(unknown)} in these sources; choose from {', '.join(sorted(known))}"
+        )
+
+
+def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, str], list[ShardRecord]]) -> SourcePlan:
+    wanted = [subset for subset in source.subsets if subset in options.subsets] if options.subsets else None
+    media = source.media(wanted, options.shard_size) if wanted != [] else []
+    parts = []
+    left = options.limit
+    for entry in media:
+        if left is not None and left <= 0:
+            break
+        name = safe_name(entry.name)
+        parts.append(_plan_part(source.name, entry, name, left, done.get((source.name, name), [])))
+        left = None if left is None else left - parts[-1].units
+    return SourcePlan(source.name, source.annotation_kind, source.report(), parts)
+
+
+def _plan_part(source: str, media: Media, name: str, left: int | None, records: list[ShardRecord]) -> Part:
+    units = media.expected if left is None else min(left, media.expected)
+    for record in records:
+        if record.expected != units:
+            raise DatasetError(
+                f"{source}/{name}: had {record.expected} faces when {record.name} was written and has {units} now;"
+                " the source changed since: choose another --out"
+            )
+    return Part(
+        media=media,
+        name=name,
+        units=units,
+        limit=None if left is None else units,
+        done=frozenset(record.number for record in records),
+        complete=any(record.last for record in records),
+    )

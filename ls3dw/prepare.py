@@ -1,0 +1,176 @@
+"""What a decoding process does: it reads one part of a source, cuts every face and sends chunks of them on.
+
+No torch here: these processes start in a moment and stay small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.errors import PictureError
+from ls3dw.geometry import Affine
+from ls3dw.pictures import Decode, Window, cut_kept, cut_window, encode_kept
+from ls3dw.sample import Drop, Floats, Media, Outcome, Sample
+
+
+@dataclass(frozen=True)
+class PreparedFace:
+    """A sample without its picture, and what was cut from it."""
+
+    id: str
+    media: str
+    subset: str
+    frame: int
+    width: int
+    height: int
+    annotation: Floats
+    box: Floats
+    yaw: float
+    broken: bool
+    extra: Mapping[str, NDArray[Any]]
+    to_picture: Affine
+    picture: bytes
+    window: Window
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some faces of one shard, in order, and the drops since the chunk before.
+
+    number: counts the chunks of the shard from 0; read: units behind this chunk; closes: the shard's last chunk;
+    ends: the part's last chunk.
+    """
+
+    source: str
+    part: str
+    shard: int
+    number: int
+    faces: tuple[PreparedFace, ...]
+    drops: tuple[Drop, ...]
+    read: int
+    closes: bool
+    ends: bool
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The unit of work: read `media` and yield its chunks. Picklable.
+
+    part: the media's name as part of a path; done: shards that are finished already; limit: units to read at most.
+    """
+
+    source: str
+    part: str
+    media: Media
+    shard_size: int
+    chunk_size: int
+    decode: Decode
+    done: frozenset[int] = frozenset()
+    limit: int | None = None
+
+    def __call__(self) -> Iterator[Chunk]:
+        collector = _Collector(self.source, self.part, self.chunk_size)
+        for number, outcome in self._units():
+            yield from collector.move_to(number // self.shard_size)
+            yield from collector.add(_prepare(outcome, self.decode))
+        yield from collector.finish()
+
+    def _units(self) -> Iterator[tuple[int, Outcome]]:
+        for number, outcome in self.media.read(self._is_done):
+            if self.limit is not None and number >= self.limit:
+                return
+            yield number, outcome
+
+    def _is_done(self, number: int) -> bool:
+        return number // self.shard_size in self.done
+
+
+class _Collector:
+    """Gathers outcomes into chunks. A shard's last chunk waits until it is known to be the last."""
+
+    def __init__(self, source: str, part: str, chunk_size: int) -> None:
+        self._source = source
+        self._part = part
+        self._chunk_size = chunk_size
+        self._shard: int | None = None
+        self._number = 0
+        self._faces: list[PreparedFace] = []
+        self._drops: list[Drop] = []
+
+    def move_to(self, shard: int) -> Iterator[Chunk]:
+        if self._shard is not None and shard != self._shard:
+            yield self._take(closes=True, ends=False)
+        if shard != self._shard:
+            self._shard, self._number = shard, 0
+
+    def add(self, outcome: PreparedFace | Drop) -> Iterator[Chunk]:
+        if isinstance(outcome, Drop):
+            self._drops.append(outcome)
+            return
+        if len(self._faces) == self._chunk_size:
+            yield self._take(closes=False, ends=False)
+        self._faces.append(outcome)
+
+    def finish(self) -> Iterator[Chunk]:
+        if self._shard is not None:
+            yield self._take(closes=True, ends=True)
+
+    def _take(self, *, closes: bool, ends: bool) -> Chunk:
+        assert self._shard is not None
+        faces, drops = tuple(self._faces), tuple(self._drops)
+        read = len(faces) + len(drops)
+        chunk = Chunk(self._source, self._part, self._shard, self._number, faces, drops, read, closes, ends)
+        self._faces, self._drops = [], []
+        self._number += 1
+        return chunk
+
+
+def _prepare(outcome: Outcome, decode: Decode) -> PreparedFace | Drop:
+    if isinstance(outcome, Drop):
+        return outcome
+    try:
+        return _cut(outcome, decode)
+    except PictureError as error:
+        return Drop(outcome.id, outcome.source, "unreadable picture", str(error))
+
+
+def _cut(sample: Sample, decode: Decode) -> PreparedFace:
+    image = sample.image()
+    kept = cut_kept(image, sample.box)
+    return PreparedFace(
+        id=sample.id,
+        media=sample.media,
+        subset=sample.subset,
+        frame=sample.frame or 0,
+        width=image.shape[1],
+        height=image.shape[0],
+        annotation=sample.annotation,
+        box=sample.box,
+        yaw=float("nan") if sample.yaw is None else sample.yaw,
+        broken="broken" in sample.flags,
+        extra=dict(sample.extra),
+        to_picture=kept.to_picture,
+        picture=encode_kept(kept.pixels),
+        window=cut_window(image, sample.box, decode),
+    )
+
+
+def face_rows(faces: list[PreparedFace]) -> dict[str, NDArray[Any]]:
+    """Turn faces into the columns of a face shard, `pictures` and `extra/...` included."""
+    sizes = np.array([len(face.picture) for face in faces], dtype=np.int64)
+    rows: dict[str, NDArray[Any]] = {
+        name: np.array([getattr(face, name) for face in faces])
+        for name in ("id", "media", "subset", "frame", "width", "height", "yaw", "broken")
+    }
+    rows |= {name: np.stack([getattr(face, name) for face in faces]) for name in ("annotation", "box", "to_picture")}
+    rows["picture_size"] = sizes
+    rows["picture_start"] = np.cumsum(sizes) - sizes
+    rows["pictures"] = np.frombuffer(b"".join(face.picture for face in faces), dtype=np.uint8)
+    for name in faces[0].extra:
+        rows[f"extra/{name}"] = np.stack([face.extra[name] for face in faces])
+    return rows

@@ -1,0 +1,29 @@
+"""The data sets that can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from ls3dw.errors import SourceError
+from ls3dw.sources.aflw2000 import AFLW2000
+from ls3dw.sources.base import Count, Source
+from ls3dw.sources.menpo import Menpo
+from ls3dw.sources.vw300 import VW300
+from ls3dw.sources.w300 import W300
+
+__all__ = ["SOURCES", "Count", "Source", "open_source"]
+
+SOURCES: Final[dict[str, type[Source]]] = {
+    "300w": W300,
+    "300vw": VW300,
+    "menpo": Menpo,
+    "aflw2000": AFLW2000,
+}
+
+
+def open_source(name: str, root: str | Path) -> Source:
+    """Find a data set in a folder; raises SourceError if it is not there. Nothing is decoded yet."""
+    if name not in SOURCES:
+        raise SourceError(f"no source {name!r}; choose from {', '.join(SOURCES)}")
+    return SOURCES[name](root)

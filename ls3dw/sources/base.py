@@ -1,0 +1,88 @@
+"""What every source offers: its media for the build, a report on its completeness, its samples one by one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, NamedTuple
+
+from ls3dw.errors import SourceError
+from ls3dw.resources import manifest
+from ls3dw.sample import Drop, Media, Sample
+from ls3dw.sources.layout import existing_folder
+
+PIECE: Final = 256
+"""Stills that one process reads at a time."""
+
+
+class Count(NamedTuple):
+    """How much of a subset is there; expected is None where no number was published."""
+
+    subset: str
+    found: int
+    expected: int | None
+
+
+class Source(ABC):
+    """A data set in a folder. Iterate over it for its samples; what it could not give is then in `drops`.
+
+    A sample holds its decoded picture: let go of it before taking many more.
+    """
+
+    name: ClassVar[str]
+    annotation_kind: ClassVar[Literal["2d", "3d"]] = "2d"
+    """Which predicted points the source's own annotation is compared with."""
+    counted: ClassVar[Literal["pictures", "videos"]] = "pictures"
+    """What `report` counts."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = existing_folder(self.name, root)
+        self.drops: list[Drop] = []
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Title, citation, licence, expected counts."""
+        return manifest(self.name)
+
+    @property
+    @abstractmethod
+    def subsets(self) -> tuple[str, ...]:
+        """The subsets that are there."""
+
+    @property
+    def default_subsets(self) -> tuple[str, ...]:
+        """Those of them that are read unless others are asked for."""
+        return self.subsets
+
+    @abstractmethod
+    def list_media(self, subset: str, piece: int) -> list[Media]:
+        """List the media of one subset that is there."""
+
+    @abstractmethod
+    def report(self) -> list[Count]:
+        """Compare what is there with the manifest; a difference is for the user to judge."""
+
+    def media(self, subsets: Collection[str] | None = None, piece: int = PIECE) -> list[Media]:
+        """List the media of some subsets (None: the default ones), stills in pieces of at most `piece` units."""
+        return [media for subset in self._chosen(subsets) for media in self.list_media(subset, piece)]
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the samples of the default subsets."""
+        self.drops = []
+        for media in self.media():
+            for _, outcome in media.read(lambda number: False):
+                if isinstance(outcome, Drop):
+                    self.drops.append(outcome)
+                else:
+                    yield outcome
+
+    def _chosen(self, asked: Collection[str] | None) -> list[str]:
+        there = ", ".join(self.subsets)
+        if asked is None and not self.default_subsets:
+            raise SourceError(f"{self.name}: {self.root} has only {there}; ask for them with --subset NAME")
+        chosen = self.default_subsets if asked is None else asked
+        missing = sorted(set(chosen) - set(self.subsets))
+        if missing:
+            raise SourceError(f"{self.name}: no subset {', '.join(missing)} in {self.root}; choose from {there}")
+        return [subset for subset in self.subsets if subset in chosen]

@@ -1,0 +1,120 @@
+"""One face as an annotation file gives it, the faults that keep it out, and the way to a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.geometry import tight_box
+from ls3dw.sample import Drop, Floats, Picture, Reason, Sample
+
+
+class Rejected(Exception):  # noqa: N818 - an outcome on its way to a Drop, not an error of the program
+    """A face or file that becomes a Drop."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason: Reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True)
+class Face:
+    """What an annotation file says, in 0-based pixels.
+
+    points: (P, 2) float32, all the points it has; annotation: (68, 2) float32, NaN where it has no such point;
+    extra and yaw: as in Sample.
+    """
+
+    points: Floats
+    annotation: Floats
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    yaw: float | None = None
+
+
+Parser: TypeAlias = Callable[[bytes], Face]
+"""Turns the bytes of an annotation file into a Face; raises Rejected."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a face belongs; the fields are those of Sample."""
+
+    id: str
+    source: str
+    subset: str
+    media: str
+    frame: int | None = None
+    flags: tuple[str, ...] = ()
+
+    def drop(self, fault: Rejected) -> Drop:
+        """Record the fault."""
+        return Drop(self.id, self.source, fault.reason, printable(fault.detail))
+
+
+def zero_based(matlab: NDArray[np.floating[Any]]) -> Floats:
+    """Turn 1-based points of Matlab into 0-based float32: the only place where this happens."""
+    return to_float32(matlab.astype(np.float64) - 1.0)
+
+
+def to_float32(values: NDArray[np.float64]) -> Floats:
+    """Narrow numbers of a file: what float32 cannot hold becomes infinite, to be reported as non-finite."""
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
+
+
+def read_face(path: Path, parse: Parser) -> Face:
+    """Read an annotation file; raises Rejected unless its points are finite and span a box."""
+    try:
+        face = parse(path.read_bytes())
+    except OSError as error:
+        raise Rejected("malformed annotation", f"{path.name} cannot be read: {error.strerror}") from error
+    bad = np.count_nonzero(~np.isfinite(face.points).all(axis=1))
+    if bad:
+        raise Rejected("non-finite points", f"{path.name}: {bad} of {len(face.points)} points")
+    x0, y0, x1, y1 = tight_box(face.points)
+    if x0 == x1 or y0 == y1:
+        raise Rejected("empty box", f"{path.name}: x {x0:g} to {x1:g}, y {y0:g} to {y1:g}")
+    return face
+
+
+def make_sample(face: Face, picture: Picture, place: Place) -> Sample:
+    """Join a face and its picture (H, W, 3); raises Rejected if no point lies in the picture."""
+    _check_inside(face.points, picture)
+    return Sample(
+        id=place.id,
+        source=place.source,
+        subset=place.subset,
+        media=place.media,
+        annotation=face.annotation,
+        box=tight_box(face.points),
+        load=partial(_same, picture),
+        frame=place.frame,
+        yaw=face.yaw,
+        flags=place.flags,
+        extra=face.extra,
+    )
+
+
+def _check_inside(points: Floats, picture: Picture) -> None:
+    height, width = picture.shape[:2]
+    # Pixel k covers [k - 0.5, k + 0.5].
+    inside = (points >= -0.5) & (points <= (width - 0.5, height - 0.5))
+    if not inside.all(axis=1).any():
+        raise Rejected("outside picture", f"no point lies in the {width}x{height} picture")
+
+
+def _same(picture: Picture) -> Picture:
+    """Stand in for a closure, which could not be pickled."""
+    return picture
+
+
+def printable(text: str) -> str:
+    """Spell control characters and undecodable bytes of file names as escapes, so that any text file can hold it."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,89 @@
+"""Reads the numeric arrays of a Matlab 5 file (`save -v5`, `-v6`, `-v7`) without native code.
+
+Files come from outside, and `scipy.io.loadmat` can crash the process on a damaged one.
+Layout: a header of 128 bytes, then elements: kind and size (4 bytes each), content, padding to 8 bytes. A content of
+at most 4 bytes may be packed in the tag. A matrix is an element of elements: flags, dimensions, name, values.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Collection, Iterator
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER: Final = 128
+MATRIX: Final = 14
+COMPRESSED: Final = 15
+LARGEST: Final = 1 << 26
+"""Bytes that a compressed element may unpack to; one of a face has a few thousand."""
+
+VALUES: Final = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+"""Kind of element -> type of its values."""
+
+NUMERIC: Final = range(6, 16)
+"""Classes of matrices of plain numbers (double, single, integers); others are text, cells, structures, ..."""
+
+COMPLEX: Final = 0x800
+
+
+def read_arrays(data: bytes, names: Collection[str]) -> dict[str, NDArray[np.float64]]:
+    """Return those of the named arrays that the file has as real numbers; raises ValueError if it is damaged."""
+    order = {b"IM": "<", b"MI": ">"}.get(data[HEADER - 2 : HEADER])
+    if order is None:
+        raise ValueError("not a Matlab 5 file")
+    arrays: dict[str, NDArray[np.float64]] = {}
+    try:
+        for kind, content in _elements(data[HEADER:], order):
+            if kind == COMPRESSED:
+                kind, content = next(_elements(_unpack(content), order))
+            if kind == MATRIX:
+                arrays |= _matrix(content, order, names)
+    except (struct.error, zlib.error, StopIteration) as error:
+        raise ValueError("damaged Matlab file") from error
+    return arrays
+
+
+def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    while position < len(data):
+        kind, size = struct.unpack_from(f"{order}II", data, position)
+        start, following = position + 8, position + 8 + size
+        if kind >> 16:  # packed: size and kind share the first 4 bytes, the content is in the other 4
+            kind, size = kind & 0xFFFF, kind >> 16
+            start, following = position + 4, position + 8
+        elif kind != COMPRESSED:
+            following += -size % 8
+        if start + size > min(following, len(data)):
+            raise ValueError("an element is larger than its place")
+        yield kind, data[start : start + size]
+        position = following
+
+
+def _unpack(content: bytes) -> bytes:
+    stream = zlib.decompressobj()
+    data = stream.decompress(content, LARGEST)
+    if not stream.eof:
+        raise ValueError("a compressed element is cut off or far too large")
+    return data
+
+
+def _matrix(content: bytes, order: str, names: Collection[str]) -> dict[str, NDArray[np.float64]]:
+    elements = _elements(content, order)
+    (_, flags), (_, sizes), (_, label) = next(elements), next(elements), next(elements)
+    name = label.decode("latin-1")
+    head = struct.unpack_from(f"{order}I", flags)[0]
+    if name not in names or head & 0xFF not in NUMERIC or head & COMPLEX:
+        return {}
+    kind, raw = next(elements)
+    shape = np.frombuffer(sizes, f"{order}i4").tolist()
+    if kind not in VALUES or min(shape, default=0) < 0:
+        raise ValueError(f"{name}: values of unknown kind or shape")
+    values = np.frombuffer(raw, order + VALUES[kind]).astype(np.float64)
+    if values.size != math.prod(shape):
+        raise ValueError(f"{name}: {values.size} values for shape {shape}")
+    return {name: values.reshape(shape, order="F")}

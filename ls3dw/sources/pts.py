@@ -1,0 +1,58 @@
+"""The `.pts` format: `version: 1`, `n_points: 68`, then one `x y` a line between braces."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.markup import POINTS
+from ls3dw.sources.face import Face, Rejected, zero_based
+
+# Nine digits: more would be no count of points, and int() refuses very long numbers with an error of its own.
+_COUNT: Final = re.compile(rb"n_points\s*:\s*(\d{1,9})(?!\d)")
+
+
+def parse_pts(data: bytes) -> NDArray[np.float64]:
+    """Return the points (P, 2) as written: 1-based, in the order x, y; `nan` and `inf` are values like others.
+
+    Raises Rejected ("malformed annotation") unless the braces, the count and every line are as the format says.
+    """
+    header, opening, rest = data.partition(b"{")
+    body, closing, trailer = rest.partition(b"}")
+    if not (opening and closing):
+        raise _malformed("no pair of braces")
+    if trailer.strip():
+        raise _malformed("text after the closing brace")
+    count = _COUNT.search(header)
+    if count is None:
+        raise _malformed("no n_points in the header")
+    values = _numbers(body)
+    if len(values) != 2 * int(count[1]):
+        raise _malformed(f"n_points is {int(count[1])}, but {len(values) // 2} points follow")
+    return np.array(values, dtype=np.float64).reshape(-1, 2)
+
+
+def parse_face(data: bytes) -> Face:
+    """Read a `.pts` file of the 68-point mark-up."""
+    points = zero_based(parse_pts(data))
+    if len(points) != POINTS:
+        raise Rejected("wrong number of points", f"{len(points)} points; expected {POINTS}")
+    return Face(points=points, annotation=points)
+
+
+def _numbers(body: bytes) -> list[float]:
+    """Return x, y, x, y, ...: plain Python, since 68 points are too few for numpy's text readers to be faster."""
+    rows = [row for line in body.splitlines() if (row := line.split())]
+    if b"_" in body or any(len(row) != 2 for row in rows):  # float() would take 1_0 for ten
+        raise _malformed("a line that is not 'x y'")
+    try:
+        return [float(value) for row in rows for value in row]
+    except ValueError:
+        raise _malformed("a value that is not a number") from None
+
+
+def _malformed(detail: str) -> Rejected:
+    return Rejected("malformed annotation", detail)

@@ -1,0 +1,168 @@
+"""Pictures with an annotation file of the same stem beside each."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Final
+
+from ls3dw.decode import decode_picture
+from ls3dw.errors import PictureError
+from ls3dw.sample import Media, Outcome, Picture, Reason, Sample
+from ls3dw.sources.base import Count, Source
+from ls3dw.sources.face import Parser, Place, Rejected, make_sample, printable, read_face
+from ls3dw.sources.layout import visible
+
+PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True)
+class AnnotationFormat:
+    """A kind of annotation file: its suffix in lower case, and what reads it."""
+
+    suffix: str
+    parse: Parser
+
+
+@dataclass(frozen=True)
+class Part:
+    """A folder of pairs. prefix: what the ids of its faces have before the stem, e.g. `01_Indoor/`."""
+
+    name: str
+    subset: str
+    folder: Path
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The files that share a stem: one of each kind, unless something is wrong."""
+
+    stem: str
+    pictures: tuple[str, ...]
+    annotations: tuple[str, ...]
+
+
+def list_pairs(folder: Path, suffix: str) -> list[Pair]:
+    """List the union of the stems of pictures and annotations, sorted; a file without its partner is kept."""
+    pictures: dict[str, list[str]] = {}
+    annotations: dict[str, list[str]] = {}
+    for path in visible(folder):
+        ending = path.suffix.lower()
+        if ending in PICTURES:
+            pictures.setdefault(path.stem, []).append(path.name)
+        elif ending == suffix:
+            annotations.setdefault(path.stem, []).append(path.name)
+    stems = sorted(pictures.keys() | annotations.keys())
+    return [Pair(stem, tuple(pictures.get(stem, ())), tuple(annotations.get(stem, ()))) for stem in stems]
+
+
+@dataclass(frozen=True)
+class StillMedia:
+    """Some pairs of one part."""
+
+    name: str
+    source: str
+    root: Path
+    part: Part
+    format: AnnotationFormat
+    pairs: tuple[Pair, ...]
+
+    @property
+    def subset(self) -> str:
+        """The subset of all its faces."""
+        return self.part.subset
+
+    @property
+    def expected(self) -> int:
+        """How many outcomes `read` has."""
+        return len(self.pairs)
+
+    def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
+        """Yield a sample or a drop for every pair that is not skipped."""
+        for number, pair in enumerate(self.pairs):
+            if not skip(number):
+                yield number, self._outcome(pair)
+
+    def _outcome(self, pair: Pair) -> Outcome:
+        file = self.part.folder / (*pair.pictures, *pair.annotations)[0]
+        place = Place(
+            id=f"{self.source}/{printable(self.part.prefix + pair.stem)}",
+            source=self.source,
+            subset=self.subset,
+            media=printable(file.relative_to(self.root).as_posix()),
+        )
+        try:
+            return self._sample(pair, place)
+        except Rejected as fault:
+            return place.drop(fault)
+
+    def _sample(self, pair: Pair, place: Place) -> Sample:
+        picture_file = self.part.folder / _only(pair.pictures, "missing picture")
+        annotation_file = self.part.folder / _only(pair.annotations, "missing annotation")
+        # The annotation first: it is cheap, and a picture without a usable one need not be decoded.
+        face = read_face(annotation_file, self.format.parse)
+        return make_sample(face, read_picture(picture_file), place)
+
+
+def _only(names: tuple[str, ...], missing: Reason) -> str:
+    if not names:
+        raise Rejected(missing, "no such file beside the other of the same stem")
+    if len(names) > 1:
+        raise Rejected("repeated id", f"{', '.join(names)} share a stem; keep one")
+    return names[0]
+
+
+def read_picture(path: Path) -> Picture:
+    """Decode a picture file; raises Rejected."""
+    try:
+        return decode_picture(path.read_bytes())
+    except OSError as error:
+        raise Rejected("unreadable picture", f"{path.name} cannot be read: {error.strerror}") from error
+    except PictureError as error:
+        raise Rejected("unreadable picture", f"{path.name}: {error}") from error
+
+
+class StillSource(Source):
+    """A source of pairs in some folders."""
+
+    format: ClassVar[AnnotationFormat]
+
+    def __init__(self, root: str | Path) -> None:
+        super().__init__(root)
+        self.parts = self.find_parts()
+
+    @abstractmethod
+    def find_parts(self) -> list[Part]:
+        """Find the folders by their layout; raises SourceError if there is none."""
+
+    @property
+    def subsets(self) -> tuple[str, ...]:
+        """The subsets that have a folder."""
+        return tuple(dict.fromkeys(part.subset for part in self.parts))
+
+    def list_media(self, subset: str, piece: int) -> list[Media]:
+        """Cut the pairs of one subset in pieces."""
+        return [media for part in self.parts if part.subset == subset for media in self._pieces(part, piece)]
+
+    def _pieces(self, part: Part, piece: int) -> Iterator[StillMedia]:
+        pairs = list_pairs(part.folder, self.format.suffix)
+        for index, start in enumerate(range(0, len(pairs), piece)):
+            name = f"{part.name}-{index:04d}"
+            yield StillMedia(name, self.name, self.root, part, self.format, tuple(pairs[start : start + piece]))
+
+    def report(self) -> list[Count]:
+        """Count the pictures and annotations (one for each stem) of what is there or read by default."""
+        listed = dict.fromkeys((*self.default_subsets, *self.subsets))
+        return [Count(subset, self._found(subset), self.expected_count(subset)) for subset in listed]
+
+    def expected_count(self, subset: str) -> int | None:
+        """Look up the published number of faces."""
+        count: int | None = self.manifest["subsets"][subset].get("expected")
+        return count
+
+    def _found(self, subset: str) -> int:
+        parts = [part for part in self.parts if part.subset == subset]
+        return sum(len(list_pairs(part.folder, self.format.suffix)) for part in parts)

@@ -1,0 +1,147 @@
+"""Gathers the annotated chunks of each shard and writes it: faces, annotations, and last the marker."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.annotator import Annotations
+from ls3dw.errors import DatasetError
+from ls3dw.files import sha256_file
+from ls3dw.metrics import nme
+from ls3dw.prepare import Chunk, PreparedFace, face_rows
+from ls3dw.shards import ANNOTATION_COLUMNS, FACE_COLUMNS, FORMAT, Rows, encode_shard
+from ls3dw.store import FileRecord, ShardRecord, Store, configuration_hash, shard_name
+
+
+@dataclass(frozen=True)
+class AnnotatedChunk:
+    """A chunk and what the networks say of its faces; None where it has no face."""
+
+    chunk: Chunk
+    annotations: Annotations | None
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What the writer must know of a source: which predicted points its own ones are compared with ("2d" or "3d"),
+    and what each part's listing promised."""
+
+    name: str
+    annotation_kind: str
+    expected: Mapping[str, int]
+
+
+@dataclass
+class _Gathering:
+    chunks: dict[int, AnnotatedChunk] = field(default_factory=dict)
+    total: int | None = None
+
+    def add(self, done: AnnotatedChunk) -> bool:
+        """Take a chunk; True when the shard is complete."""
+        self.chunks[done.chunk.number] = done
+        if done.chunk.closes:
+            self.total = done.chunk.number + 1
+        return len(self.chunks) == self.total
+
+    def in_order(self) -> list[AnnotatedChunk]:
+        return [self.chunks[number] for number in sorted(self.chunks)]
+
+
+class ShardWriter:
+    """Writes the shards of one version of a data set, one after the other."""
+
+    def __init__(
+        self, store: Store, version: str, configuration: Mapping[str, Any], sources: Mapping[str, SourceFacts]
+    ) -> None:
+        self._sources = sources
+        self._store = store
+        self._version = version
+        self._configuration = dict(configuration)
+        self._open: dict[tuple[str, str, int], _Gathering] = {}
+
+    def add(self, done: AnnotatedChunk) -> ShardRecord | None:
+        """Take a chunk; return the record of the shard that it completed and that now is on disk."""
+        key = (done.chunk.source, done.chunk.part, done.chunk.shard)
+        gathering = self._open.setdefault(key, _Gathering())
+        if not gathering.add(done):
+            return None
+        return self._write(self._sources[done.chunk.source], self._open.pop(key).in_order())
+
+    def _write(self, source: SourceFacts, done: list[AnnotatedChunk]) -> ShardRecord:
+        first, last = done[0].chunk, done[-1].chunk
+        faces = [face for part in done for face in part.chunk.faces]
+        files = self._write_files(source, shard_name(first.part, first.shard), faces, done) if faces else ()
+        record = ShardRecord(
+            source=source.name,
+            part=first.part,
+            number=first.shard,
+            last=last.ends,
+            expected=source.expected[first.part],
+            read=sum(part.chunk.read for part in done),
+            written=len(faces),
+            drops=tuple(drop for part in done for drop in part.chunk.drops),
+            files=files,
+            configuration=configuration_hash(self._configuration),
+        )
+        self._store.write_marker(self._version, record)
+        return record
+
+    def _write_files(
+        self, source: SourceFacts, shard: str, faces: list[PreparedFace], done: list[AnnotatedChunk]
+    ) -> tuple[FileRecord, ...]:
+        kept = self._write_faces(source.name, shard, face_rows(faces))
+        rows = _annotation_rows(faces, [part.annotations for part in done if part.annotations], source.annotation_kind)
+        rows["guided"] = _guided(rows["annotation"], self._configuration)
+        data = encode_shard(ANNOTATION_COLUMNS, rows, {}, self._attributes(source.name))
+        return kept, self._store.write(self._store.annotations(self._version, source.name, shard), data)
+
+    def _write_faces(self, source: str, shard: str, rows: Rows) -> FileRecord:
+        """Write the pictures, which all versions share; what is there already must be the same to the byte."""
+        path = self._store.faces(source, shard)
+        known = {column.name for column in FACE_COLUMNS}
+        others = {name: values for name, values in rows.items() if name not in known}
+        attributes: dict[str, str | int] = {"format": FORMAT, "source": source}
+        data = encode_shard(FACE_COLUMNS, rows, others, attributes)
+        if not path.exists():
+            return self._store.write(path, data)
+        record = FileRecord.of(path, self._store.root, data)
+        if sha256_file(path) != record.sha256:
+            raise DatasetError(
+                f"{path}: holds other pictures than the source gives now; the source or the options changed since:"
+                " choose another --out"
+            )
+        return record
+
+    def _attributes(self, source: str) -> dict[str, str | int]:
+        return {
+            "format": FORMAT,
+            "version": self._version,
+            "source": source,
+            "models": json.dumps(self._configuration["models"], sort_keys=True),
+            "configuration": json.dumps(self._configuration, sort_keys=True),
+        }
+
+
+def _annotation_rows(faces: list[PreparedFace], annotations: list[Annotations], kind: str) -> dict[str, NDArray[Any]]:
+    """Turn faces and what the networks say of them into the columns of an annotation shard, but for `guided`."""
+    names = ("landmarks_2d", "landmarks_3d", "confidence_2d", "confidence_3d", "crop", "pose")
+    rows = {name: np.concatenate([getattr(part, name) for part in annotations]) for name in names}
+    rows["id"] = np.array([face.id for face in faces])
+    rows["annotation"] = np.stack([face.annotation for face in faces])
+    rows["box"] = np.stack([face.box for face in faces])
+    predicted = rows["landmarks_2d"] if kind == "2d" else rows["landmarks_3d"][..., :2]
+    rows["nme"] = nme(predicted, rows["annotation"])
+    return rows
+
+
+def _guided(annotation: NDArray[np.float32], configuration: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Say which faces were guided by the source's points: those that have all of them, if that was asked for."""
+    whole = np.isfinite(annotation).all(axis=(1, 2))
+    guided = configuration["guidance"] == "annotated" and configuration["models"]["3d"]["kind"] == "2d-to-3d"
+    return np.asarray(whole & guided)
