@@ -60,6 +60,15 @@ class FaceBatch:
         return len(self.windows)
 
 
+@dataclass(frozen=True)
+class Pass:
+    """Faces that the networks are at work on. outputs: on the CPU, valid once `ready` (None: at once) has happened."""
+
+    faces: FaceBatch
+    outputs: Tensor
+    ready: torch.cuda.Event | None
+
+
 class Annotator:
     """Annotates faces with 68 landmarks in 2D and 3D.
 
@@ -100,41 +109,62 @@ class Annotator:
 
     def annotate(self, images: Sequence[Picture], boxes: ArrayLike) -> Annotations:
         """Annotate N faces: images: N pictures (H, W, 3) uint8 RGB of any sizes; boxes: (N, 4) x0 y0 x1 y1."""
-        box = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+        box = np.asarray(boxes, dtype=np.float64)
         _check_faces(images, box)
         windows = [cut_window(image, face, self.decode) for image, face in zip(images, box, strict=True)]
         return self.annotate_windows(FaceBatch(windows, box))
 
     def annotate_windows(self, faces: FaceBatch) -> Annotations:
-        """Annotate faces whose windows are cut already, `batch` at a time."""
+        """Annotate faces whose windows are cut already."""
+        return self.collect(self.begin(faces))
+
+    def begin(self, faces: FaceBatch) -> Pass:
+        """Set the networks to work on faces, `batch` at a time; on a GPU this does not wait for them."""
         parts = []
         start = 0
         while start < len(faces):
             stop = min(start + self.batch, len(faces))
             try:
-                parts.append(self._pass(_slice(faces, start, stop)))
+                parts.append(self._outputs(_slice(faces, start, stop)))
             except torch.cuda.OutOfMemoryError:
                 self._halve()
                 continue
             start = stop
-        return concatenate(parts)
+        return self._send_back(faces, torch.cat(parts))
+
+    def collect(self, begun: Pass) -> Annotations:
+        """Wait for what `begin` started and return it."""
+        if begun.ready is not None:
+            begun.ready.synchronize()
+        if not torch.isfinite(begun.outputs).all():
+            self._widen()
+            return self.collect(self.begin(begun.faces))
+        return self._finish(begun.faces, begun.outputs.numpy())
+
+    def _send_back(self, faces: FaceBatch, outputs: Tensor) -> Pass:
+        if self.device.type == "cpu":
+            return Pass(faces, outputs, None)
+        target = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=True).copy_(outputs, non_blocking=True)
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready.record(torch.cuda.current_stream(self.device))
+        return Pass(faces, target, ready)
+
+    def _widen(self) -> None:
+        """Go on in float32 after float16 has overflowed."""
+        if self._dtype == torch.float32:
+            raise DeviceError("the networks gave values that are not finite; check the weights")
+        log.warning("float16 overflowed with these weights: going on in float32, at about half the speed")
+        self._dtype = torch.float32
+        for model in self.models:
+            model.network.float()
 
     @torch.inference_mode()
-    def _pass(self, faces: FaceBatch) -> Annotations:
-        outputs = self._outputs(faces)
-        if not torch.isfinite(outputs).all():
-            if self._dtype == torch.float32:
-                raise DeviceError("the networks gave values that are not finite; check the weights")
-            log.warning("float16 overflowed with these weights: going on in float32, at about half the speed")
-            self._dtype = torch.float32
-            for model in self.models:
-                model.network.float()
-            outputs = self._outputs(faces)
-        return self._finish(faces, outputs.cpu().numpy())
-
     def _outputs(self, faces: FaceBatch) -> Tensor:
         """Run the networks: (N, 68, 7): 2D x y, 3D x y, z and the two confidences, in the decoder's own frame."""
-        crops = resample(*self._collate(faces))
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+            return self._run(faces, resample(*self._collate(faces)))[: len(faces)]
+
+    def _run(self, faces: FaceBatch, crops: Tensor) -> Tensor:
         picture = self._prepare(crops)
         points_2d, peak_2d = self._decode(self._heatmaps_2d(picture))
         guide = self._guidance(faces, self._as_crop(points_2d))
@@ -143,16 +173,21 @@ class Annotator:
         return torch.cat((points_2d, points_3d, depth[..., None], peak_2d[..., None], peak_3d[..., None]), dim=2)
 
     def _collate(self, faces: FaceBatch) -> tuple[Tensor, Tensor]:
-        """Bring the windows, padded to one size, and their affines to the device."""
+        """Bring the windows, padded to one size, and their affines to the device.
+
+        On a GPU the batch is filled up with black pictures: one shape for all batches lets cuDNN choose once.
+        """
+        on_gpu = self.device.type == "cuda"
         height = max(window.pixels.shape[0] for window in faces.windows)
         width = max(window.pixels.shape[1] for window in faces.windows)
-        pinned = self.device.type == "cuda"
-        pixels = torch.zeros((len(faces), height, width, 3), dtype=torch.uint8, pin_memory=pinned)
+        rows = self.batch if on_gpu else len(faces)
+        pixels = torch.zeros((rows, height, width, 3), dtype=torch.uint8, pin_memory=on_gpu)
         view = pixels.numpy()
         for row, window in enumerate(faces.windows):
             view[row, : window.pixels.shape[0], : window.pixels.shape[1]] = window.pixels
-        affines = torch.from_numpy(np.stack([window.to_crop for window in faces.windows]))
-        return pixels.to(self.device, non_blocking=True), affines.to(self.device)
+        affines = torch.eye(2, 3, dtype=torch.float64).repeat(rows, 1, 1)
+        affines[: len(faces)] = torch.from_numpy(np.stack([window.to_crop for window in faces.windows]))
+        return pixels.to(self.device, non_blocking=True), affines.pin_memory() if on_gpu else affines
 
     def _prepare(self, x: Tensor) -> Tensor:
         return x.to(self._dtype, memory_format=torch.channels_last)
@@ -185,7 +220,7 @@ class Annotator:
     def _decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         if self.decode == "reference":
             return heatmap.decode_quarter(heatmaps)
-        return heatmap.decode_centroid(heatmaps)
+        return heatmap.decode_subpixel(heatmaps)
 
     def _as_crop(self, points: Tensor) -> Tensor:
         """Turn what the decoder gives into crop pixels."""
@@ -195,7 +230,8 @@ class Annotator:
         if faces.guidance is None:
             return predicted
         crop = np.stack([window.crop for window in faces.windows])
-        given = torch.from_numpy(apply(crop, faces.guidance)).to(self.device)
+        given = torch.full_like(predicted, torch.nan)
+        given[: len(faces)] = torch.from_numpy(apply(crop, faces.guidance)).to(self.device)
         usable = torch.isfinite(given).all(dim=2).all(dim=1)
         return torch.where(usable[:, None, None], given, predicted)
 
@@ -238,24 +274,30 @@ def _to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
 
 
 def _check_device(name: str) -> torch.device:
-    device = torch.device(name)
-    if device.type == "cuda":
-        found = torch.cuda.device_count()
-        if (device.index or 0) >= found:
-            raise DeviceError(f"{name}: this machine shows {found} CUDA devices; use --gpu none or another id")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:0") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:0")
+    found = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise DeviceError(f"{name}: this machine shows {found} CUDA devices; use --gpu none or another id")
     return device
 
 
 def _check_faces(images: Sequence[Picture], boxes: NDArray[np.float64]) -> None:
-    if len(images) != len(boxes):
-        raise ValueError(f"{len(images)} images and {len(boxes)} boxes; expected one box an image")
-    if len(images) == 0:
-        raise ValueError("no images; expected at least one")
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes are {boxes.shape}; expected (N, 4)")
+    if len(images) != len(boxes) or len(images) == 0:
+        raise ValueError(f"{len(images)} images and {len(boxes)} boxes; expected one box an image, at least one")
     bad = ~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1]))
     if bad.any():
         row = int(bad.argmax())
         raise ValueError(f"box {row} is {boxes[row].tolist()}; expected finite x0 < x1 and y0 < y1")
     for row, image in enumerate(images):
+        if not isinstance(image, np.ndarray):
+            raise ValueError(f"image {row} is a {type(image).__name__}; expected an array, uint8 (H, W, 3)")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"image {row} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
 

@@ -8,20 +8,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ls3dw.annotator import Annotations, Annotator, FaceBatch, concatenate, take
+from ls3dw.annotator import Annotations, Annotator, FaceBatch, Pass, concatenate, take
 from ls3dw.prepare import Chunk, PreparedFace
 from ls3dw.write import AnnotatedChunk
+
+AHEAD = 1
+"""Batches that the GPU may be behind: while it works on one, the next is put together."""
 
 
 @dataclass
 class _Waiting:
-    chunk: Chunk
-    parts: list[Annotations] = field(default_factory=list)
-    annotated: int = 0
+    """A chunk. left: faces that no batch has yet; missing: faces without annotations yet."""
 
-    @property
-    def left(self) -> int:
-        return len(self.chunk.faces) - self.annotated
+    chunk: Chunk
+    left: int
+    parts: list[Annotations] = field(default_factory=list)
+    missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.missing = self.left
 
 
 class Batcher:
@@ -36,30 +41,50 @@ class Batcher:
         self._guided = guided
         self._mix = mix
         self._waiting: deque[_Waiting] = deque()
+        self._begun: deque[tuple[Pass, list[tuple[_Waiting, int]]]] = deque()
 
     def add(self, chunk: Chunk) -> Iterator[AnnotatedChunk]:
         """Take a chunk; yield those that are complete now."""
-        self._waiting.append(_Waiting(chunk))
+        self._waiting.append(_Waiting(chunk, left=len(chunk.faces)))
         while sum(entry.left for entry in self._waiting) >= self._annotator.batch:
-            yield from self._pass()
+            self._begin()
+            if len(self._begun) > AHEAD:
+                self._collect()
         if not self._mix:
             yield from self.finish()
+        yield from self._complete()
 
     def finish(self) -> Iterator[AnnotatedChunk]:
         """Annotate what is left, in a smaller batch."""
-        while self._waiting:
-            yield from self._pass()
+        while any(entry.left for entry in self._waiting):
+            self._begin()
+        while self._begun:
+            self._collect()
+        yield from self._complete()
 
-    def _pass(self) -> Iterator[AnnotatedChunk]:
+    def _begin(self) -> None:
         faces: list[PreparedFace] = []
         shares: list[tuple[_Waiting, int]] = []
         for entry in self._waiting:
             share = min(entry.left, self._annotator.batch - len(faces))
-            faces += entry.chunk.faces[entry.annotated : entry.annotated + share]
-            shares.append((entry, share))
-        if faces:
-            self._share(self._annotator.annotate_windows(self._as_batch(faces)), shares)
-        while self._waiting and self._waiting[0].left == 0:
+            if share:
+                start = len(entry.chunk.faces) - entry.left
+                faces += entry.chunk.faces[start : start + share]
+                entry.left -= share
+                shares.append((entry, share))
+        self._begun.append((self._annotator.begin(self._as_batch(faces)), shares))
+
+    def _collect(self) -> None:
+        begun, shares = self._begun.popleft()
+        annotations = self._annotator.collect(begun)
+        start = 0
+        for entry, share in shares:
+            entry.parts.append(take(annotations, start, start + share))
+            entry.missing -= share
+            start += share
+
+    def _complete(self) -> Iterator[AnnotatedChunk]:
+        while self._waiting and self._waiting[0].missing == 0:
             done = self._waiting.popleft()
             yield AnnotatedChunk(done.chunk, concatenate(done.parts) if done.parts else None)
 
@@ -67,12 +92,3 @@ class Batcher:
         guidance = np.stack([face.annotation for face in faces]) if self._guided else None
         boxes = np.stack([face.box for face in faces]).astype(np.float64)
         return FaceBatch([face.window for face in faces], boxes, guidance)
-
-    @staticmethod
-    def _share(annotations: Annotations, shares: list[tuple[_Waiting, int]]) -> None:
-        start = 0
-        for entry, share in shares:
-            if share:
-                entry.parts.append(take(annotations, start, start + share))
-                entry.annotated += share
-            start += share

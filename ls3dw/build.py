@@ -18,7 +18,7 @@ from ls3dw.files import exclusive, remove_partial
 from ls3dw.finish import finish_version
 from ls3dw.plan import Plan, make_plan
 from ls3dw.prepare import Chunk
-from ls3dw.store import ShardRecord, Store, claim_version
+from ls3dw.store import ShardRecord, Store, check_version, claim_version
 from ls3dw.write import AnnotatedChunk, ShardWriter
 
 GPU_CHUNK = 32
@@ -30,7 +30,7 @@ WRITES_WAITING = 8
 """Bounds of the queues: from the processes, to each device, to the writer."""
 
 
-Report = Callable[[ShardRecord], None]
+Report = Callable[[Chunk], None]
 
 
 def devices(gpu: str) -> list[str]:
@@ -80,10 +80,12 @@ class Build:
 
     def plan(self) -> Plan:
         """List what is there and what is left to do; writes nothing."""
+        # First: shards cut in another way would be taken for a source that changed.
+        check_version(self.store, self.options.version_name, self.configuration)
         return make_plan(self.options, self.store)
 
     def run(self, begin: Callable[[Plan], None], report: Report) -> list[ShardRecord]:
-        """Build. begin: told the plan first; report: told each shard that is finished, in any order."""
+        """Build. begin: told the plan first; report: told each chunk that is annotated, in any order."""
         with exclusive(self.options.out):
             remove_partial(self.options.out)
             plan = self.plan()
@@ -94,15 +96,14 @@ class Build:
 
     def _annotate(self, plan: Plan, report: Report) -> None:
         work = plan.work(self.options, GPU_CHUNK if self.on_gpu else CPU_BATCH)
-        facts = {source.name: source.facts for source in plan.sources}
-        writer = ShardWriter(self.store, self.options.version_name, self.configuration, facts)
+        kinds = {source.name: source.annotation_kind for source in plan.sources}
+        writer = ShardWriter(self.store, self.options.version_name, self.configuration, kinds)
         workers = default_workers(self.on_gpu) if self.options.workers is None else self.options.workers
 
         def write(items: Iterator[AnnotatedChunk]) -> None:
             for done in items:
-                record = writer.add(done)
-                if record:
-                    report(record)
+                writer.add(done)
+                report(done.chunk)
 
         with ExitStack() as stack:
             # Left in the opposite order: the networks end first, then the writer with all they gave it.

@@ -112,7 +112,10 @@ def make_options(values: Mapping[str, Any]) -> BuildOptions:
     unknown = sorted(values.keys() - known)
     if unknown:
         raise ConfigurationError(f"unknown option {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
-    plain = dict(values)
+    plain = {name: value for name, value in values.items() if value is not None}
+    faults = _kind_faults(plain)
+    if faults:
+        raise ConfigurationError("; ".join(faults))
     try:
         for name in {"sources", "subsets"} & plain.keys():
             listed = plain[name].split(",") if isinstance(plain[name], str) else plain[name]
@@ -121,9 +124,27 @@ def make_options(values: Mapping[str, Any]) -> BuildOptions:
             plain[name] = Path(plain[name])
         if "roots" in plain:
             plain["roots"] = {str(name): Path(folder) for name, folder in plain["roots"].items()}
-        return BuildOptions(**{name: value for name, value in plain.items() if value is not None})
+        for name in _TEXTS & plain.keys():
+            plain[name] = str(plain[name])
+        return BuildOptions(**plain)
     except (TypeError, AttributeError) as error:
         raise ConfigurationError(f"an option has a value of the wrong kind ({error})") from error
+
+
+_NUMBERS: Final = ("limit", "batch", "workers", "shard_size")
+_TEXTS: Final = frozenset({"gpu", "model_2d", "model_3d", "model_depth", "guidance", "decode", "version_name"})
+"""A pipeline file may give these as numbers: `gpu: 0`."""
+
+
+def _kind_faults(values: Mapping[str, Any]) -> list[str]:
+    faults = [
+        f"{name} {values[name]!r}: expected a whole number"
+        for name in _NUMBERS
+        if name in values and type(values[name]) is not int
+    ]
+    if not isinstance(values.get("flip", True), bool):
+        faults.append(f"flip {values['flip']!r}: expected true or false")
+    return faults
 
 
 def read_pipeline(path: Path) -> dict[str, Any]:

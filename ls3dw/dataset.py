@@ -71,7 +71,10 @@ class Dataset:
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Configuration, models, counts and files of the version."""
-        values: dict[str, Any] = read_json(self.store.manifest_file(self.version))
+        path = self.store.manifest_file(self.version)
+        values = read_json(path)
+        if not isinstance(values, dict) or not {"counts", "configuration", "files"} <= values.keys():
+            raise DatasetError(f"{path}: not a manifest; delete it and run the same ls3dw build again")
         return values
 
     @cached_property

@@ -21,6 +21,8 @@ from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from ls3dw import transport
+
 T = TypeVar("T")
 
 _POLL = 0.2
@@ -112,7 +114,7 @@ class _Pool(Generic[T]):
     def _receive(self, connection: Connection) -> None:
         with connection, contextlib.suppress(EOFError, ConnectionError):
             connection.send(True)
-            while self._put(connection.recv()):
+            while self._put(transport.receive(connection)):
                 pass
 
     def _put(self, item: T | _Done) -> bool:
@@ -145,7 +147,7 @@ def _send(unit: Callable[[], Iterator[Any]], address: str, key: bytes) -> None:
         # The answer shows that a receiver is there: the pool's end waits for those it knows.
         connection.recv()
         for item in unit():
-            connection.send(item)
+            transport.send(connection, item)
 
 
 def _knock(address: str) -> None:

@@ -12,20 +12,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ls3dw.errors import DatasetError
+from ls3dw.errors import DatasetError, Ls3dwError
 
 TEMPORARY = ".partial"
+LOCK = ".lock"
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
 
 def is_safe_name(name: str) -> bool:
     """Say whether `name` can be one component of a path that ls3dw writes."""
-    return _SAFE_NAME.fullmatch(name) is not None and ".." not in name
+    return _SAFE_NAME.fullmatch(name) is not None and ".." not in name and not name.endswith(TEMPORARY)
 
 
 def safe_name(name: str) -> str:
-    """Return `name`, or where it cannot be part of a path a spelling that can, and that no other name shares."""
+    """Return `name`, or where it cannot be part of a path a spelling that can, and that other names do not share."""
     if is_safe_name(name):
         return name
     letters = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:40]
@@ -46,14 +47,14 @@ def dump_json(value: Any) -> bytes:
     return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file that ls3dw wrote; `DatasetError` when it is missing or damaged."""
+def read_json(path: Path, error_kind: type[Ls3dwError] = DatasetError) -> Any:
+    """Read a JSON file that ls3dw wrote; an error of that kind when it is missing or damaged."""
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror}); expected a file that ls3dw wrote") from error
+        raise error_kind(f"{path}: cannot be read ({error.strerror}); expected a file that ls3dw wrote") from error
     except ValueError as error:
-        raise DatasetError(f"{path}: not JSON ({error}); delete it and build again") from error
+        raise error_kind(f"{path}: damaged, not JSON ({error}); make it or get it again") from error
 
 
 def write_atomic(path: Path, data: bytes | memoryview) -> None:
@@ -66,8 +67,10 @@ def write_atomic(path: Path, data: bytes | memoryview) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except BaseException:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     _sync_folder(path.parent)
 
@@ -90,7 +93,7 @@ def remove_partial(folder: Path) -> None:
 def exclusive(folder: Path) -> Iterator[None]:
     """Hold the data set in `folder` for one build; the system lets go of it when the process ends, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    with (folder / LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

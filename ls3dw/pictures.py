@@ -25,6 +25,9 @@ sqrt(2) / 0.7 = 2.02, and the rest is for shaken boxes."""
 KEPT_ZOOM = 2.0
 """A kept picture has at most this many pixels to one of the 256-pixel crop; larger faces are reduced by area."""
 
+LARGEST_CROP = 16.0
+"""A crop's side and place may be this many times the picture's longer side."""
+
 JPEG_QUALITY = 95
 """With full-resolution colour (4:4:4). docs/pictures.md has the measurements behind it."""
 
@@ -55,8 +58,21 @@ class Kept:
 
 
 def cut_window(image: Picture, box: NDArray[Any], decode: Decode = "subpixel") -> Window:
-    """Cut what the networks need of the face in `box` (4,) from an RGB picture (H, W, 3)."""
+    """Cut what the networks need of the face in `box` (4,) from an RGB picture (H, W, 3).
+
+    Raises `PictureError` for a box that is out of all proportion to the picture.
+    """
+    _check_proportion(image, box)
     return _reference_window(image, box) if decode == "reference" else _exact_window(image, box)
+
+
+def _check_proportion(image: Picture, box: NDArray[Any]) -> None:
+    """Refuse what cannot be a face's box, before memory is taken for its crop."""
+    centre, scale = crop_placement(box)
+    largest = LARGEST_CROP * max(image.shape[:2])
+    if not (np.abs((*centre, REFERENCE_SIDE * scale)) < largest).all():
+        height, width = image.shape[:2]
+        raise PictureError(f"box {np.asarray(box).tolist()} is far beyond its {width}x{height} picture")
 
 
 def _exact_window(image: Picture, box: NDArray[Any]) -> Window:
@@ -95,6 +111,7 @@ def _reference_window(image: Picture, box: NDArray[Any]) -> Window:
 
 def cut_kept(image: Picture, box: NDArray[Any]) -> Kept:
     """Cut the picture that the shards keep: the crop with margin for training, no larger than `KEPT_ZOOM` asks for."""
+    _check_proportion(image, box)
     centre, scale = crop_placement(box)
     side = REFERENCE_SIDE * float(scale)
     pixels, to_picture = _cut(image, centre, KEPT_SIDE * side / 2)
@@ -106,17 +123,17 @@ def cut_kept(image: Picture, box: NDArray[Any]) -> Kept:
     return Kept(pixels, to_picture)
 
 
-def encode_kept(pixels: Picture) -> bytes:
-    """Encode a kept picture (RGB) as JPEG."""
+def encode_kept(pixels: Picture) -> NDArray[np.uint8]:
+    """Encode a kept picture (RGB) as JPEG: the bytes of a file."""
     done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _JPEG)
     if not done:
         raise PictureError(f"OpenCV could not encode a picture of shape {pixels.shape} as JPEG")
-    return data.tobytes()
+    return np.asarray(data, dtype=np.uint8).ravel()
 
 
 def decode_kept(data: NDArray[np.uint8]) -> Picture:
     """Decode a kept picture: (H, W, 3) uint8 RGB."""
-    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if pixels is None:
         raise PictureError("a kept picture is not a JPEG; run ls3dw verify")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)

@@ -13,12 +13,11 @@ from ls3dw.resources import folder
 from ls3dw.sample import Media
 from ls3dw.sources import SOURCES, Count, Source, open_source
 from ls3dw.store import ShardRecord, Store
-from ls3dw.write import SourceFacts
 
 
 @dataclass(frozen=True)
 class Part:
-    """A video or a group of pictures, and how much of it is wanted and done."""
+    """A media, and how much of it is wanted and done. name: that of its part of the source, safe in a path."""
 
     media: Media
     name: str
@@ -36,10 +35,6 @@ class SourcePlan:
     annotation_kind: str
     counts: list[Count]
     parts: list[Part]
-
-    @property
-    def facts(self) -> SourceFacts:
-        return SourceFacts(self.name, self.annotation_kind, {part.name: part.units for part in self.parts})
 
     @property
     def units(self) -> int:
@@ -66,6 +61,7 @@ class Plan:
                 source=source,
                 part=part.name,
                 media=part.media,
+                expected=part.units,
                 shard_size=options.shard_size,
                 chunk_size=chunk_size,
                 decode=options.decode,
@@ -108,15 +104,21 @@ def _check_subsets(options: BuildOptions, sources: list[Source]) -> None:
 def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, str], list[ShardRecord]]) -> SourcePlan:
     wanted = [subset for subset in source.subsets if subset in options.subsets] if options.subsets else None
     media = source.media(wanted, options.shard_size) if wanted != [] else []
-    parts = []
+    parts: list[Part] = []
     left = options.limit
     for entry in media:
         if left is not None and left <= 0:
             break
         name = safe_name(entry.name)
-        parts.append(_plan_part(source.name, entry, name, left, done.get((source.name, name), [])))
+        own = [record for record in done.get((source.name, name), []) if _holds(entry, record, options.shard_size)]
+        parts.append(_plan_part(source.name, entry, name, left, own))
         left = None if left is None else left - parts[-1].units
     return SourcePlan(source.name, source.annotation_kind, source.report(), parts)
+
+
+def _holds(media: Media, record: ShardRecord, shard_size: int) -> bool:
+    """Say whether a shard of the media's part came out of this media: pictures fill one shard, a video all."""
+    return media.start is None or media.start // shard_size == record.number
 
 
 def _plan_part(source: str, media: Media, name: str, left: int | None, records: list[ShardRecord]) -> Part:

@@ -34,7 +34,7 @@ class PreparedFace:
     broken: bool
     extra: Mapping[str, NDArray[Any]]
     to_picture: Affine
-    picture: bytes
+    picture: NDArray[np.uint8]
     window: Window
 
 
@@ -43,7 +43,7 @@ class Chunk:
     """Some faces of one shard, in order, and the drops since the chunk before.
 
     number: counts the chunks of the shard from 0; read: units behind this chunk; closes: the shard's last chunk;
-    ends: the part's last chunk.
+    ends: the last chunk of its media; expected: units that the media's listing promised.
     """
 
     source: str
@@ -55,18 +55,21 @@ class Chunk:
     read: int
     closes: bool
     ends: bool
+    expected: int
 
 
 @dataclass(frozen=True)
 class Preparation:
     """The unit of work: read `media` and yield its chunks. Picklable.
 
-    part: the media's name as part of a path; done: shards that are finished already; limit: units to read at most.
+    part: the media's name as part of a path; expected: units to count on; done: shards that are finished already;
+    limit: units to read at most.
     """
 
     source: str
     part: str
     media: Media
+    expected: int
     shard_size: int
     chunk_size: int
     decode: Decode
@@ -74,7 +77,7 @@ class Preparation:
     limit: int | None = None
 
     def __call__(self) -> Iterator[Chunk]:
-        collector = _Collector(self.source, self.part, self.chunk_size)
+        collector = _Collector(self)
         for number, outcome in self._units():
             yield from collector.move_to(number // self.shard_size)
             yield from collector.add(_prepare(outcome, self.decode))
@@ -82,7 +85,7 @@ class Preparation:
 
     def _units(self) -> Iterator[tuple[int, Outcome]]:
         for number, outcome in self.media.read(self._is_done):
-            if self.limit is not None and number >= self.limit:
+            if self.limit is not None and number - (self.media.start or 0) >= self.limit:
                 return
             yield number, outcome
 
@@ -93,10 +96,8 @@ class Preparation:
 class _Collector:
     """Gathers outcomes into chunks. A shard's last chunk waits until it is known to be the last."""
 
-    def __init__(self, source: str, part: str, chunk_size: int) -> None:
-        self._source = source
-        self._part = part
-        self._chunk_size = chunk_size
+    def __init__(self, work: Preparation) -> None:
+        self._work = work
         self._shard: int | None = None
         self._number = 0
         self._faces: list[PreparedFace] = []
@@ -112,7 +113,7 @@ class _Collector:
         if isinstance(outcome, Drop):
             self._drops.append(outcome)
             return
-        if len(self._faces) == self._chunk_size:
+        if len(self._faces) == self._work.chunk_size:
             yield self._take(closes=False, ends=False)
         self._faces.append(outcome)
 
@@ -123,8 +124,19 @@ class _Collector:
     def _take(self, *, closes: bool, ends: bool) -> Chunk:
         assert self._shard is not None
         faces, drops = tuple(self._faces), tuple(self._drops)
-        read = len(faces) + len(drops)
-        chunk = Chunk(self._source, self._part, self._shard, self._number, faces, drops, read, closes, ends)
+        work = self._work
+        chunk = Chunk(
+            source=work.source,
+            part=work.part,
+            shard=self._shard,
+            number=self._number,
+            faces=faces,
+            drops=drops,
+            read=len(faces) + len(drops),
+            closes=closes,
+            ends=ends,
+            expected=work.expected,
+        )
         self._faces, self._drops = [], []
         self._number += 1
         return chunk
@@ -170,7 +182,7 @@ def face_rows(faces: list[PreparedFace]) -> dict[str, NDArray[Any]]:
     rows |= {name: np.stack([getattr(face, name) for face in faces]) for name in ("annotation", "box", "to_picture")}
     rows["picture_size"] = sizes
     rows["picture_start"] = np.cumsum(sizes) - sizes
-    rows["pictures"] = np.frombuffer(b"".join(face.picture for face in faces), dtype=np.uint8)
+    rows["pictures"] = np.concatenate([face.picture for face in faces])
     for name in faces[0].extra:
         rows[f"extra/{name}"] = np.stack([face.extra[name] for face in faces])
     return rows

@@ -79,14 +79,19 @@ Outcome: TypeAlias = Sample | Drop
 
 
 class Media(Protocol):
-    """A part of a source that one process reads in one pass: a video, or some pictures. Picklable and light.
+    """What one process reads in one pass: a video, or some of a folder's pictures. Picklable and light.
 
-    Its units (files or frames) have fixed numbers from 0, so that they fall into the same shards in every run.
+    Its units (files or frames) have fixed numbers, so that they fall into the same shards in every run.
     """
 
     @property
     def name(self) -> str:
-        """Unique in the source, and safe as a file name."""
+        """The part of the source that it belongs to: a video's name, or that of a folder of pictures."""
+        ...
+
+    @property
+    def start(self) -> int | None:
+        """Number of its first unit among the part's, which fill one shard; None for a video, which is a whole part."""
         ...
 
     @property

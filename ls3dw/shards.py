@@ -85,7 +85,7 @@ def _stored(column: Column, values: NDArray[Any]) -> NDArray[Any]:
     if column.dtype != "str":
         return values.astype(column.dtype, copy=False)
     encoded = [str(value).encode() for value in values]
-    length = max(1, *(len(value) for value in encoded))
+    length = max([1, *(len(value) for value in encoded)])
     return np.array(encoded, dtype=h5py.string_dtype("utf-8", length))
 
 

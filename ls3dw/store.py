@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ls3dw.errors import ConfigurationError, DatasetError
-from ls3dw.files import dump_json, is_safe_name, read_json, sha256, write_atomic
+from ls3dw.files import LOCK, dump_json, is_safe_name, read_json, sha256, write_atomic
 from ls3dw.sample import Drop
 
 FORMAT: Final = 1
@@ -119,18 +119,26 @@ def configuration_hash(configuration: Mapping[str, Any]) -> str:
 
 
 def claim_version(store: Store, version: str, configuration: Mapping[str, Any]) -> None:
-    """Note what a version is made with, or check that it is the same; `ConfigurationError` says what differs."""
+    """Note what a new version is made with, in a new folder or beside the versions that are there."""
+    if not store.dataset_file.exists():
+        if any(entry.name != LOCK for entry in store.root.iterdir()):
+            raise ConfigurationError(f"{store.root}: not empty and not a data set; choose another --out")
+        write_atomic(store.dataset_file, dump_json({"format": FORMAT, "newest": None, "versions": []}))
+    path = store.configuration_file(version)
+    if not path.exists():
+        write_atomic(path, dump_json(dict(configuration)))
+
+
+def check_version(store: Store, version: str, configuration: Mapping[str, Any]) -> None:
+    """Check that a version, if it is there, was made with this; `ConfigurationError` says what differs."""
     if not is_safe_name(version):
         raise ConfigurationError(f"version name {version!r}: expected letters, digits, '.', '_', '+' and '-'")
     path = store.configuration_file(version)
     if not path.exists():
-        if store.root.is_dir() and not store.dataset_file.exists() and _foreign(store.root):
-            raise ConfigurationError(f"{store.root}: not empty and not a data set; choose another --out")
-        if not store.dataset_file.exists():
-            write_atomic(store.dataset_file, dump_json({"format": FORMAT, "newest": None, "versions": []}))
-        write_atomic(path, dump_json(dict(configuration)))
         return
     known = read_json(path)
+    if not isinstance(known, dict):
+        raise DatasetError(f"{path}: not a configuration; choose another --out or --version-name")
     differences = [
         f"{key}: {known.get(key)!r}, now {configuration.get(key)!r}"
         for key in sorted(known.keys() | configuration.keys())
@@ -143,17 +151,13 @@ def claim_version(store: Store, version: str, configuration: Mapping[str, Any]) 
         )
 
 
-def _foreign(root: Path) -> bool:
-    return any(entry.name != ".lock" for entry in root.iterdir())
-
-
 def read_dataset(root: Path) -> dict[str, Any]:
     """Read dataset.json; `DatasetError` where there is no data set that this version of ls3dw can read."""
     path = root / "dataset.json"
     if not path.is_file():
         raise DatasetError(f"{root}: not a data set (no dataset.json); make one with ls3dw build --out {root}")
     values = read_json(path)
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
+    if not isinstance(values, dict) or values.get("format") != FORMAT or "versions" not in values:
         raise DatasetError(f"{path}: expected format {FORMAT}; use the ls3dw that wrote it")
     return values
 

@@ -27,16 +27,6 @@ class AnnotatedChunk:
     annotations: Annotations | None
 
 
-@dataclass(frozen=True)
-class SourceFacts:
-    """What the writer must know of a source: which predicted points its own ones are compared with ("2d" or "3d"),
-    and what each part's listing promised."""
-
-    name: str
-    annotation_kind: str
-    expected: Mapping[str, int]
-
-
 @dataclass
 class _Gathering:
     chunks: dict[int, AnnotatedChunk] = field(default_factory=dict)
@@ -54,35 +44,35 @@ class _Gathering:
 
 
 class ShardWriter:
-    """Writes the shards of one version of a data set, one after the other."""
+    """Writes the shards of one version of a data set, one after the other.
 
-    def __init__(
-        self, store: Store, version: str, configuration: Mapping[str, Any], sources: Mapping[str, SourceFacts]
-    ) -> None:
-        self._sources = sources
+    kinds: by source, which predicted points its own ones are compared with: "2d" or "3d".
+    """
+
+    def __init__(self, store: Store, version: str, configuration: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+        self._kinds = kinds
         self._store = store
         self._version = version
         self._configuration = dict(configuration)
         self._open: dict[tuple[str, str, int], _Gathering] = {}
 
-    def add(self, done: AnnotatedChunk) -> ShardRecord | None:
-        """Take a chunk; return the record of the shard that it completed and that now is on disk."""
+    def add(self, done: AnnotatedChunk) -> None:
+        """Take a chunk; write its shard if that is complete now."""
         key = (done.chunk.source, done.chunk.part, done.chunk.shard)
         gathering = self._open.setdefault(key, _Gathering())
-        if not gathering.add(done):
-            return None
-        return self._write(self._sources[done.chunk.source], self._open.pop(key).in_order())
+        if gathering.add(done):
+            self._write(self._open.pop(key).in_order())
 
-    def _write(self, source: SourceFacts, done: list[AnnotatedChunk]) -> ShardRecord:
+    def _write(self, done: list[AnnotatedChunk]) -> None:
         first, last = done[0].chunk, done[-1].chunk
         faces = [face for part in done for face in part.chunk.faces]
-        files = self._write_files(source, shard_name(first.part, first.shard), faces, done) if faces else ()
+        files = self._write_files(first.source, shard_name(first.part, first.shard), faces, done) if faces else ()
         record = ShardRecord(
-            source=source.name,
+            source=first.source,
             part=first.part,
             number=first.shard,
             last=last.ends,
-            expected=source.expected[first.part],
+            expected=first.expected,
             read=sum(part.chunk.read for part in done),
             written=len(faces),
             drops=tuple(drop for part in done for drop in part.chunk.drops),
@@ -90,16 +80,15 @@ class ShardWriter:
             configuration=configuration_hash(self._configuration),
         )
         self._store.write_marker(self._version, record)
-        return record
 
     def _write_files(
-        self, source: SourceFacts, shard: str, faces: list[PreparedFace], done: list[AnnotatedChunk]
+        self, source: str, shard: str, faces: list[PreparedFace], done: list[AnnotatedChunk]
     ) -> tuple[FileRecord, ...]:
-        kept = self._write_faces(source.name, shard, face_rows(faces))
-        rows = _annotation_rows(faces, [part.annotations for part in done if part.annotations], source.annotation_kind)
+        kept = self._write_faces(source, shard, face_rows(faces))
+        rows = _annotation_rows(faces, [part.annotations for part in done if part.annotations], self._kinds[source])
         rows["guided"] = _guided(rows["annotation"], self._configuration)
-        data = encode_shard(ANNOTATION_COLUMNS, rows, {}, self._attributes(source.name))
-        return kept, self._store.write(self._store.annotations(self._version, source.name, shard), data)
+        data = encode_shard(ANNOTATION_COLUMNS, rows, {}, self._attributes(source))
+        return kept, self._store.write(self._store.annotations(self._version, source, shard), data)
 
     def _write_faces(self, source: str, shard: str, rows: Rows) -> FileRecord:
         """Write the pictures, which all versions share; what is there already must be the same to the byte."""

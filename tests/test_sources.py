@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import pts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -32,11 +33,6 @@ WIDTH, HEIGHT = 40, 30
 def points(count: int = 68, seed: int = 0) -> np.ndarray:
     """1-based points, as files have them."""
     return np.random.default_rng(seed).uniform(2, 28, (count, 2)).round(3)
-
-
-def pts(values: np.ndarray) -> bytes:
-    rows = "\n".join(f"{x} {y}" for x, y in values)
-    return f"version: 1\nn_points:  {len(values)}\n{{\n{rows}\n}}\n".encode()
 
 
 def png(mode: str = "RGB") -> bytes:
@@ -93,7 +89,7 @@ def test_training_parts_are_read_only_when_asked_for(tmp_path: Path) -> None:
         source.media()
     with pytest.raises(SourceError, match="no subset indoor"):
         source.media(["indoor"])
-    assert [media.name for media in source.media(["helen-train"])] == ["helen-train-0000"]
+    assert [media.name for media in source.media(["helen-train"])] == ["helen-train"]
 
 
 def test_half_a_test_set_is_reported(tmp_path: Path) -> None:
@@ -165,13 +161,13 @@ def test_media_are_small_picklable_pieces(tmp_path: Path) -> None:
     for index in range(5):
         put(tmp_path / "01_Indoor", f"{index}", png(), pts(points()))
     media = pickle.loads(pickle.dumps(open_source("300w", tmp_path).media(piece=2)))  # noqa: S301 - our own bytes
-    assert [(part.name, part.expected) for part in media] == [
-        ("indoor-0000", 2),
-        ("indoor-0001", 2),
-        ("indoor-0002", 1),
+    assert [(piece.name, piece.start, piece.expected) for piece in media] == [
+        ("indoor", 0, 2),
+        ("indoor", 2, 2),
+        ("indoor", 4, 1),
     ]
-    ((number, outcome),) = media[1].read(lambda number: number == 0)
-    assert number == 1
+    ((number, outcome),) = media[1].read(lambda number: number == 2)
+    assert number == 3
     assert isinstance(outcome, Sample)
     assert outcome.id == "300w/01_Indoor/3"
     assert outcome.image() is outcome.image(), "decoded twice"

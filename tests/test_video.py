@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from helpers import pts
 
 from ls3dw.sample import Drop, Outcome, Sample
 from ls3dw.sources import open_source
@@ -35,11 +36,6 @@ def number_in(picture: np.ndarray) -> int:
     return sum(int(picture[8:24, 16 * bit + 4 : 16 * bit + 12].mean() > 128) << bit for bit in range(8))
 
 
-def pts(points: np.ndarray = POINTS) -> bytes:
-    rows = "\n".join(f"{x} {y}" for x, y in points)
-    return f"version: 1\nn_points: {len(points)}\n{{\n{rows}\n}}\n".encode()
-
-
 def make_video(folder: Path, codec: str = "XVID", frames: int = FRAMES, labels: int = FRAMES) -> Path:
     (folder / "annot").mkdir(parents=True)
     writer = cv2.VideoWriter(str(folder / "vid.avi"), cv2.VideoWriter.fourcc(*codec), 25, (SIDE, SIDE))
@@ -47,7 +43,7 @@ def make_video(folder: Path, codec: str = "XVID", frames: int = FRAMES, labels: 
         writer.write(pattern(number))
     writer.release()
     for number in range(1, labels + 1):
-        (folder / "annot" / f"{number:06d}.pts").write_bytes(pts())
+        (folder / "annot" / f"{number:06d}.pts").write_bytes(pts(POINTS))
     return folder / "vid.avi"
 
 
@@ -94,7 +90,7 @@ def test_faults_of_single_frames(tmp_path: Path) -> None:
     (annotations / "000008.pts").write_bytes(pts(POINTS * 0 + 5))
     (annotations / "000009.pts").write_bytes(pts(POINTS - 4000))
     for stray in ("notes", "0", "7"):
-        (annotations / f"{stray}.pts").write_bytes(pts())
+        (annotations / f"{stray}.pts").write_bytes(pts(POINTS))
     outcomes = read(tmp_path)
     assert reasons(outcomes) == {
         2: "frame without annotation",
@@ -206,7 +202,7 @@ def test_real_video_equals_a_plain_read(tmp_path: Path) -> None:
     (folder / "annot").mkdir(parents=True)
     shutil.copy(REAL, folder / "vid.avi")
     for number in range(1, coded + 1):
-        (folder / "annot" / f"{number:06d}.pts").write_bytes(pts())
+        (folder / "annot" / f"{number:06d}.pts").write_bytes(pts(POINTS))
     reference = cv2.VideoCapture(str(REAL))
     (media,) = open_source("300vw", tmp_path).media()
     shown = dropped = 0

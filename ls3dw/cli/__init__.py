@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import sys
@@ -61,14 +62,18 @@ def main() -> None:
     except Ls3dwError as error:
         status = _fail(f"Error: {error}", 1)
     except OSError as error:
-        status = _fail(f"Error: {_where(error)}: {error.strerror or error}", 1)
+        status = _fail(f"Error: {error.filename or 'input or output'}: {_what(error)}", 1)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _where(error: OSError) -> str:
-    return str(error.filename or "input or output")
+def _what(error: OSError) -> str:
+    text = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return f"{text}; what is finished is kept: make room and run the same command again"
+    return text
 
 
 def _fail(message: str, status: int) -> int:
-    click.echo(message, err=True)
+    """Say why in one line, whatever a library's text or a file's name has in it."""
+    click.echo(" ".join(line.strip() for line in message.splitlines()), err=True)
     return status

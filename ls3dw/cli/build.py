@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from ls3dw.cli.progress import Progress, difference
+
 if TYPE_CHECKING:
     from ls3dw.build import Build
     from ls3dw.config import BuildOptions
     from ls3dw.plan import Plan
-    from ls3dw.store import ShardRecord
+
+"""What the system says when a file does not fit."""
 
 
 @click.command()
@@ -87,15 +89,19 @@ def build(ctx: click.Context, /, dry_run: bool, as_json: bool, pipeline: Path | 
     ls3dw build --source aflw2000 --root AFLW2000 --out ds
     ls3dw build --source 300vw,menpo --root /data --gpu 0
     """
-    options = _options(ctx, pipeline, given)
+    # Threads that wait by spinning would take the cores from decoding and writing; read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ls3dw.build import Build
+    from ls3dw.config import SAMPLE
+
+    options = _options(ctx, pipeline, given)
 
     run = Build(options)
     if dry_run:
         _print_plan(run, run.plan())
         return
-    with _Watch() as watch:
-        run.run(watch.begin, watch.report)
+    with Progress(quiet=run.options.sources == (SAMPLE,)) as progress:
+        run.run(progress.begin, progress.report)
     _print_summary(run, as_json)
 
 
@@ -132,7 +138,7 @@ def _print_plan(run: Build, plan: Plan) -> None:
     """Say what is there, what differs from the published counts, and what is left to do."""
     for source in plan.sources:
         for count in source.counts:
-            click.echo(f"{source.name:<10} {count.subset:<14} {count.found:>7} found{_expected(count)}")
+            click.echo(f"{source.name:<10} {count.subset:<14} {count.found:>7} found{difference(count)}")
         open_parts = [part for part in source.parts if not part.complete]
         click.echo(
             f"{source.name:<10} {source.units} pictures or frames, {len(open_parts)} of {len(source.parts)} parts left"
@@ -140,52 +146,6 @@ def _print_plan(run: Build, plan: Plan) -> None:
     click.echo(f"networks   {', '.join(model['name'] for model in run.configuration['models'].values() if model)}")
     click.echo(f"devices    {', '.join(str(annotator.device) for annotator in run.annotators)}")
     click.echo(f"output     {run.options.out}, version {run.options.version_name}; nothing was written")
-
-
-def _expected(count: Any) -> str:
-    if count.expected is None or count.expected == count.found:
-        return ""
-    return f", {count.expected} were published"
-
-
-class _Watch:
-    """Shows progress on stderr when that is a terminal, and what differs from the published counts always."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def __enter__(self) -> _Watch:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.__exit__(None, None, None)
-
-    def begin(self, plan: Plan) -> None:
-        for source in plan.sources:
-            for count in source.counts:
-                if note := _expected(count):
-                    click.echo(f"note: {source.name} {count.subset}: {count.found} found{note}", err=True)
-        self._bar = click.progressbar(
-            length=plan.units,
-            label="faces",
-            file=sys.stderr,
-            show_pos=True,
-            item_show_func=self._rate,
-            hidden=not sys.stderr.isatty(),
-        )
-        self._bar.__enter__()
-        self._bar.update(sum(min(record.read, record.expected) for record in plan.records))
-        self._start, self._read = time.monotonic(), 0
-
-    def report(self, record: ShardRecord) -> None:
-        self._read += record.read
-        self._bar.update(record.read, record)
-
-    def _rate(self, record: ShardRecord | None) -> str | None:
-        if record is None:
-            return None
-        return f"{self._read / (time.monotonic() - self._start):.1f} a second, {record.source}/{record.name}"
 
 
 def _print_summary(run: Build, as_json: bool) -> None:

@@ -10,13 +10,20 @@ from torch import nn
 
 from ls3dw.errors import ModelError
 from ls3dw.geometry import CROP_SIZE
+from ls3dw.markup import POINTS
 from ls3dw.models.depth import DepthNet
 from ls3dw.models.fan import FAN
 
 Kind = Literal["2d", "3d", "2d-to-3d", "depth"]
 """2d: visible contour; 3d: projected 3D points from RGB alone; 2d-to-3d: the same, guided by 2D points; depth: z."""
 
+RGB = 3
+GUIDED = RGB + POINTS
+CLASS_OF: dict[Kind, str] = {"2d": "FAN", "3d": "FAN", "2d-to-3d": "FAN", "depth": "DepthNet"}
+CHANNELS_OF: dict[Kind, int] = {"2d": RGB, "3d": RGB, "2d-to-3d": GUIDED, "depth": GUIDED}
+
 NETWORKS: dict[str, type[nn.Module]] = {"FAN": FAN, "DepthNet": DepthNet}
+MARKUP = "ibug-68"
 CROP_RULE = "published: centre raised by 0.12 h, side 200 (w + h) / 195"
 
 
@@ -32,7 +39,7 @@ class Contract:
     guidance_std: float = 0.0
     input_size: int = CROP_SIZE
     crop_rule: str = CROP_RULE
-    markup: str = "ibug-68"
+    markup: str = MARKUP
     licence: str = "unknown"
     trained_on: str = "unknown"
     origin: str = "unknown"
@@ -57,19 +64,28 @@ class Contract:
 
     def build(self) -> nn.Module:
         """Make the network, with random weights."""
-        arguments = dict(self.network)
-        return NETWORKS[arguments.pop("class")](**arguments)
+        arguments = {"in_channels": CHANNELS_OF[self.kind]} if CLASS_OF[self.kind] == "FAN" else {}
+        arguments |= {key: value for key, value in self.network.items() if key != "class"}
+        return NETWORKS[self.network["class"]](**arguments)
 
 
 def _value_faults(values: dict[str, Any]) -> list[str]:
-    faults = []
-    if values["kind"] not in get_args(Kind):
-        faults.append(f"kind {values['kind']!r}, expected one of {', '.join(get_args(Kind))}")
-    network = values["network"]
-    if not isinstance(network, dict) or network.get("class") not in NETWORKS:
-        faults.append(f"network {network!r}, expected an object whose class is one of {', '.join(NETWORKS)}")
-    if values.get("input_size", CROP_SIZE) != CROP_SIZE:
-        faults.append(f"input_size {values['input_size']!r}, expected {CROP_SIZE}")
-    if values.get("crop_rule", CROP_RULE) != CROP_RULE:
-        faults.append(f"crop_rule {values['crop_rule']!r}, expected {CROP_RULE!r}")
+    kind, network = values["kind"], values["network"]
+    wanted: dict[str, Any] = {"input_size": CROP_SIZE, "crop_rule": CROP_RULE, "markup": MARKUP}
+    faults = [
+        f"{key} {values[key]!r}, expected {value!r}" for key, value in wanted.items() if values.get(key, value) != value
+    ]
+    faults += [
+        f"{key} {values[key]!r}, expected text" for key in ("name", "sha256") if not isinstance(values[key], str)
+    ]
+    if kind not in get_args(Kind):
+        return [*faults, f"kind {kind!r}, expected one of {', '.join(get_args(Kind))}"]
+    if not isinstance(network, dict) or network.get("class") != CLASS_OF[kind]:
+        faults.append(f"network {network!r}, expected an object with class {CLASS_OF[kind]!r} for kind {kind!r}")
+    elif "in_channels" in network and network["in_channels"] != CHANNELS_OF[kind]:
+        faults.append(f"in_channels {network['in_channels']!r}, expected {CHANNELS_OF[kind]} for kind {kind!r}")
+    std = values.get("guidance_std", 0.0)
+    guided = CHANNELS_OF[kind] > RGB
+    if not isinstance(std, int | float) or not (0 < std < CROP_SIZE if guided else std == 0):
+        faults.append(f"guidance_std {std!r}, expected {'more than 0' if guided else '0'} for kind {kind!r}")
     return faults

@@ -54,7 +54,7 @@ def read_contract(spec: str | Path) -> Contract:
     path = weights_path(spec).with_suffix(".json")
     if not path.is_file():
         raise ModelError(f"{path}: missing; weights need their contract beside them (kind, network, SHA-256)")
-    return Contract.from_dict(read_json(path), str(path))
+    return Contract.from_dict(read_json(path, ModelError), str(path))
 
 
 def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
@@ -83,7 +83,7 @@ def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
 def _build(contract: Contract, path: Path) -> nn.Module:
     try:
         return contract.build()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ModelError(f"{path.with_suffix('.json')}: network {dict(contract.network)!r}: {error}") from error
 
 

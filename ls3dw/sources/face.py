@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from ls3dw.geometry import tight_box
 from ls3dw.sample import Drop, Floats, Picture, Reason, Sample
 
+LEAST_SEEN = 0.1
+"""Share of a face's box that must lie in the picture: faces cut by its edge are usual, a stray point is a fault."""
+
 
 class Rejected(Exception):  # noqa: N818 - an outcome on its way to a Drop, not an error of the program
     """A face or file that becomes a Drop."""
@@ -108,6 +111,10 @@ def _check_inside(points: Floats, picture: Picture) -> None:
     inside = (points >= -0.5) & (points <= (width - 0.5, height - 0.5))
     if not inside.all(axis=1).any():
         raise Rejected("outside picture", f"no point lies in the {width}x{height} picture")
+    x0, y0, x1, y1 = tight_box(points).astype(float)
+    seen = max(0.0, min(x1, width) - max(x0, 0.0)) * max(0.0, min(y1, height) - max(y0, 0.0))
+    if seen < LEAST_SEEN * (x1 - x0) * (y1 - y0):
+        raise Rejected("outside picture", f"hardly any of the points' box lies in the {width}x{height} picture")
 
 
 def _same(picture: Picture) -> Picture:

@@ -83,7 +83,8 @@ def _matrix(content: bytes, order: str, names: Collection[str]) -> dict[str, NDA
     shape = np.frombuffer(sizes, f"{order}i4").tolist()
     if kind not in VALUES or min(shape, default=0) < 0:
         raise ValueError(f"{name}: values of unknown kind or shape")
-    values = np.frombuffer(raw, order + VALUES[kind]).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a damaged file may hold signalling NaNs; the product makes them quiet
+        values = np.multiply(np.frombuffer(raw, order + VALUES[kind]), 1.0, dtype=np.float64)
     if values.size != math.prod(shape):
         raise ValueError(f"{name}: {values.size} values for shape {shape}")
     return {name: values.reshape(shape, order="F")}

@@ -61,9 +61,10 @@ def list_pairs(folder: Path, suffix: str) -> list[Pair]:
 
 @dataclass(frozen=True)
 class StillMedia:
-    """Some pairs of one part."""
+    """Some pairs of one part. start: number of the first one in the part."""
 
     name: str
+    start: int
     source: str
     root: Path
     part: Part
@@ -82,7 +83,7 @@ class StillMedia:
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
         """Yield a sample or a drop for every pair that is not skipped."""
-        for number, pair in enumerate(self.pairs):
+        for number, pair in enumerate(self.pairs, start=self.start):
             if not skip(number):
                 yield number, self._outcome(pair)
 
@@ -149,9 +150,9 @@ class StillSource(Source):
 
     def _pieces(self, part: Part, piece: int) -> Iterator[StillMedia]:
         pairs = list_pairs(part.folder, self.format.suffix)
-        for index, start in enumerate(range(0, len(pairs), piece)):
-            name = f"{part.name}-{index:04d}"
-            yield StillMedia(name, self.name, self.root, part, self.format, tuple(pairs[start : start + piece]))
+        for start in range(0, len(pairs), piece):
+            some = tuple(pairs[start : start + piece])
+            yield StillMedia(part.name, start, self.name, self.root, part, self.format, some)
 
     def report(self) -> list[Count]:
         """Count the pictures and annotations (one for each stem) of what is there or read by default."""

@@ -78,12 +78,14 @@ class Capture:
 
     def picture(self) -> Picture:
         """Return the present frame, (H, W, 3) uint8 RGB; raises Rejected if it is damaged."""
+        import cv2
+
         if self._cut is not None and self.frame >= self._cut:
             raise Rejected("unreadable picture", f"the file is cut off within frame {self._cut}")
         decoded, bgr = self._video.retrieve()
         if not decoded:
             raise Rejected("unreadable picture", f"frame {self.frame} cannot be decoded")
-        return np.ascontiguousarray(bgr[..., ::-1])
+        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -143,6 +145,7 @@ class VideoMedia:
     folder: Path
     expected: int
     broken: tuple[tuple[int, int], ...] = ()
+    start: None = None
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
         """Yield a sample or a drop for every frame, and then a drop for every annotation that has none."""

@@ -1,0 +1,33 @@
+# On a fresh machine: `make demo` shows faces with landmarks, `make test` runs the tests. Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := ls3dw-data
+
+.PHONY: demo test lint types wheel clean
+
+demo: .venv/installed
+	$(BIN)/ls3dw build --source sample --out $(DEMO)
+	$(BIN)/ls3dw verify $(DEMO)
+
+test: .venv/installed
+	$(BIN)/pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed
+	$(BIN)/mypy
+
+wheel: .venv/installed
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# Pinned to constraints.txt; the package itself admits a range.
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv dist build $(DEMO)

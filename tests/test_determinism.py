@@ -1,0 +1,132 @@
+"""The same input gives the same bytes: with any number of processes, and after being killed at any moment."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ls3dw.files import sha256_file
+from ls3dw.verify import verify
+
+SHARD_SIZE = 7
+
+
+@pytest.fixture(scope="module")
+def words(program: list[str], quick: list[str]) -> list[str]:
+    """A build of 48 faces in shards that divide nothing evenly; the last --workers counts."""
+    return [*program, "build", *quick, "--shard-size", str(SHARD_SIZE), "--limit", "12"]
+
+
+@pytest.fixture(scope="module")
+def plain(words: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files of a build that nothing interrupted."""
+    out = tmp_path_factory.mktemp("plain")
+    subprocess.run([*words, "--out", str(out)], check=True, capture_output=True)
+    files = contents(out)
+    assert len(files) == 24, "3 shards a source with 2 parts, 2 with one part; faces, annotations and a marker each"
+    return files
+
+
+def contents(out: Path) -> dict[str, str]:
+    """SHA-256 of every shard and marker."""
+    paths = [*out.glob("faces/*/*.h5"), *out.glob("annotations/*/*/*")]
+    return {path.relative_to(out).as_posix(): sha256_file(path) for path in paths}
+
+
+def start(words: list[str], out: Path) -> subprocess.Popen[bytes]:
+    """Start a build in a session of its own, so that its processes can be found."""
+    return subprocess.Popen(
+        [*words, "--out", str(out), "--workers", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def living(session: int) -> list[int]:
+    """The processes of a session that have not ended."""
+    return [process for process, of_session, state in processes() if of_session == session and state not in "ZX"]
+
+
+def processes() -> Iterator[tuple[int, int, str]]:
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = entry.read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        yield int(entry.parent.name), int(session), state
+
+
+def wait_for_shard(build: subprocess.Popen[bytes], out: Path) -> None:
+    while build.poll() is None and not any(out.glob("annotations/*/*/*.json")):
+        time.sleep(0.02)
+    assert build.poll() is None, "it ended before it could be interrupted"
+
+
+def wait_for_end(session: int, seconds: float) -> list[int]:
+    """Wait until a session has no process any more; return those that are left after all."""
+    end = time.monotonic() + seconds
+    while living(session) and time.monotonic() < end:
+        time.sleep(0.1)
+    return living(session)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_any_number_of_processes_gives_the_same_bytes(
+    words: list[str], plain: dict[str, str], tmp_path: Path, workers: str
+) -> None:
+    subprocess.run([*words, "--out", str(tmp_path), "--workers", workers], check=True, capture_output=True)
+    assert contents(tmp_path) == plain
+
+
+@pytest.mark.slow
+def test_a_killed_build_goes_on_and_ends_the_same(words: list[str], plain: dict[str, str], tmp_path: Path) -> None:
+    chance = random.Random(20)
+    for _ in range(5):
+        build = start(words, tmp_path)
+        # The first shards come after 3 to 5 seconds.
+        time.sleep(chance.uniform(1.5, 6))
+        build.kill()
+        build.communicate()
+        assert wait_for_end(build.pid, 5) == [], "decoding processes outlived their parent"
+    kept = set(tmp_path.rglob("*.json"))
+    subprocess.run([*words, "--out", str(tmp_path)], check=True, capture_output=True)
+    assert kept <= set(tmp_path.rglob("*.json"))
+    assert contents(tmp_path) == plain
+    assert list(tmp_path.rglob("*.partial")) == []
+    assert verify(tmp_path)[1] == []
+
+
+@pytest.mark.slow
+def test_a_killed_parent_leaves_no_process_behind(words: list[str], tmp_path: Path) -> None:
+    build = start(words, tmp_path)
+    wait_for_shard(build, tmp_path)
+    assert len(living(build.pid)) > 1, "no decoding process"
+    build.kill()
+    build.communicate()
+    assert wait_for_end(build.pid, 3) == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_finished(words: list[str], plain: dict[str, str], tmp_path: Path) -> None:
+    build = start(words, tmp_path)
+    wait_for_shard(build, tmp_path)
+    os.killpg(build.pid, signal.SIGINT)
+    message = build.communicate(timeout=30)[1].decode().splitlines()[-1]
+    assert build.returncode == 130
+    assert "interrupted" in message
+    assert "run the same command again" in message
+    assert wait_for_end(build.pid, 3) == []
+    kept = contents(tmp_path)
+    assert kept
+    assert kept.items() <= plain.items()
+    subprocess.run([*words, "--out", str(tmp_path)], check=True, capture_output=True)
+    assert contents(tmp_path) == plain

@@ -1,0 +1,183 @@
+"""Units here and in processes give the same; errors come through; nothing is left running."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ls3dw.consumer import Consumer
+from ls3dw.execute import default_workers, stream
+
+WORKERS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Count:
+    """Yields its name with the numbers from 0 and the process's id; with end None it never stops."""
+
+    name: str
+    end: int | None
+    bulk: int = 0
+
+    def __call__(self) -> Iterator[tuple[str, int, int, bytes]]:
+        numbers = itertools.count() if self.end is None else range(self.end)
+        for number in numbers:
+            yield self.name, number, os.getpid(), bytes(self.bulk)
+
+
+@dataclass(frozen=True)
+class Fail:
+    """Raises after some items, or ends its process."""
+
+    after: int
+    deadly: bool = False
+
+    def __call__(self) -> Iterator[tuple[str, int, int, bytes]]:
+        yield from Count("fail", self.after)()
+        if self.deadly:
+            os._exit(3)
+        raise LookupError("unit 7 is broken")
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Yields large items and leaves a file for each."""
+
+    folder: str
+
+    def __call__(self) -> Iterator[bytes]:
+        for number in range(2000):
+            Path(self.folder, str(number)).touch()
+            yield bytes(100_000)
+
+
+def gone(process: int) -> bool:
+    """Say whether a process has ended (as a zombie, too)."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_every_unit_yields_its_items_in_order(workers: int) -> None:
+    units = [Count("a", 40, bulk=5000), Count("b", 0), Count("c", 25), Count("d", 3)]
+    items = list(stream(units, workers, waiting=4))
+    for unit in units:
+        assert [number for name, number, *_ in items if name == unit.name] == list(range(unit.end or 0))
+    assert len(items) == 68
+    processes = {process for *_, process, _ in items}
+    assert len(processes) <= max(1, workers)
+    assert (os.getpid() in processes) == (workers == 0)
+    assert workers == 0 or all(map(gone, processes))
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_no_units_no_items(workers: int) -> None:
+    assert list(stream([], workers, waiting=1)) == []
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_an_error_in_a_unit_comes_through(workers: int) -> None:
+    taken = []
+    with pytest.raises(LookupError, match="unit 7 is broken"):
+        taken.extend(stream([Fail(after=2), Count("endless", None)], workers, waiting=2))
+    assert all(gone(process) for *_, process, _ in taken if workers)
+
+
+def test_a_process_that_dies_ends_the_stream() -> None:
+    with pytest.raises(RuntimeError, match="terminated"):
+        list(stream([Fail(after=1, deadly=True)], 1, waiting=2))
+
+
+def test_closing_early_leaves_no_process() -> None:
+    items = stream([Count("a", None, bulk=50_000), Count("b", None, bulk=50_000)], 2, waiting=2)
+    processes = {item[2] for item in itertools.islice(items, 20)}
+    start = time.monotonic()
+    items.close()
+    assert time.monotonic() - start < 5
+    assert processes
+    assert all(map(gone, processes))
+
+
+def test_items_wait_until_they_are_taken(tmp_path: Path) -> None:
+    items = stream([Touch(str(tmp_path))], 1, waiting=2)
+    next(items)
+    time.sleep(0.5)
+    ahead = len(list(tmp_path.iterdir()))
+    items.close()
+    assert ahead < 40, "a process ran far ahead of the one that takes its items"
+
+
+def test_there_is_always_a_worker() -> None:
+    assert default_workers(on_gpu=False) == 1
+    assert 1 <= default_workers(on_gpu=True) <= (os.cpu_count() or 1)
+
+
+def test_a_consumer_gets_all_items_in_order() -> None:
+    taken: list[int] = []
+    with Consumer[int](taken.extend, waiting=3, keep=False) as consumer:
+        for number in range(50):
+            consumer.put(number)
+    assert taken == list(range(50))
+
+
+def refuse_two(items: Iterator[int]) -> None:
+    for item in items:
+        if item == 2:
+            raise OSError("disk full at 2")
+
+
+def put_numbers(count: int, waiting: int, put: list[int]) -> None:
+    """Hand numbers to a consumer that fails, noting them."""
+    with Consumer[int](refuse_two, waiting, keep=True) as consumer:
+        for number in range(count):
+            put.append(number)
+            consumer.put(number)
+
+
+@pytest.mark.parametrize(("count", "waiting"), [(1000, 1), (3, 10)])
+def test_a_consumers_error_is_raised_by_put_or_at_the_end(count: int, waiting: int) -> None:
+    put: list[int] = []
+    with pytest.raises(OSError, match="disk full"):
+        put_numbers(count, waiting, put)
+    assert 3 <= len(put) < 10
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_what_waits_when_the_block_fails_is_kept_or_dropped(keep: bool) -> None:
+    taken: list[int] = []
+    start = threading.Event()
+
+    def consume(items: Iterator[int]) -> None:
+        start.wait(10)
+        taken.extend(items)
+
+    def fill() -> None:
+        with Consumer[int](consume, waiting=10, keep=keep) as consumer:
+            for number in range(5):
+                consumer.put(number)
+            threading.Timer(0.2, start.set).start()
+            raise KeyError("the block's own error")
+
+    with pytest.raises(KeyError, match="own error"):
+        fill()
+    assert taken == (list(range(5)) if keep else [])
+
+
+def test_the_blocks_error_comes_before_the_consumers() -> None:
+    def fill() -> None:
+        with Consumer[int](refuse_two, waiting=10, keep=True) as consumer:
+            for number in range(3):
+                consumer.put(number)
+            raise KeyError("first")
+
+    with pytest.raises(KeyError, match="first"):
+        fill()
