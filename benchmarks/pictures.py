@@ -60,7 +60,11 @@ def timed(function: Callable[[], Any]) -> tuple[Any, float]:
 
 
 def encode(pixels: NDArray[np.uint8], encoding: Encoding) -> Any:
-    return cv2.imencode(encoding.suffix, pixels, encoding.options)[1]
+    return cv2.imencode(encoding.suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), encoding.options)[1]
+
+
+def decode(data: Any) -> Any:
+    return cv2.cvtColor(np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR)), cv2.COLOR_BGR2RGB)
 
 
 def shift(first: Annotations, second: Annotations) -> tuple[float, float]:
@@ -108,7 +112,7 @@ def main() -> None:
     print(f"{'not encoded':<16} {'':>8} {'':>10} {'':>10} {'{:9.3f} {:9.3f}'.format(*shift(original, exact))}")
     for encoding in ENCODINGS:
         data = [timed(partial(encode, k.pixels, encoding)) for k in kept]
-        pictures = [timed(partial(cv2.imdecode, blob, cv2.IMREAD_COLOR)) for blob, _ in data]
+        pictures = [timed(partial(decode, blob)) for blob, _ in data]
         moved = shift(original, from_kept(annotator, kept, [picture for picture, _ in pictures], boxes))
         size = np.mean([len(blob) for blob, _ in data]) / 1e3
         times = [np.mean([ms for _, ms in entries]) for entries in (data, pictures)]

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ls3dw import metrics, models, pose, sources
+    from ls3dw import geometry, metrics, models, pose, sources
     from ls3dw.annotator import Annotations, Annotator
     from ls3dw.dataset import Dataset, Face, open_dataset
 
@@ -18,6 +18,7 @@ __all__ = [
     "Dataset",
     "Face",
     "__version__",
+    "geometry",
     "metrics",
     "models",
     "open_dataset",

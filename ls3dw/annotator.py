@@ -24,7 +24,7 @@ from ls3dw.sample import Floats, Picture
 
 log = logging.getLogger(__name__)
 
-CPU_BATCH = 16
+CPU_BATCH = 8
 GPU_BATCH = 128
 
 
@@ -181,10 +181,14 @@ class Annotator:
         height = max(window.pixels.shape[0] for window in faces.windows)
         width = max(window.pixels.shape[1] for window in faces.windows)
         rows = self.batch if on_gpu else len(faces)
-        pixels = torch.zeros((rows, height, width, 3), dtype=torch.uint8, pin_memory=on_gpu)
+        pixels = torch.empty((rows, height, width, 3), dtype=torch.uint8, pin_memory=on_gpu)
         view = pixels.numpy()
+        view[len(faces) :] = 0
         for row, window in enumerate(faces.windows):
-            view[row, : window.pixels.shape[0], : window.pixels.shape[1]] = window.pixels
+            bottom, right = window.pixels.shape[:2]
+            view[row, :bottom, :right] = window.pixels
+            view[row, bottom:] = 0
+            view[row, :bottom, right:] = 0
         affines = torch.eye(2, 3, dtype=torch.float64).repeat(rows, 1, 1)
         affines[: len(faces)] = torch.from_numpy(np.stack([window.to_crop for window in faces.windows]))
         return pixels.to(self.device, non_blocking=True), affines.pin_memory() if on_gpu else affines

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ls3dw.annotator import Annotations, Annotator, FaceBatch, Pass, concatenate, take
+from ls3dw.pictures import Window
 from ls3dw.prepare import Chunk, PreparedFace
 from ls3dw.write import AnnotatedChunk
 
@@ -64,15 +65,17 @@ class Batcher:
 
     def _begin(self) -> None:
         faces: list[PreparedFace] = []
+        windows: list[Window] = []
         shares: list[tuple[_Waiting, int]] = []
         for entry in self._waiting:
             share = min(entry.left, self._annotator.batch - len(faces))
             if share:
                 start = len(entry.chunk.faces) - entry.left
                 faces += entry.chunk.faces[start : start + share]
+                windows += entry.chunk.windows[start : start + share]
                 entry.left -= share
                 shares.append((entry, share))
-        self._begun.append((self._annotator.begin(self._as_batch(faces)), shares))
+        self._begun.append((self._annotator.begin(self._as_batch(faces, windows)), shares))
 
     def _collect(self) -> None:
         begun, shares = self._begun.popleft()
@@ -86,9 +89,9 @@ class Batcher:
     def _complete(self) -> Iterator[AnnotatedChunk]:
         while self._waiting and self._waiting[0].missing == 0:
             done = self._waiting.popleft()
-            yield AnnotatedChunk(done.chunk, concatenate(done.parts) if done.parts else None)
+            yield AnnotatedChunk(done.chunk.without_windows(), concatenate(done.parts) if done.parts else None)
 
-    def _as_batch(self, faces: list[PreparedFace]) -> FaceBatch:
+    def _as_batch(self, faces: list[PreparedFace], windows: list[Window]) -> FaceBatch:
         guidance = np.stack([face.annotation for face in faces]) if self._guided else None
         boxes = np.stack([face.box for face in faces]).astype(np.float64)
-        return FaceBatch([face.window for face in faces], boxes, guidance)
+        return FaceBatch(windows, boxes, guidance)

@@ -68,7 +68,8 @@ class Build:
                 device=device,
                 flip=options.flip,
                 decode=options.decode,
-                batch=options.batch,
+                # On the CPU always the same: the last bits depend on the size of a batch.
+                batch=None if device == "cpu" else options.batch,
             )
             for device in devices(options.gpu)
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +30,7 @@ def render_card(index: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         "## Head pose\n\n" + _yaw(index),
         "## Left out\n\n" + _drops(manifest["counts"]),
         "## How it was made\n\n" + _making(manifest["configuration"]),
-        "## Sources, licences, citations\n\n" + "\n\n".join(_source(name) for name in manifest["counts"]),
+        "## Sources, licences, citations\n\n" + _sources(manifest),
         "## Limits\n\n" + LIMITS,
     )
     return "\n\n".join(sections) + "\n"
@@ -41,6 +42,11 @@ LIMITS: Final = """\
 - Consecutive video frames are near-duplicates, and AFLW pictures can stand in both Menpo and AFLW2000-3D: split by
   video and by picture, not by row.
 - Faces that the sources do not annotate are not in it, so it says nothing about how often faces are found."""
+
+
+EMBEDDED: Final = """\
+The sample that is embedded in ls3dw: rendered MakeHuman heads (CC0) with exact points, in the layouts of the four data
+sets. No picture shows a person, and none is from those data sets; all may be used for anything."""
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -55,7 +61,8 @@ def _content(index: pd.DataFrame, counts: Mapping[str, Any]) -> str:
     for source, count in counts.items():
         own = index[index["source"] == source]
         rows.append((source, "all", count["read"], count["written"], *_errors(own)))
-        rows += [(source, subset, "", len(part), *_errors(part)) for subset, part in own.groupby("subset")]
+        if own["subset"].nunique() > 1:
+            rows += [(source, subset, "", len(part), *_errors(part)) for subset, part in own.groupby("subset")]
     return _table(head, rows)
 
 
@@ -92,8 +99,14 @@ def _making(configuration: Mapping[str, Any]) -> str:
         (role, model["name"], f"`{model['sha256'][:16]}`") if model else (role, "none", "")
         for role, model in configuration["models"].items()
     ]
-    rest = [(key, value) for key, value in configuration.items() if key != "models"]
+    rest = [(key, json.dumps(value)) for key, value in configuration.items() if key != "models"]
     return _table(("network", "weights", "SHA-256"), models) + "\n\n" + _table(("option", "value"), rest)
+
+
+def _sources(manifest: Mapping[str, Any]) -> str:
+    if manifest["configuration"]["data"] == "embedded sample":
+        return EMBEDDED
+    return "\n\n".join(_source(name) for name in manifest["counts"])
 
 
 def _source(name: str) -> str:

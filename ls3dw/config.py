@@ -95,6 +95,7 @@ class BuildOptions:
 def recorded(options: BuildOptions, models: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides the content of a version: two runs that differ in it must not share an output."""
     return {
+        "data": "embedded sample" if options.sources == (SAMPLE,) else "sources",
         "decode": options.decode,
         "flip": options.flip,
         "guidance": options.guidance,

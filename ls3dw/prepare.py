@@ -6,7 +6,7 @@ No torch here: these processes start in a moment and stay small.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,12 +35,11 @@ class PreparedFace:
     extra: Mapping[str, NDArray[Any]]
     to_picture: Affine
     picture: NDArray[np.uint8]
-    window: Window
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some faces of one shard, in order, and the drops since the chunk before.
+    """Some faces of one shard with their windows, in order, and the drops since the chunk before.
 
     number: counts the chunks of the shard from 0; read: units behind this chunk; closes: the shard's last chunk;
     ends: the last chunk of its media; expected: units that the media's listing promised.
@@ -51,11 +50,17 @@ class Chunk:
     shard: int
     number: int
     faces: tuple[PreparedFace, ...]
+    windows: tuple[Window, ...]
     drops: tuple[Drop, ...]
     read: int
     closes: bool
     ends: bool
     expected: int
+
+    def without_windows(self) -> Chunk:
+        """Return what is left to write once the networks have seen the windows, in memory of its own."""
+        faces = tuple(replace(face, picture=face.picture.copy()) for face in self.faces)
+        return replace(self, faces=faces, windows=())
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class _Collector:
         self._work = work
         self._shard: int | None = None
         self._number = 0
-        self._faces: list[PreparedFace] = []
+        self._faces: list[tuple[PreparedFace, Window]] = []
         self._drops: list[Drop] = []
 
     def move_to(self, shard: int) -> Iterator[Chunk]:
@@ -109,7 +114,7 @@ class _Collector:
         if shard != self._shard:
             self._shard, self._number = shard, 0
 
-    def add(self, outcome: PreparedFace | Drop) -> Iterator[Chunk]:
+    def add(self, outcome: tuple[PreparedFace, Window] | Drop) -> Iterator[Chunk]:
         if isinstance(outcome, Drop):
             self._drops.append(outcome)
             return
@@ -123,16 +128,17 @@ class _Collector:
 
     def _take(self, *, closes: bool, ends: bool) -> Chunk:
         assert self._shard is not None
-        faces, drops = tuple(self._faces), tuple(self._drops)
+        drops = tuple(self._drops)
         work = self._work
         chunk = Chunk(
             source=work.source,
             part=work.part,
             shard=self._shard,
             number=self._number,
-            faces=faces,
+            faces=tuple(face for face, _ in self._faces),
+            windows=tuple(window for _, window in self._faces),
             drops=drops,
-            read=len(faces) + len(drops),
+            read=len(self._faces) + len(drops),
             closes=closes,
             ends=ends,
             expected=work.expected,
@@ -142,7 +148,7 @@ class _Collector:
         return chunk
 
 
-def _prepare(outcome: Outcome, decode: Decode) -> PreparedFace | Drop:
+def _prepare(outcome: Outcome, decode: Decode) -> tuple[PreparedFace, Window] | Drop:
     if isinstance(outcome, Drop):
         return outcome
     try:
@@ -151,10 +157,10 @@ def _prepare(outcome: Outcome, decode: Decode) -> PreparedFace | Drop:
         return Drop(outcome.id, outcome.source, "unreadable picture", str(error))
 
 
-def _cut(sample: Sample, decode: Decode) -> PreparedFace:
+def _cut(sample: Sample, decode: Decode) -> tuple[PreparedFace, Window]:
     image = sample.image()
     kept = cut_kept(image, sample.box)
-    return PreparedFace(
+    face = PreparedFace(
         id=sample.id,
         media=sample.media,
         subset=sample.subset,
@@ -168,8 +174,8 @@ def _cut(sample: Sample, decode: Decode) -> PreparedFace:
         extra=dict(sample.extra),
         to_picture=kept.to_picture,
         picture=encode_kept(kept.pixels),
-        window=cut_window(image, sample.box, decode),
     )
+    return face, cut_window(image, sample.box, decode)
 
 
 def face_rows(faces: list[PreparedFace]) -> dict[str, NDArray[Any]]:

@@ -60,9 +60,10 @@ def draw_tile(face: Face, size: int) -> Image.Image:
     """Draw one face with the source's own points, the 2D and the 3D landmarks."""
     affine = tile_affine(face.box, size, MARGIN)
     layers = [
-        Layer(in_tile(affine, face.annotation), ANNOTATION, radius=1.9),
-        Layer(in_tile(affine, face.landmarks_3d), PROJECTED),
-        Layer(in_tile(affine, face.landmarks_2d), CONTOUR, radius=1.1),
+        # The smaller the later, so that points in one place show as rings.
+        Layer(in_tile(affine, face.annotation), ANNOTATION, radius=2.6),
+        Layer(in_tile(affine, face.landmarks_3d), PROJECTED, radius=1.8),
+        Layer(in_tile(affine, face.landmarks_2d), CONTOUR, radius=1.0),
     ]
     return draw_face(face.image, compose(affine, invert(face.picture_affine)), size, layers)
 

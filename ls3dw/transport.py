@@ -14,14 +14,23 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
+LARGE = 4096
 _ALIGNMENT = 64
 
 
 def send(connection: Connection, item: Any) -> None:
     """Send an item to the process at the other end, which must be ours: it is pickled."""
-    buffers: list[pickle.PickleBuffer] = []
-    body = pickle.dumps(item, protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
+    views: list[memoryview] = []
+
+    def aside(buffer: pickle.PickleBuffer) -> bool:
+        """Put large arrays aside; small ones stay in the pickle, so that they do not hold on to the memory."""
+        view = buffer.raw()
+        if view.nbytes < LARGE:
+            return True
+        views.append(view)
+        return False
+
+    body = pickle.dumps(item, protocol=5, buffer_callback=aside)
     places = _places([len(view) for view in views])
     connection.send((body, places))
     if not places:

