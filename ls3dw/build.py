@@ -12,7 +12,6 @@ from ls3dw.annotator import CPU_BATCH, Annotator
 from ls3dw.batching import Batcher
 from ls3dw.config import BuildOptions, recorded
 from ls3dw.consumer import Consumer
-from ls3dw.errors import ConfigurationError
 from ls3dw.execute import default_workers, stream
 from ls3dw.files import exclusive, remove_partial
 from ls3dw.finish import finish_version
@@ -34,15 +33,12 @@ Report = Callable[[Chunk], None]
 
 
 def devices(gpu: str) -> list[str]:
-    """Turn the --gpu option into torch devices: "auto", "none", or a comma list of ids."""
+    """Turn the option gpu, which `BuildOptions` has checked, into torch devices."""
     if gpu == "none" or (gpu == "auto" and not torch.cuda.is_available()):
         return ["cpu"]
     if gpu == "auto":
         return ["cuda:0"]
-    ids = gpu.split(",")
-    if not all(number.strip().isdigit() for number in ids):
-        raise ConfigurationError(f"gpu {gpu!r}: expected auto, none, or ids such as 0 or 0,1")
-    return [f"cuda:{int(number)}" for number in dict.fromkeys(ids)]
+    return [f"cuda:{number}" for number in dict.fromkeys(map(int, gpu.split(",")))]
 
 
 def model_records(annotator: Annotator) -> dict[str, Any]:

@@ -60,6 +60,9 @@ class BuildOptions:
             for key, value, known in choices
             if value not in known
         ]
+        ids = [number.strip() for number in self.gpu.split(",")]
+        if self.gpu not in ("auto", "none") and not all(number.isascii() and number.isdigit() for number in ids):
+            faults.append(f"gpu {self.gpu!r}: expected auto, none, or ids such as 0 or 0,1")
         if not self.sources:
             faults.append("no source: expected at least one")
         if SAMPLE in self.sources and len(self.sources) > 1:

@@ -228,11 +228,32 @@ def test_an_output_in_use(ls3dw: Command, tmp_path: Path, quick: list[str]) -> N
     assert ls3dw("build", "--out", tmp_path, *quick, "--limit", "1").status == 0
 
 
-@pytest.mark.parametrize("gpu", ["7", "x", "0,x", "", "-1", "0,7"])
+@pytest.mark.parametrize("gpu", ["7", "0,7"])
 def test_gpus_that_are_not_there(ls3dw: Command, tmp_path: Path, quick: list[str], gpu: str) -> None:
     refused = ls3dw("build", "--out", tmp_path / "d", *quick, "--gpu", gpu)
     assert refused.status == 1
-    assert "gpu" in refused.error
+    assert "this machine shows" in refused.error
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--gpu", "x"], "gpu 'x': expected auto, none, or ids"),
+        (["--gpu", "0,x"], "gpu '0,x'"),
+        (["--gpu", ""], "gpu ''"),
+        (["--gpu", "-1"], "gpu '-1'"),
+        (["--source", "300x"], "source '300x': expected one of"),
+        (["--source", "300w"], "source 300w needs its folder: --root DIR"),
+        (["--limit", "0", "--batch", "-3"], "limit 0: expected at least 1; batch -3"),
+        (["--root", "a", "--root", "b"], "both for all sources"),
+    ],
+)
+def test_wrong_usage(ls3dw: Command, tmp_path: Path, words: list[str], said: str) -> None:
+    refused = ls3dw("build", "--out", tmp_path / "d", *words)
+    assert refused.status == 2
+    assert said in refused.err
+    assert "Traceback" not in refused.err
     assert not (tmp_path / "d").exists()
 
 

@@ -292,8 +292,8 @@ def test_a_root_for_each_source(ls3dw: Command, tmp_path: Path, quick: list[str]
         "menpo": 2,
     }
     missing = ls3dw("build", "--out", out, *quick, "--source", "menpo,300w", *roots[:2])
-    assert missing.status == 1
-    assert "source 300w needs its folder: --root DIR" in missing.error
+    assert missing.status == 2
+    assert "source 300w needs its folder: --root DIR" in missing.err
 
 
 def test_guidance_by_the_annotation(

@@ -108,6 +108,7 @@ def build(ctx: click.Context, /, dry_run: bool, as_json: bool, pipeline: Path | 
 def _options(ctx: click.Context, pipeline: Path | None, given: dict[str, Any]) -> BuildOptions:
     """Join the pipeline's options with those of the command line, which count more."""
     from ls3dw.config import make_options, read_pipeline
+    from ls3dw.errors import ConfigurationError
 
     typed = {name: given[name] for name in given if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
     for name in ("sources", "subsets"):
@@ -115,7 +116,12 @@ def _options(ctx: click.Context, pipeline: Path | None, given: dict[str, Any]) -
             typed[name] = [part.strip() for entry in typed[name] for part in entry.split(",")]
     if "roots" in typed:
         typed |= _roots(typed.pop("roots"))
-    return make_options((read_pipeline(pipeline) if pipeline else {}) | typed)
+    if pipeline is not None:
+        return make_options(read_pipeline(pipeline) | typed)
+    try:
+        return make_options(typed)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from error
 
 
 def _roots(entries: tuple[str, ...]) -> dict[str, Any]:
