@@ -29,7 +29,3 @@ class DatasetError(Ls3dwError, ValueError):
 
 class DeviceError(Ls3dwError, RuntimeError):
     """A GPU that is not there or cannot hold even one face."""
-
-
-class MissingExtraError(Ls3dwError, ImportError):
-    """An optional package is needed."""

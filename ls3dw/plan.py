@@ -29,10 +29,11 @@ class Part:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """What is there of a source, and what is left to do."""
+    """What is there of a source, and what is left to do. counted: what its counts count."""
 
     name: str
     annotation_kind: str
+    counted: str
     counts: list[Count]
     parts: list[Part]
 
@@ -113,7 +114,7 @@ def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, st
         own = [record for record in done.get((source.name, name), []) if _holds(entry, record, options.shard_size)]
         parts.append(_plan_part(source.name, entry, name, left, own))
         left = None if left is None else left - parts[-1].units
-    return SourcePlan(source.name, source.annotation_kind, source.report(), parts)
+    return SourcePlan(source.name, source.annotation_kind, source.counted, source.report(), parts)
 
 
 def _holds(media: Media, record: ShardRecord, shard_size: int) -> bool:

@@ -10,8 +10,6 @@ from numpy.typing import ArrayLike, NDArray
 from ls3dw.markup import POINTS
 from ls3dw.resources import folder
 
-ANGLES = ("yaw", "pitch", "roll")
-
 
 @cache
 def mean_head() -> NDArray[np.float64]:

@@ -324,7 +324,7 @@ def test_dry_run_writes_nothing(ls3dw: Command, tmp_path: Path, quick: list[str]
     done = ls3dw("build", "--out", tmp_path / "d", *quick, "--dry-run")
     assert (done.status, done.err) == (0, "")
     assert "300w       12 pictures or frames, 2 of 2 parts left" in done.out
-    assert "6 found, 300 were published" in done.out
+    assert "6 pictures found, 300 were published" in done.out
     assert "nothing was written" in done.out
     assert list(tmp_path.iterdir()) == []
 

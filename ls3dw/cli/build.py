@@ -144,7 +144,9 @@ def _print_plan(run: Build, plan: Plan) -> None:
     """Say what is there, what differs from the published counts, and what is left to do."""
     for source in plan.sources:
         for count in source.counts:
-            click.echo(f"{source.name:<10} {count.subset:<14} {count.found:>7} found{difference(count)}")
+            click.echo(
+                f"{source.name:<10} {count.subset:<14} {count.found:>7} {source.counted} found{difference(count)}"
+            )
         open_parts = [part for part in source.parts if not part.complete]
         click.echo(
             f"{source.name:<10} {source.units} pictures or frames, {len(open_parts)} of {len(source.parts)} parts left"

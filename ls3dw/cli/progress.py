@@ -42,7 +42,9 @@ class Progress:
         for source in plan.sources if not self._quiet else []:
             for count in source.counts:
                 if note := difference(count):
-                    click.echo(f"note: {source.name} {count.subset}: {count.found} found{note}", err=True)
+                    click.echo(
+                        f"note: {source.name} {count.subset}: {count.found} {source.counted} found{note}", err=True
+                    )
         self._bar = click.progressbar(
             length=plan.units,
             label="faces",
