@@ -23,10 +23,9 @@ from ls3dw.write import AnnotatedChunk, ShardWriter
 GPU_CHUNK = 32
 """Faces that a process sends at a time; on the CPU a chunk is a batch, so that batches never depend on timing."""
 
-CHUNKS_WAITING = 8
-LANE_WAITING = 4
-WRITES_WAITING = 8
-"""Bounds of the queues: from the processes, to each device, to the writer."""
+CPU_WAITING = 2
+GPU_WAITING = 8
+"""Chunks that may lie in each queue: from the processes, to each device, to the writer."""
 
 
 Report = Callable[[Chunk], None]
@@ -95,6 +94,7 @@ class Build:
         work = plan.work(self.options, GPU_CHUNK if self.on_gpu else CPU_BATCH)
         kinds = {source.name: source.annotation_kind for source in plan.sources}
         writer = ShardWriter(self.store, self.options.version_name, self.configuration, kinds)
+        waiting = GPU_WAITING if self.on_gpu else CPU_WAITING
         workers = default_workers(self.on_gpu) if self.options.workers is None else self.options.workers
 
         def write(items: Iterator[AnnotatedChunk]) -> None:
@@ -104,13 +104,13 @@ class Build:
 
         with ExitStack() as stack:
             # Left in the opposite order: the networks end first, then the writer with all they gave it.
-            writing = stack.enter_context(Consumer(write, WRITES_WAITING, keep=True))
-            lanes = [stack.enter_context(self._lane(annotator, writing)) for annotator in self.annotators]
-            chunks = stack.enter_context(closing(stream(work, workers, CHUNKS_WAITING)))
+            writing = stack.enter_context(Consumer(write, waiting, keep=True))
+            lanes = [stack.enter_context(self._lane(annotator, writing, waiting)) for annotator in self.annotators]
+            chunks = stack.enter_context(closing(stream(work, workers, waiting)))
             for number, chunk in enumerate(chunks):
                 lanes[number % len(lanes)].put(chunk)
 
-    def _lane(self, annotator: Annotator, writing: Consumer[AnnotatedChunk]) -> Consumer[Chunk]:
+    def _lane(self, annotator: Annotator, writing: Consumer[AnnotatedChunk], waiting: int) -> Consumer[Chunk]:
         batcher = Batcher(annotator, guided=self.options.guidance == "annotated", mix=self.on_gpu)
 
         def annotate(chunks: Iterator[Chunk]) -> None:
@@ -120,4 +120,4 @@ class Build:
             for done in batcher.finish():
                 writing.put(done)
 
-        return Consumer(annotate, LANE_WAITING, keep=False)
+        return Consumer(annotate, waiting, keep=False)

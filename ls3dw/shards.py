@@ -65,7 +65,9 @@ ANNOTATION_COLUMNS: Final = (
 Rows = Mapping[str, NDArray[Any]]
 
 
-def encode_shard(columns: Sequence[Column], rows: Rows, others: Rows, attributes: Mapping[str, str | int]) -> bytes:
+def encode_shard(
+    columns: Sequence[Column], rows: Rows, others: Rows, attributes: Mapping[str, str | int]
+) -> memoryview:
     """Return the bytes of a shard. The same input gives the same bytes: no times, no names, one order."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w", track_order=False) as file:
@@ -76,7 +78,7 @@ def encode_shard(columns: Sequence[Column], rows: Rows, others: Rows, attributes
             data.attrs["meaning"] = column.meaning
         for name in sorted(others):
             file.create_dataset(name, data=others[name], track_times=False)
-    return buffer.getvalue()
+    return buffer.getbuffer()
 
 
 def _stored(column: Column, values: NDArray[Any]) -> NDArray[Any]:

@@ -23,7 +23,7 @@ class FileRecord:
     sha256: str
 
     @classmethod
-    def of(cls, path: Path, root: Path, data: bytes) -> FileRecord:
+    def of(cls, path: Path, root: Path, data: bytes | memoryview) -> FileRecord:
         return cls(path.relative_to(root).as_posix(), len(data), sha256(data))
 
 
@@ -106,7 +106,7 @@ class Store:
         for path in sorted(self.version(version).glob("*/*.json")):
             yield ShardRecord.from_dict(read_json(path), path)
 
-    def write(self, path: Path, data: bytes) -> FileRecord:
+    def write(self, path: Path, data: bytes | memoryview) -> FileRecord:
         write_atomic(path, data)
         return FileRecord.of(path, self.root, data)
 
