@@ -29,3 +29,7 @@ class DatasetError(Ls3dwError, ValueError):
 
 class DeviceError(Ls3dwError, RuntimeError):
     """A GPU that is not there or cannot hold even one face."""
+
+
+class WorkerError(Ls3dwError, RuntimeError):
+    """A decoding process that was killed, or failed with an error that cannot be passed on."""

@@ -1,7 +1,11 @@
 """Runs units of work here or in processes, and streams what they yield. Knows nothing of faces.
 
-A unit is a picklable callable that returns an iterator. joblib spreads the units over processes; what they yield comes
-back through a socket, whose small buffer makes a process wait when nobody takes its items: memory stays flat.
+A unit is a picklable callable that returns an iterator. Each process has a thread here that starts it, hands it one
+unit after the other and ends it. What a unit yields comes back through their socket, whose small buffer makes the
+process wait when nobody takes its items: memory stays flat.
+
+The processes are plain ones, not those of multiprocessing or of a pool library: those run the main script again, or
+need helpers of their own (a resource tracker, `pgrep`) that a Ctrl-C can hit while they end the pool, which then hangs.
 """
 
 from __future__ import annotations
@@ -9,29 +13,39 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
-import secrets
 import signal
 import socket
-import tempfile
+import subprocess
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Connection, Listener
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from typing import Generic, TypeVar
 
 from ls3dw import transport
+from ls3dw.errors import WorkerError
 
 T = TypeVar("T")
 
 _POLL = 0.2
 
+_PROGRAM = """
+import sys
+descriptor, parent, *sys.path = sys.argv[1:]
+from ls3dw.execute import work
+work(int(descriptor), int(parent))
+"""
+"""What a process runs; it finds modules where its parent does, and never loads the parent's main script."""
+
 
 def stream(units: Sequence[Callable[[], Iterator[T]]], workers: int, waiting: int) -> Generator[T, None, None]:
     """Yield what all units yield, each unit's items in order. workers: 0 runs them here, one after the other.
 
-    waiting: items that may lie ready before processes have to wait. An exception in a unit ends the stream.
+    waiting: items that may lie ready before processes have to wait. An exception in a unit ends the stream, and so
+    does the end of a process (`WorkerError`).
     """
     if workers == 0:
         for unit in units:
@@ -45,115 +59,164 @@ def stream(units: Sequence[Callable[[], Iterator[T]]], workers: int, waiting: in
 
 
 class _Done:
-    """Put in the queue when all units have ended; holds the error that ended them, if any."""
+    """Stands behind the items of a unit, and of a process; holds the error that ended them, if any."""
 
-    def __init__(self, error: BaseException | None) -> None:
+    def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 class _Pool(Generic[T]):
     def __init__(self, units: Sequence[Callable[[], Iterator[T]]], workers: int, waiting: int) -> None:
-        from joblib.externals.loky import ProcessPoolExecutor
-
-        self._units = units
-        self._executor = ProcessPoolExecutor(
-            min(workers, max(1, len(units))), initializer=_become_worker, initargs=(os.getpid(),)
-        )
-        self._queue: queue.Queue[T | _Done] = queue.Queue(maxsize=waiting)
+        self._units: queue.SimpleQueue[Callable[[], Iterator[T]]] = queue.SimpleQueue()
+        for unit in units:
+            self._units.put(unit)
+        self._ready: queue.Queue[T | _Done] = queue.Queue(maxsize=waiting)
         self._closed = threading.Event()
-        self._folder = tempfile.TemporaryDirectory(prefix="ls3dw-")
-        self._address = str(Path(self._folder.name, "items"))
-        self._key = secrets.token_bytes(16)
-        self._listener = Listener(self._address, backlog=workers, authkey=self._key)
-        self._receivers: list[threading.Thread] = []
-        self._accepting = threading.Thread(target=self._accept, daemon=True)
-        self._running = threading.Thread(target=self._run, daemon=True)
-        self._accepting.start()
-        self._running.start()
+        self._living: set[subprocess.Popen[bytes]] = set()
+        self._changing = threading.Lock()
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(min(workers, len(units)))]
 
     def items(self) -> Iterator[T]:
-        while True:
-            item = self._queue.get()
-            if isinstance(item, _Done):
-                if item.error is not None:
-                    raise item.error
-                return
-            yield item
+        for thread in self._threads:
+            thread.start()
+        running = len(self._threads)
+        while running:
+            item = self._ready.get()
+            if not isinstance(item, _Done):
+                yield item
+            elif item.error is not None:
+                raise item.error
+            else:
+                running -= 1
 
     def close(self) -> None:
-        """Stop the processes and wait for the threads; safe after a normal end too."""
-        self._closed.set()
-        self._executor.shutdown(wait=True, kill_workers=True)
-        self._running.join()
-        _knock(self._address)
-        self._accepting.join()
-        self._listener.close()
-        self._folder.cleanup()
+        """End the processes and wait for the threads; safe after a normal end too.
 
-    def _run(self) -> None:
+        Where a second Ctrl-C breaks this off, nothing waits for what is left, and it ends with this process.
+        """
+        self._closed.set()
+        with self._changing:
+            for process in self._living:
+                process.kill()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    def _serve(self) -> None:
+        # Inherited by the process, from its first instruction on: Ctrl-C is for the parent alone.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         error: BaseException | None = None
         try:
-            futures = [self._executor.submit(_send, unit, self._address, self._key) for unit in self._units]
-            for future in futures:
-                future.result()
+            ours, theirs = socket.socketpair()
+            with Connection(ours.detach()) as connection, theirs:
+                self._use_process(connection, theirs)
         except BaseException as caught:  # noqa: BLE001 - handed to the consumer, who raises it
             error = caught
-        if error is None:
-            for receiver in self._receivers:
-                receiver.join()
         self._put(_Done(error))
 
-    def _accept(self) -> None:
-        while not self._closed.is_set():
-            with contextlib.suppress(OSError, EOFError, AuthenticationError):
-                connection = self._listener.accept()
-                receiver = threading.Thread(target=self._receive, args=(connection,), daemon=True)
-                self._receivers.append(receiver)
-                receiver.start()
+    def _use_process(self, connection: Connection, theirs: socket.socket) -> None:
+        """Start a process, have it run units until none is left, and end it."""
+        with self._changing:
+            if self._closed.is_set():
+                return
+            process = _start(theirs)
+            self._living.add(process)
+        # Else this end would keep the socket open, and the process's end would go unseen.
+        theirs.close()
+        try:
+            self._run_units(connection)
+        except (EOFError, OSError) as error:
+            raise _lost(process, error) from error
+        finally:
+            with self._changing:
+                self._living.remove(process)
+            process.kill()
+            process.wait()
 
-    def _receive(self, connection: Connection) -> None:
-        with connection, contextlib.suppress(EOFError, ConnectionError):
-            connection.send(True)
-            while self._put(transport.receive(connection)):
-                pass
+    def _run_units(self, connection: Connection) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                connection.send(self._units.get_nowait())
+                while not isinstance(item := transport.receive(connection), _Done):
+                    if not self._put(item):
+                        return
+                    # Not to be held while the next one is awaited.
+                    del item
+                if item.error is not None:
+                    self._put(item)
+                    return
 
     def _put(self, item: T | _Done) -> bool:
         """Wait for room in the queue; False when nobody takes items any more."""
         while not self._closed.is_set():
             with contextlib.suppress(queue.Full):
-                self._queue.put(item, timeout=_POLL)
+                self._ready.put(item, timeout=_POLL)
                 return True
         return False
 
 
-def _become_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent and the other cores to the other processes, and do not outlive the parent."""
+def _start(theirs: socket.socket) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-c", _PROGRAM, str(theirs.fileno()), str(os.getpid()), *map(str, sys.path)]
+    return subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+
+
+def _lost(process: subprocess.Popen[bytes], error: EOFError | OSError) -> Exception:
+    """Say how a process ended, if it did: its socket closes a moment earlier. Else the error is this side's own."""
+    try:
+        status = process.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        return error
+    how = f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+    why = ", as the system does when memory runs out" if status == -signal.SIGKILL else ""
+    return WorkerError(
+        f"decoding process {process.pid} was terminated {how}{why}; what is finished is kept: "
+        "run the same command again, with fewer workers if this comes back"
+    )
+
+
+def work(descriptor: int, parent: int) -> None:
+    """Run units in a process of its own: this is its main function. descriptor: of the socket to the parent."""
     import cv2
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The other cores are for the other processes.
     cv2.setNumThreads(1)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    # A broken socket: the parent has gone.
+    with Connection(descriptor) as connection, contextlib.suppress(ConnectionError):
+        while True:
+            transport.send(connection, _Done(_run_unit(connection)))
+
+
+def _run_unit(connection: Connection) -> Exception | None:
+    """Receive a unit, run it and send what it yields; return the error that ended it."""
+    try:
+        for item in connection.recv()():
+            transport.send(connection, item)
+    except Exception as error:  # noqa: BLE001 - raised again in the parent
+        return _portable(error)
+    return None
+
+
+def _portable(error: Exception) -> Exception:
+    """Note where an error comes from; one that cannot travel between processes becomes its text."""
+    note = "In a decoding process:\n" + "".join(traceback.format_exception(error))
+    error.add_note(note)
+    try:
+        if type(ForkingPickler.loads(ForkingPickler.dumps(error))) is type(error):
+            return error
+        reason = "it changes when it is pickled"
+    except Exception as caught:  # noqa: BLE001 - pickling runs the error's own code
+        reason = f"{type(caught).__name__}: {caught}"
+    replacement = WorkerError(f"a decoding process failed: {type(error).__name__}: {error}")
+    replacement.add_note(f"{note}(cannot be pickled: {reason})")
+    return replacement
 
 
 def _follow(parent: int) -> None:
+    """Do not outlive the parent, whatever the unit is busy with."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
-
-
-def _send(unit: Callable[[], Iterator[Any]], address: str, key: bytes) -> None:
-    """Run one unit in a process and send what it yields."""
-    with Client(address, authkey=key) as connection:
-        # The answer shows that a receiver is there: the pool's end waits for those it knows.
-        connection.recv()
-        for item in unit():
-            transport.send(connection, item)
-
-
-def _knock(address: str) -> None:
-    """Wake the thread that waits for connections."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as knock:
-        knock.connect(address)
 
 
 def default_workers(on_gpu: bool) -> int:

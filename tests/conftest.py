@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,8 +74,10 @@ def ls3dw(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     def run(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["ls3dw", *map(str, words)])
         capsys.readouterr()
+        on_ctrl_c = signal.getsignal(signal.SIGINT)
         with pytest.raises(SystemExit) as stop:
             main()
+        signal.signal(signal.SIGINT, on_ctrl_c)
         assert isinstance(stop.value.code, int)
         return Ended(stop.value.code, *capsys.readouterr())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -16,6 +17,7 @@ from ls3dw.files import sha256_file
 from ls3dw.verify import verify
 
 SHARD_SIZE = 7
+MARKERS = "annotations/*/*/*.json"
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,9 @@ def processes() -> Iterator[tuple[int, int, str]]:
 
 
 def wait_for_shard(build: subprocess.Popen[bytes], out: Path) -> None:
-    while build.poll() is None and not any(out.glob("annotations/*/*/*.json")):
+    """Wait until a build has finished one more shard."""
+    before = len(list(out.glob(MARKERS)))
+    while build.poll() is None and len(list(out.glob(MARKERS))) <= before:
         time.sleep(0.02)
     assert build.poll() is None, "it ended before it could be interrupted"
 
@@ -115,17 +119,40 @@ def test_a_killed_parent_leaves_no_process_behind(words: list[str], tmp_path: Pa
     assert wait_for_end(build.pid, 3) == []
 
 
+def interrupt(build: subprocess.Popen[bytes], again_after: float) -> None:
+    """Press Ctrl-C twice: a terminal sends it to all processes. The build ends at once, with one line."""
+    os.killpg(build.pid, signal.SIGINT)
+    time.sleep(again_after)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(build.pid, signal.SIGINT)
+    message = build.communicate(timeout=20)[1].decode()
+    assert build.returncode == 130, message
+    assert message.strip() == "interrupted; what was finished is kept, run the same command again to go on"
+    assert wait_for_end(build.pid, 5) == []
+
+
+def wait_for(build: subprocess.Popen[bytes], modules: str) -> None:
+    """Wait until a process has mapped a file whose name has this in it."""
+    while modules not in Path(f"/proc/{build.pid}/maps").read_text():
+        assert build.poll() is None
+        time.sleep(0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("modules", ["numpy", "libtorch_cpu", "h5py"])
+def test_ctrl_c_while_it_loads(words: list[str], tmp_path: Path, modules: str) -> None:
+    build = start(words, tmp_path)
+    wait_for(build, modules)
+    interrupt(build, again_after=0.1)
+
+
 @pytest.mark.slow
 def test_ctrl_c_keeps_what_is_finished(words: list[str], tmp_path: Path) -> None:
     whole = [*words, "--limit", "96"]  # long enough to be interrupted in the middle
-    build = start(whole, tmp_path)
-    wait_for_shard(build, tmp_path)
-    os.killpg(build.pid, signal.SIGINT)
-    message = build.communicate(timeout=30)[1].decode()
-    assert build.returncode == 130, message
-    assert "interrupted" in message
-    assert "run the same command again" in message
-    assert wait_for_end(build.pid, 3) == []
+    for again_after in (0.05, 0.3):
+        build = start(whole, tmp_path)
+        wait_for_shard(build, tmp_path)
+        interrupt(build, again_after)
     kept = contents(tmp_path)
     assert kept
     subprocess.run([*whole, "--out", str(tmp_path)], check=True, capture_output=True)

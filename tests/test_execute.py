@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ls3dw.consumer import Consumer
+from ls3dw.errors import WorkerError
 from ls3dw.execute import default_workers, stream
 
 WORKERS = (0, 1, 2)
@@ -34,16 +39,53 @@ class Count:
 
 @dataclass(frozen=True)
 class Fail:
-    """Raises after some items, or ends its process."""
+    """Calls something that fails after some items."""
 
     after: int
-    deadly: bool = False
+    fail: Callable[[], object]
 
     def __call__(self) -> Iterator[tuple[str, int, int, bytes]]:
         yield from Count("fail", self.after)()
-        if self.deadly:
-            os._exit(3)
-        raise LookupError("unit 7 is broken")
+        self.fail()
+
+
+class PairError(Exception):
+    """Can be pickled, but not be loaded again: it needs two values and keeps one."""
+
+    def __init__(self, what: str, where: str) -> None:
+        super().__init__(f"{what} in {where}")
+
+
+class LocalError(Exception):
+    """Cannot be pickled: it holds a thread's lock."""
+
+    def __init__(self) -> None:
+        super().__init__("locked in here")
+        self.lock = threading.Lock()
+
+
+def break_unit() -> None:
+    raise LookupError("unit 7 is broken")
+
+
+def raise_pair() -> None:
+    raise PairError("a hole", "unit 8")
+
+
+def raise_local() -> None:
+    raise LocalError
+
+
+def break_pipe() -> None:
+    raise BrokenPipeError("the unit's own pipe")
+
+
+def leave() -> None:
+    os._exit(3)
+
+
+def signal_self(number: int) -> None:
+    os.kill(os.getpid(), number)
 
 
 @dataclass(frozen=True)
@@ -88,13 +130,79 @@ def test_no_units_no_items(workers: int) -> None:
 def test_an_error_in_a_unit_comes_through(workers: int) -> None:
     taken = []
     with pytest.raises(LookupError, match="unit 7 is broken"):
-        taken.extend(stream([Fail(after=2), Count("endless", None)], workers, waiting=2))
+        taken.extend(stream([Fail(2, break_unit), Count("endless", None)], workers, waiting=2))
     assert all(gone(process) for *_, process, _ in taken if workers)
 
 
-def test_a_process_that_dies_ends_the_stream() -> None:
-    with pytest.raises(RuntimeError, match="terminated"):
-        list(stream([Fail(after=1, deadly=True)], 1, waiting=2))
+@pytest.mark.parametrize(
+    ("fail", "message"),
+    [
+        (leave, "terminated with status 3"),
+        (partial(signal_self, signal.SIGKILL), "terminated by SIGKILL, as the system does when memory runs out"),
+    ],
+)
+def test_a_process_that_dies_ends_the_stream(fail: Callable[[], object], message: str) -> None:
+    taken = []
+    with pytest.raises(WorkerError, match=message):
+        taken.extend(stream([Fail(1, fail), Count("endless", None)], 2, waiting=2))
+    assert all(gone(process) for *_, process, _ in taken)
+
+
+@pytest.mark.parametrize(
+    ("fail", "kind", "message"),
+    [
+        (break_unit, LookupError, "unit 7 is broken"),
+        (break_pipe, BrokenPipeError, "the unit's own pipe"),
+        (raise_pair, WorkerError, "a decoding process failed: PairError: a hole in unit 8"),
+        (raise_local, WorkerError, "a decoding process failed: LocalError: locked in here"),
+    ],
+)
+def test_an_error_keeps_its_kind_or_its_text_and_its_place(
+    fail: Callable[[], object], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        list(stream([Fail(1, fail)], 1, waiting=2))
+    assert str(caught.value) == message
+    assert f"in {getattr(fail, '__name__', '')}" in "".join(caught.value.__notes__), "where in the unit it was raised"
+
+
+def test_a_unit_or_an_item_that_cannot_be_sent_ends_the_stream() -> None:
+    with pytest.raises(AttributeError, match="<lambda>"):
+        list(stream([lambda: iter([1])], 1, waiting=2))
+    with pytest.raises(TypeError, match="generator"):
+        list(stream([partial(map, Count("a", 3).__class__, [Count("b", 3)()])], 1, waiting=2))
+
+
+def test_ctrl_c_is_the_parents_alone() -> None:
+    assert len(list(stream([Fail(2, partial(signal_self, signal.SIGINT))], 1, waiting=2))) == 2
+
+
+@pytest.mark.parametrize("ending", ["", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_processes_of_a_plain_script_end_with_it(tmp_path: Path, ending: str) -> None:
+    """The script has no guard for its main part, runs on any thread, and may be killed while its units are busy."""
+    script = f"""
+import os, signal, sys, time
+from functools import partial
+from ls3dw.execute import stream
+from test_execute import Count, Fail
+items = stream([Fail(1, partial(time.sleep, 1000)) for _ in range(2)], 2, waiting=4)
+print(*(next(items)[2] for _ in range(2)), flush=True)
+{ending}
+items.close()
+assert len(list(stream([Count("a", 10), Count("b", 10)], 2, waiting=4))) == 20
+"""
+    path = tmp_path / "script.py"
+    path.write_text(script)
+    places = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    words = [sys.executable, "-W", "error", "-X", "dev", str(path)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": places})
+    assert (ended.returncode, ended.stderr) == (-signal.SIGKILL if ending else 0, "")
+    processes = [int(word) for word in ended.stdout.split()]
+    assert len(set(processes)) == 2
+    end = time.monotonic() + 5
+    while not all(map(gone, processes)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert all(map(gone, processes))
 
 
 def test_closing_early_leaves_no_process() -> None:

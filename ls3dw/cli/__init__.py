@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import logging
+import os
+import signal
 import sys
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 import click
 
@@ -20,6 +24,8 @@ COMMANDS: Final[dict[str, str]] = {
     "verify": "Check that every byte of a data set is as written.",
     "models": "The networks: bundled ones and files.",
 }
+
+_INTERRUPTED: Final = "interrupted; what was finished is kept, run the same command again to go on"
 
 
 class _LazyGroup(click.Group):
@@ -48,14 +54,15 @@ def cli() -> None:
 def main() -> None:
     """Run the command line: exit 0 done, 1 failed in one clear line, 2 wrong usage, 130 on Ctrl-C."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # Not where Ctrl-C is ignored, as in a shell's background.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     try:
         status = cli.main(standalone_mode=False)
     except click.exceptions.Exit as stop:
         status = stop.exit_code
     except click.Abort:
-        status = _fail("interrupted; run the same command again to go on", 130)
-    except KeyboardInterrupt:
-        status = _fail("interrupted; what was finished is kept, run the same command again to go on", 130)
+        status = _fail(_INTERRUPTED, 130)
     except click.ClickException as error:
         error.show()
         status = error.exit_code
@@ -64,6 +71,18 @@ def main() -> None:
     except OSError as error:
         status = _fail(f"Error: {error.filename or 'input or output'}: {_what(error)}", 1)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """End at once on Ctrl-C: what is finished is on disk, and processes end when this one is gone.
+
+    Not by KeyboardInterrupt: the import of numpy or torch may swallow it and be left half done, and threads that work
+    in C make Python's own end take long or fail. Not by Python's stream: the signal may come while it writes.
+    """
+    cursor = "\033[?25h" if os.isatty(2) else ""  # a progress bar hides it
+    with contextlib.suppress(OSError):
+        os.write(2, f"{cursor}\n{_INTERRUPTED}\n".encode())
+    os._exit(130)
 
 
 def _what(error: OSError) -> str:
