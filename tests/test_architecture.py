@@ -35,7 +35,7 @@ HOMES = {
     "safetensors": {"models"},
     "h5py": {"shards"},
     "click": {"cli"},
-    "joblib": {"execute"},
+    "subprocess": {"execute"},
     "pandas": {"index", "dataset", "card"},
     "pyarrow": {"index"},
     "yaml": {"config"},

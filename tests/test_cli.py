@@ -14,7 +14,7 @@ from ls3dw.cli import COMMANDS
 from ls3dw.dataset import open_dataset
 from ls3dw.files import sha256_file
 
-HEAVY = {"torch", "numpy", "pandas", "cv2", "h5py", "scipy", "PIL", "pyarrow", "joblib", "yaml"}
+HEAVY = {"torch", "numpy", "pandas", "cv2", "h5py", "scipy", "PIL", "pyarrow", "yaml"}
 
 ASK_FOR_HELP = """
 import sys
