@@ -17,6 +17,7 @@ from ls3dw.errors import DeviceError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, crop_placement, invert
 from ls3dw.models import heatmap
 from ls3dw.models.crops import resample
+from ls3dw.models.device import check_device
 from ls3dw.models.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, Model, load
 from ls3dw.pictures import Decode, Window, cut_window
 from ls3dw.pose import head_pose
@@ -92,7 +93,7 @@ class Annotator:
             raise ValueError(f"decode is {decode!r}; expected 'subpixel' or 'reference'")
         if batch is not None and batch < 1:
             raise ValueError(f"batch is {batch}; expected at least 1")
-        self.device = _check_device(device)
+        self.device = check_device(device)
         self.flip = flip
         self.decode: Decode = decode
         self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
@@ -275,19 +276,6 @@ def _to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
     centre, scale = crop_placement(boxes)
     share = cells.astype(np.float64) / heatmap.CELLS - 0.5
     return np.trunc(share * (REFERENCE_SIDE * scale)[:, None, None] + centre[:, None]).astype(np.float32)
-
-
-def _check_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:0") from error
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:0")
-    found = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= found:
-        raise DeviceError(f"{name}: this machine shows {found} CUDA devices; use --gpu none or another id")
-    return device
 
 
 def _check_faces(images: Sequence[Picture], boxes: NDArray[np.float64]) -> None:

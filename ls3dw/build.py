@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from typing import Any
 
-import torch
-
 from ls3dw.annotator import CPU_BATCH, Annotator
 from ls3dw.batching import Batcher
 from ls3dw.config import BuildOptions, recorded
@@ -15,6 +13,7 @@ from ls3dw.consumer import Consumer
 from ls3dw.execute import default_workers, stream
 from ls3dw.files import exclusive, remove_partial
 from ls3dw.finish import finish_version
+from ls3dw.models.device import devices
 from ls3dw.plan import Plan, make_plan
 from ls3dw.prepare import Chunk
 from ls3dw.store import ShardRecord, Store, check_version, claim_version
@@ -29,15 +28,6 @@ GPU_WAITING = 8
 
 
 Report = Callable[[Chunk], None]
-
-
-def devices(gpu: str) -> list[str]:
-    """Turn the option gpu, which `BuildOptions` has checked, into torch devices."""
-    if gpu == "none" or (gpu == "auto" and not torch.cuda.is_available()):
-        return ["cpu"]
-    if gpu == "auto":
-        return ["cuda:0"]
-    return [f"cuda:{number}" for number in dict.fromkeys(map(int, gpu.split(",")))]
 
 
 def model_records(annotator: Annotator) -> dict[str, Any]:

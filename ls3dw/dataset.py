@@ -102,6 +102,16 @@ class Dataset:
     def __iter__(self) -> Iterator[Face]:
         return (self[row] for row in range(len(self)))
 
+    def column(self, name: str) -> NDArray[Any]:
+        """Read a whole column of the annotations, in the order of the index: (N, ...)."""
+        parts = []
+        for (source, shard), rows in self.index.groupby(["source", "shard"], sort=False):
+            file = self.store.annotations(self.version, str(source), str(shard))
+            with Shard(file) as annotations:
+                parts.append((rows.index.to_numpy(), annotations.column(name)[rows["row"].to_numpy()]))
+        order = np.argsort(np.concatenate([places for places, _ in parts]), kind="stable")
+        return np.asarray(np.concatenate([values for _, values in parts])[order])
+
     def _face(self, source: str, shard: str, row: int) -> Face:
         faces = self._open(self.store.faces(source, shard))
         annotations = self._open(self.store.annotations(self.version, source, shard))

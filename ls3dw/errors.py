@@ -27,6 +27,10 @@ class DatasetError(Ls3dwError, ValueError):
     """A data set that is missing, unfinished, damaged, or in use by another build."""
 
 
+class PredictionError(Ls3dwError, ValueError):
+    """Landmarks of another method that cannot be read, or belong to other faces."""
+
+
 class DeviceError(Ls3dwError, RuntimeError):
     """A GPU that is not there or cannot hold even one face."""
 

@@ -22,6 +22,8 @@ COMMANDS: Final[dict[str, str]] = {
     "sample": "Write the embedded sample in the real layouts.",
     "info": "What a data set holds.",
     "verify": "Check that every byte of a data set is as written.",
+    "evaluate": "Score landmarks against the sources' own points.",
+    "synth": "Render heads with exact landmarks, as a source.",
     "models": "The networks: bundled ones and files.",
 }
 

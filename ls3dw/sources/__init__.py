@@ -8,6 +8,7 @@ from typing import Final
 from ls3dw.errors import SourceError
 from ls3dw.sources.aflw2000 import AFLW2000
 from ls3dw.sources.base import Count, Source
+from ls3dw.sources.heads import Heads
 from ls3dw.sources.menpo import Menpo
 from ls3dw.sources.vw300 import VW300
 from ls3dw.sources.w300 import W300
@@ -19,6 +20,7 @@ SOURCES: Final[dict[str, type[Source]]] = {
     "300vw": VW300,
     "menpo": Menpo,
     "aflw2000": AFLW2000,
+    "heads": Heads,
 }
 
 

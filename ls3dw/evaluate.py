@@ -1,0 +1,113 @@
+"""Scores landmarks against the sources' own points: NME, AUC and failures, by source, subset and yaw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.dataset import Dataset
+from ls3dw.errors import DatasetError
+from ls3dw.metrics import FAILURE, auc, failure_rate, nme
+from ls3dw.predictions import Predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+YAW_BINS: Final[dict[str, tuple[float, float]]] = {"0-30": (0, 30), "30-60": (30, 60), "60-90": (60, 90)}
+"""Of LS3D-W Balanced, in degrees of |yaw|: [0, 30], (30, 60], (60, 90]."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of the table. faces: those with an error; missing: those without points to compare; the rest: fractions."""
+
+    group: str
+    name: str
+    faces: int
+    missing: int
+    nme_mean: float | None = None
+    nme_median: float | None = None
+    auc: float | None = None
+    auc_published: float | None = None
+    failures: int | None = None
+    failure_rate: float | None = None
+
+
+def errors_of(dataset: Dataset, predictions: Predictions | None = None) -> NDArray[np.float64]:
+    """Return the NME of each face of the index (N,), NaN where the source or the prediction has no points.
+
+    predictions: another method's landmarks; None: the version's own, as stored when it was built.
+    """
+    if predictions is None:
+        return np.asarray(dataset.index["nme"].to_numpy(dtype=np.float64))
+    unknown = predictions.ids - set(dataset.index["id"])
+    if unknown == predictions.ids:
+        raise DatasetError(
+            f"{predictions.origin}: none of its {len(unknown)} ids is in {dataset.store.root} ({dataset.version});"
+            f" it has {min(unknown, default='none')!r}, the data set {dataset.index['id'].iloc[0]!r}"
+        )
+    points = predictions.take(dataset.index["id"])
+    return nme(points, dataset.column("annotation"))
+
+
+def scores(dataset: Dataset, errors: NDArray[np.float64], threshold: float = FAILURE) -> list[Score]:
+    """Score all faces, then by source, by subset, and by yaw as the version's 3D landmarks have it."""
+    return [
+        _score(group, name, errors[chosen], threshold) for group, name, chosen in groups(dataset.index) if chosen.any()
+    ]
+
+
+def groups(index: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+    """Yield the faces (N,) of all groups that a table shows: kind of group, name, which faces."""
+    yield "all", "all", np.ones(len(index), dtype=bool)
+    source, subset = index["source"].to_numpy(), index["subset"].to_numpy()
+    for name in dict.fromkeys(source):
+        yield "source", str(name), np.asarray(source == name)
+    for name, part in dict.fromkeys(zip(source, subset, strict=True)):
+        yield "subset", f"{name}/{part}", np.asarray((source == name) & (subset == part))
+    turned = np.abs(index["yaw"].to_numpy(dtype=np.float64))
+    for name, (low, high) in YAW_BINS.items():
+        yield "yaw", name, (turned > low if low else turned >= low) & (turned <= high)
+
+
+def _score(group: str, name: str, errors: NDArray[np.float64], threshold: float) -> Score:
+    found = errors[~np.isnan(errors)]
+    missing = len(errors) - len(found)
+    if not len(found):
+        return Score(group, name, 0, missing)
+    return Score(
+        group=group,
+        name=name,
+        faces=len(found),
+        missing=missing,
+        nme_mean=float(found.mean()),
+        nme_median=float(np.median(found)),
+        auc=auc(found, threshold),
+        auc_published=auc(found, threshold, published=True),
+        failures=int((found > threshold).sum()),
+        failure_rate=failure_rate(found, threshold),
+    )
+
+
+def render_scores(rows: list[Score]) -> str:
+    """Return the table as text, in per cent."""
+    head = f"{'':<24} {'faces':>8} {'missing':>8} {'NME':>7} {'median':>7} {'AUC':>7} {'as publ.':>8} {'failures':>9}"
+    lines, group = [head], ""
+    for row in rows:
+        if row.group != group and row.group != "all":
+            lines.append(f"by {row.group}")
+        group = row.group
+        lines.append(f"{row.name:<24} {row.faces:>8} {row.missing:>8} {_percentages(row)}")
+    return "\n".join(lines)
+
+
+def _percentages(row: Score) -> str:
+    if row.nme_mean is None:
+        return f"{'-':>7} {'-':>7} {'-':>7} {'-':>8} {'-':>9}"
+    values: dict[str, Any] = asdict(row)
+    numbers = [f"{100 * values[name]:>7.2f}" for name in ("nme_mean", "nme_median", "auc")]
+    return " ".join((*numbers, f"{100 * values['auc_published']:>8.2f}", f"{row.failures:>9}"))

@@ -1,0 +1,41 @@
+"""From the option `--gpu` to torch devices that are there."""
+
+from __future__ import annotations
+
+import torch
+
+from ls3dw.errors import DeviceError
+
+
+def devices(gpu: str) -> list[str]:
+    """Turn auto, none or ids such as 0,1 into torch devices; `check_device` says whether they are there."""
+    if gpu == "none" or (gpu == "auto" and not torch.cuda.is_available()):
+        return ["cpu"]
+    if gpu == "auto":
+        return ["cuda:0"]
+    ids = [number.strip() for number in gpu.split(",")]
+    if not all(number.isascii() and number.isdigit() for number in ids):
+        raise DeviceError(f"gpu {gpu!r}: expected auto, none, or ids such as 0 or 0,1")
+    return [f"cuda:{number}" for number in dict.fromkeys(map(int, ids))]
+
+
+def one_device(gpu: str) -> torch.device:
+    """Turn auto, none or one id into a device that is there."""
+    names = devices(gpu)
+    if len(names) > 1:
+        raise DeviceError(f"gpu {gpu!r}: this command uses one; give one id")
+    return check_device(names[0])
+
+
+def check_device(name: str) -> torch.device:
+    """Return the device of that name; DeviceError when this machine does not have it."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:0") from error
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"device {name!r}: expected cpu, cuda or cuda:0")
+    found = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= found:
+        raise DeviceError(f"{name}: this machine shows {found} CUDA devices; use --gpu none or another id")
+    return device
