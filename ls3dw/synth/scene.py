@@ -39,6 +39,8 @@ class HatKind(IntEnum):
     CAP = 1
     BEANIE = 2
     HOOD = 3
+    BRIM = 4
+    """A hat with a brim all around."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Scene:
     """(B, V, 3) view frame, before perspective: for normals, light and shadow."""
 
     rest: Tensor
-    """(V, 3) head frame, of the mean head without expression: coordinates of patterns, so that these stick to faces."""
+    """(V, 3) head frame, of the mean head without expression: patterns at these coordinates stick to the face."""
 
     triangles: Tensor
     """(T, 3) int64."""
@@ -78,7 +80,7 @@ class Scene:
     """The glasses' lenses, to be laid over `opaque` where they are nearer."""
 
     hair: Fragments
-    """The long hair, whole: it is there where the interpolated `hair_cut` is positive and `has_long_hair`."""
+    """The shell of long hair, whole: what is left of it is where `hair_cut` is positive."""
 
     rotation: Tensor
     """(B, 3, 3) head frame to view frame: view = rotation @ head."""
@@ -97,7 +99,8 @@ class Scene:
     """(B,) head units by which the scalp was pushed out for short hair."""
 
     hair_cut: Tensor
-    """(B, V) of long hair's vertices: positive where the hair is kept, in head units from the edge; 0 elsewhere."""
+    """(B, H, W) of `hair`: how far inside the cut of the long hair a pixel lies, in head units: hair is there where
+    this is positive (add noise to fray the edge); -inf where there is no hair."""
 
     brow_offset: Tensor
     """(B, 10) head units by which the brow curve lies above the mean one at each brow point (points 17 to 26)."""
