@@ -148,7 +148,9 @@ def _border(images: Tensor, draws: Draws, share: float) -> Tensor:
     columns, inside_x = _beyond(draws, reached, width, images.device)
     rows, inside_y = _beyond(draws, reached, height, images.device)
     picture = torch.arange(count, device=images.device)
-    moved = images.permute(0, 2, 3, 1)[picture[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    moved = images.permute(0, 2, 3, 1)[picture[:, None, None], rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
     inside = (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
     flat = draws.chance(0.7, count, 1, 1, 1)
     level = draws.uniform(count, 1, 1, 1) * draws.chance(0.25, count, 1, 1, 1)
