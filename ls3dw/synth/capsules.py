@@ -15,6 +15,8 @@ class Capsules:
     starts: Tensor
     ends: Tensor
     radii: Tensor
+    thickness: Tensor
+    """(n, K) depth over breadth: below 1 for flat shapes."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +61,15 @@ def draw_capsules(capsules: Capsules, size: int, ragged: Tensor | None = None) -
         right, down = right - along * step[:, :1], down - along * step[:, 1:2]
         away = right.square() + down.square()
         height = (radius.square() - away).clamp(min=0).sqrt()
-        depth = torch.where(away < radius.square(), start[:, 2:] + along * step[:, 2:] + height, -1e6)
+        thick = capsules.thickness[:, number, None, None, None]
+        top = start[:, 2:] + along * step[:, 2:] + thick * height
+        depth = torch.where(away < radius.square(), top, -1e6)
         nearer = depth > best
         best = torch.where(nearer, depth, best)
         share = torch.maximum(share, (radius - away.sqrt() + 0.5).clamp(0, 1))
-        mine = torch.cat((right / radius, -down / radius, height / radius, along, torch.full_like(along, number)), 1)
+        mine = torch.cat(
+            (right / radius, -down / radius, height / (radius * thick), along, torch.full_like(along, number)), 1
+        )
         values = torch.where(nearer, mine, values)
     normal = values[:, :3] + torch.tensor((0.0, 0.0, 1e-3), device=device).view(1, 3, 1, 1)
     normal = normal / normal.square().sum(1, keepdim=True).sqrt()

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ls3dw.synth.background import crops
 from ls3dw.synth.draws import Draws
+from ls3dw.synth.head import Group
 from ls3dw.synth.paint import Paint
 from ls3dw.synth.palette import between
 from ls3dw.synth.pixels import Pixels
@@ -63,7 +64,8 @@ def _cover(paint: Paint, pixels: Pixels, scene: Scene, fabric: Tensor, fine: Ten
     share = torch.zeros_like(regions[0])
     for region, low, high in zip(regions, (0.0, 0.4, 0.55, 0.92), (0.4, 0.55, 0.92, 1.0), strict=True):
         share = share + region * ((kind >= low) & (kind < high))
-    share = share * (pixels.skin | (pixels.group == Extra.HAT))
+    below = (pixels.group == Group.TONGUE) | (pixels.group == Group.UPPER_TEETH) | (pixels.group == Group.LOWER_TEETH)
+    share = share * (pixels.skin | below | (pixels.group == Extra.HAT))
     medical = between(draws, (0.55, 0.75, 0.85), (0.97, 0.97, 0.97), len(fabric))
     medical = torch.where(draws.chance(0.25, *one), planes((0.07, 0.07, 0.08), fabric.device), medical)
     is_mask = kind < 0.4

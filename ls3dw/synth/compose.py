@@ -99,9 +99,10 @@ def _neighbours(image: Tensor, front: Tensor, draws: Draws) -> Tensor:
     zero = torch.zeros_like(zoom)
     row, column = torch.stack((zoom, zero, beside), 1), torch.stack((zero, zoom, 0.25 * draws.normal(count)), 1)
     grid = F.affine_grid(torch.stack((row, column), 1), list(image.shape), align_corners=False)
-    other = F.grid_sample(image.roll(1, 0), grid, padding_mode="border", align_corners=False)
-    inside = (grid.abs() < 1).all(3)[:, None] & draws.chance(0.25, count, 1, 1, 1)
-    return torch.where(inside, mix(other, image, front), image)
+    persons = torch.cat((image * front, front), 1).roll(1, 0)
+    other, share = F.grid_sample(persons, grid, align_corners=False).split((3, 1), 1)  # type: ignore[no-untyped-call]
+    there = draws.chance(0.25, count, 1, 1, 1)
+    return torch.where(there, mix(image * (1 - share) + other, image, front), image)
 
 
 def _add(image: Tensor, prop: Prop, lights: Lights, gain: Tensor, draws: Draws) -> Tensor:

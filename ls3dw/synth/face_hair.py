@@ -38,11 +38,11 @@ def paint_brows(
     share = share * step(x, start + 0.02 * fine[:, :1], start + 0.08) * step(x, end + 0.06, end - 0.04)
     share = share * (pixels.rest[:, 2:] > 0) * pixels.skin
     # Hairs lean outward and up from the nose.
-    hairs = torch.sin((x * 1.6 + pixels.rest[:, 1:2]) * 70 + 1.5 * fine[:, :1])
+    hairs = torch.sin((x * 1.6 + pixels.rest[:, 1:2]) * 140 + 2.5 * fine[:, :1])
     dense = draws.uniform(*one, low=0.25, high=1.0)
-    share = share * (dense + 0.25 * (1 - dense) * hairs).clamp(0, 1)
+    share = share * (dense + 0.2 * (1 - dense) * hairs + 0.1 * fine[:, 1:]).clamp(0, 1)
     paint.coat(share, looks.brow * (1 + 0.2 * fine[:, :1]).clamp(0.3, 1.7), gloss=0.3)
-    paint.raise_by(share * (0.012 + 0.006 * hairs))
+    paint.raise_by(share * (0.012 + 0.002 * hairs))
 
 
 def _brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
@@ -85,12 +85,12 @@ def paint_beard(paint: Paint, pixels: Pixels, looks: Looks, fine: Tensor, draws:
     sparse = stubble * draws.uniform(*one, low=0.1, high=0.5) * torch.maximum(cheek, lip)
     free = pixels.skin * step(pixels.share(Attribute.LIP), 0.6, 0.3) * step(pixels.share(Attribute.EAR), 0.3, 0.1)
     free = free * (pixels.share(Attribute.MOUTH) < 0.5)
-    strands = sinusoid_noise(pixels.rest * planes((2.2, 0.8, 1.5), fine.device), draws, 9, 45, waves=10)
+    strands = sinusoid_noise(pixels.rest * planes((2.2, 0.9, 1.6), fine.device), draws, 14, 90, waves=12)
     share = (share * (0.9 + 0.12 * strands) * free).clamp(0, 1)
     paint.coat((sparse * free * (0.8 + 0.35 * fine[:, :1])).clamp(0, 1), looks.beard * 0.8, gloss=0.6)
-    paint.coat(share, looks.beard * (1 + 0.4 * strands).clamp(0.25, 2), gloss=0.25)
+    paint.coat(share, looks.beard * (1 + 0.3 * strands).clamp(0.25, 2), gloss=0.25)
     paint.flatten(share * 0.7)
-    paint.raise_by(share * (0.03 + 0.012 * strands))
+    paint.raise_by(share * (0.03 + 0.006 * strands))
     return full
 
 

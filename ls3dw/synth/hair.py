@@ -19,8 +19,8 @@ def strands(rest: Tensor, draws: Draws, along: float = 0.6) -> Tensor:
     """Return hair's streaks (B, 1, H, W): fast around the head, slow from the crown down."""
     around = torch.atan2(rest[:, :1], rest[:, 2:] + 0.5)
     down = rest[:, 1:2] * along
-    broad = sinusoid_noise(torch.cat((around * 6, down, rest[:, 2:] * 0.5), 1), draws, 1, 9, waves=10)
-    narrow = sinusoid_noise(torch.cat((around * 30, down * 1.6), 1), draws, 0.5, 3, waves=8)
+    broad = sinusoid_noise(torch.cat((around * 8, down, rest[:, 2:] * 0.5), 1), draws, 1, 9, waves=10)
+    narrow = sinusoid_noise(torch.cat((around * 45, down * 1.6), 1), draws, 0.5, 3, waves=8)
     return 0.6 * broad + 0.5 * narrow
 
 
@@ -44,14 +44,14 @@ def long_hair(
     cut = scene.hair_cut[:, None].clamp(-9, 9)
     rest = pixels.rest
     ragged = sinusoid_noise(rest * planes((6.0, 0.7, 2.0), rest.device), draws, 0.6, 4, waves=12)
-    kept = step(cut + draws.uniform(*one, low=0.02, high=0.16) * ragged, -0.02, 0.03)
+    kept = step(cut + draws.uniform(*one, low=0.02, high=0.12) * ragged, -0.02, 0.03)
     near = pixels.depth > front - 0.03 * scene.scale.view(one)
     share = kept * (pixels.seen & near) * scene.has_long_hair.view(one)
     share = F.avg_pool2d(F.pad(share, (1, 1, 1, 1), mode="replicate"), 3, 1)
     around = torch.atan2(rest[:, :1], rest[:, 2:] + 0.5)
     waves = sinusoid_noise(rest, draws, 1.5, 5, waves=6) * draws.uniform(*one).square() * 0.12
-    streaks = sinusoid_noise(torch.cat((around + waves, rest[:, 1:2] * 0.05), 1), draws, 10, 70, waves=14)
-    colour = tinted(looks.hair, streaks, draws.uniform(*one, low=0.15, high=0.5))
+    streaks = sinusoid_noise(torch.cat((around + waves, rest[:, 1:2] * 0.05), 1), draws, 14, 150, waves=16)
+    colour = tinted(looks.hair, streaks, draws.uniform(*one, low=0.1, high=0.35))
     # Strands hang down, so their normals vary around the head and little from top to bottom.
     rounded = torch.cat((rest[:, :1] + 0.12 * streaks, (rest[:, 1:2] - 0.2) * 0.4, rest[:, 2:] + 0.4), 1)
     rounded = torch.einsum("bij,bjhw->bihw", scene.rotation, F.normalize(rounded, dim=1))

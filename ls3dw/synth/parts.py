@@ -76,11 +76,16 @@ def paint_mouth(paint: Paint, pixels: Pixels, draws: Draws) -> None:
     paint.flatten(torch.maximum(teeth, tongue))
 
 
-def paint_lashes(paint: Paint, pixels: Pixels, looks: Looks) -> None:
-    """Paint lashes black with make-up, else dark and partly of the brows' colour."""
+def paint_lashes(paint: Paint, pixels: Pixels, looks: Looks, draws: Draws) -> None:
+    """Paint lashes: black and dense with make-up, else thin, with the skin or the lid between them."""
+    one = (len(pixels.rest), 1, 1, 1)
     lashes = (pixels.group == Group.LASHES).float()
     dark = planes((0.04, 0.03, 0.03), lashes.device)
-    paint.coat(lashes, torch.where(looks.made_up, dark, mix(dark, looks.brow, torch.tensor(0.4))), gloss=0.0)
+    colour = torch.where(looks.made_up, dark, mix(dark, looks.brow * 0.6, draws.uniform(*one)))
+    dense = torch.where(looks.made_up, draws.uniform(*one, low=0.4, high=1.0), draws.uniform(*one, low=0.1, high=0.6))
+    hairs = 0.5 + 0.5 * torch.sin(pixels.rest[:, :1].abs() * 150)
+    paint.coat(lashes, looks.skin * 0.75, gloss=0.3)
+    paint.coat(lashes * (dense + (1 - dense) * 0.5 * hairs), colour, gloss=0.1)
     paint.flatten(lashes)
 
 

@@ -28,6 +28,7 @@ BEARDED = (4, 5, 6, 7, 8, 9, 10, 11, 12)
 
 _KNUCKLES = (-0.33, -0.11, 0.12, 0.33)
 _LENGTHS = (0.62, 0.8, 0.84, 0.76)
+_PALM = (0.45, 0.45)
 _LOWER = -0.95
 """Where the wrist lies below the knuckles. Hands are in head units, x across and y along the fingers."""
 
@@ -80,7 +81,7 @@ def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, draws: Dra
         y = -across * down[:, :1] - along * down[:, 1:]
         return torch.stack((x, y, local[..., 2]), 2) * reach[:, None, None] + target[:, None]
 
-    capsules = Capsules(to_screen(hand.starts), to_screen(hand.ends), hand.radii * reach[:, None, None])
+    capsules = Capsules(to_screen(hand.starts), to_screen(hand.ends), hand.radii * reach[:, None, None], hand.thickness)
     rounds = draw_capsules(capsules, size)
     tone = skin[index] * (1 + 0.04 * draws.normal(count, 3, 1, 1)) * draws.uniform(count, 1, 1, 1, low=0.85, high=1.1)
     sleeve = (rounds.which == _ARM) & (rounds.along > draws.uniform(count, 1, 1, 1, low=0.02, high=0.6))
@@ -102,25 +103,27 @@ def _hand(draws: Draws, count: int) -> Capsules:
         return torch.stack((zero + x, zero + y, zero + z), 1)
 
     parts.append((at(0, _LOWER - 0.05, -0.1), at(0.3 * draws.normal(count), -5.0, -0.3), 0.24, 0.4))
+    for side in (-0.17, 0.17):
+        parts.append((at(0.5 * side, _LOWER + 0.15, 0.0), at(1.1 * side, -0.16, 0.03), 0.26, 0.25))
     spread = draws.uniform(count, low=0.0, high=0.22)
     for number, (x, length) in enumerate(zip(_KNUCKLES, _LENGTHS, strict=True)):
         base = 0.05 - 0.25 * x * x * 4 * 0.3
-        parts.append((at(0.55 * x, _LOWER, 0.0), at(x, base, 0.05), 0.17, 0.125))
         curl = (open_ * 1.4 + 0.12 * draws.normal(count)).clamp(0.1, 1)
         angle = (number - 1.5) * spread + 0.05 * draws.normal(count)
         middle_x, middle_y = x + angle.sin() * length * 0.52, base + angle.cos() * length * 0.52 * (0.5 + 0.5 * curl)
         bend = 2 * curl - 1
         tip = at(middle_x + angle.sin() * length * 0.48 * bend, middle_y + length * 0.48 * bend, 0.3 * (1 - curl))
         middle = at(middle_x, middle_y, 0.22 * (1 - curl) + 0.05)
-        parts += [(at(x, base, 0.05), middle, 0.115, 0.1), (middle, tip, 0.1, 0.072)]
+        parts += [(at(x, base, 0.05), middle, 0.125, 0.108), (middle, tip, 0.108, 0.08)]
     out = draws.uniform(count, low=0.15, high=0.5)
     joint = at(-0.36 - 0.5 * out, -0.3, 0.12)
     parts += [(at(-0.2, -0.75, 0.02), joint, 0.17, 0.12)]
     parts += [(joint, at(-0.4 - out, 0.12 + 0.1 * draws.normal(count), 0.16), 0.115, 0.085)]
     starts, ends = (torch.stack([part[side] for part in parts], 1) for side in (0, 1))  # type: ignore[misc]
     radii = constant(tuple(part[2:] for part in parts), starts.device).expand(count, -1, -1)
+    thickness = constant((0.7, *_PALM, *(1.0,) * (len(parts) - 3)), starts.device).expand(count, -1)
     mirror = torch.stack((1 - 2 * draws.chance(0.5, count).float(), zero + 1, zero + 1), 1)[:, None]
-    return Capsules(starts * mirror, ends * mirror, radii)
+    return Capsules(starts * mirror, ends * mirror, radii, thickness)
 
 
 def draw_held(points: Tensor, scale: Tensor, size: int, draws: Draws) -> Prop:
@@ -142,7 +145,7 @@ def draw_held(points: Tensor, scale: Tensor, size: int, draws: Draws) -> Prop:
     ends = head + down * length[:, None]
     starts, ends = torch.stack((head, head), 1), torch.stack((head + 0.05 * down, ends), 1)
     radii = torch.stack((torch.stack((ball, ball), 1), torch.stack((grip, grip), 1)), 1)
-    rounds = draw_capsules(Capsules(starts, ends, radii), size)
+    rounds = draw_capsules(Capsules(starts, ends, radii, torch.ones_like(radii[..., 0])), size)
     dark = draws.uniform(count, 1, 1, 1, high=0.35) + 0.08 * draws.normal(count, 3, 1, 1)
     bright = (draws.uniform(count, 1, 1, 1) + 0.3 * draws.normal(count, 3, 1, 1)).clamp(0.05, 1)
     colour = torch.where(cup.view(-1, 1, 1, 1), bright, dark).clamp(0.02, 1).expand(-1, -1, size, size)
@@ -169,7 +172,8 @@ def draw_long_beard(
     )
     mouth = (points[index, 57][:, None] - roots) * 0.18
     radii = unit * torch.stack((0.1 + 0.14 * centred, 0.06 + 0.08 * centred), 1)
-    beard = Capsules(roots + mouth, roots + towards_chin + gravity * length, radii)
+    ends = roots + towards_chin + gravity * length
+    beard = Capsules(roots + mouth, ends, radii.expand(count, -1, -1), torch.ones_like(ends[..., 0]))
     line = torch.linspace(0, 1, size, device=points.device)
     place = torch.stack(torch.meshgrid(line * 60, line * 9, indexing="xy"))[None].expand(count, -1, -1, -1)
     streaks = sinusoid_noise(place, draws, 0.7, 4, waves=12)

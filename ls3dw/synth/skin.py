@@ -26,8 +26,8 @@ def paint_skin(pixels: Pixels, looks: Looks, draws: Draws) -> tuple[Paint, Tenso
     mottling = 1 + 0.035 * draws.uniform(*one) * coarse + 0.05 * draws.uniform(*one) * fine[:, :1]
     redness = _redness(pixels) * draws.uniform(*one) + 0.2 * draws.uniform(*one) * coarse[:, :1]
     colour = looks.skin * mottling * mix(torch.ones(1, device=fine.device), _red(fine.device), redness.clamp(0, 1))
-    spots = sinusoid_noise(pixels.rest, draws, 25, 60, waves=10)
-    amount = torch.where(draws.chance(0.15, *one), draws.uniform(*one), looks.age * 0.5 * draws.uniform(*one))
+    spots = sinusoid_noise(pixels.rest, draws, 45, 110, waves=10)
+    amount = torch.where(draws.chance(0.1, *one), draws.uniform(*one), looks.age * 0.3 * draws.uniform(*one))
     colour = colour * (1 - 0.3 * amount * step(spots, 1.3, 2.0))
     pores = 0.002 * fine[:, 1:] * draws.uniform(*one)
     paint = Paint(colour, pores, pixels.normal, torch.ones_like(spots))
@@ -46,7 +46,7 @@ def _redness(pixels: Pixels) -> Tensor:
     x, y, z = pixels.rest.abs()[:, :1], pixels.rest[:, 1:2], pixels.rest[:, 2:]
     cheeks = bell(x, 0.55, 0.3) * bell(y, -0.15, 0.3)
     nose = bell(x, 0.0, 0.22) * bell(y, -0.22, 0.2)
-    return (cheeks + 0.8 * nose) * (z > 0) + 0.9 * pixels.share(Attribute.EAR)
+    return (cheeks + 0.8 * nose) * step(z, -0.5, 0.2) + 0.9 * pixels.share(Attribute.EAR)
 
 
 def _wrinkle(paint: Paint, pixels: Pixels, looks: Looks, coarse: Tensor, draws: Draws) -> None:
@@ -72,7 +72,7 @@ def _wrinkle(paint: Paint, pixels: Pixels, looks: Looks, coarse: Tensor, draws: 
     relief = relief + 0.03 * always * draws.uniform(*one) * nasolabial + 0.018 * always * draws.uniform(*one) * bag
     paint.raise_by(relief * pixels.skin)
     paint.colour = paint.colour * (1 + 6 * relief.clamp(-0.05, 0.0))
-    under_eye = bell(y, lower_lid + 0.04, 0.07) * bell(x, 0.4, 0.22) * (z > 0)
+    under_eye = bell(y, lower_lid + 0.04, 0.07) * bell(x, 0.4, 0.22) * step(z, -0.2, 0.2)
     paint.colour = paint.colour * (
         1 - under_eye * 0.3 * draws.uniform(*one).square() * planes((0.6, 1.0, 0.8), x.device)
     )
@@ -85,7 +85,7 @@ def _make_up(paint: Paint, pixels: Pixels, looks: Looks, draws: Draws) -> None:
     x, y, z = pixels.rest.abs()[:, :1], pixels.rest[:, 1:2], pixels.rest[:, 2:]
     lid = step(pixels.share(Attribute.LID), 0.2, 0.8)
     paint.colour = paint.colour * (1 - lid * 0.3 * draws.uniform(*one).square())
-    around = bell(x, 0.45, 0.24) * bell(y, 0.43, 0.09) * (z > 0)
+    around = bell(x, 0.45, 0.24) * bell(y, 0.43, 0.09) * step(z, -0.2, 0.2)
     shade = draws.uniform(count, 3, 1, 1) * draws.uniform(*one, low=0.2, high=0.8)
     paint.coat(torch.maximum(around, lid) * (looks.made_up * draws.uniform(*one).square() * 0.75), shade)
     liner = lid * looks.made_up * draws.chance(0.6, *one) * draws.uniform(*one)
