@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.glasses import GlassesShape, draw_glasses, glasses_part, place_glasses
-from ls3dw.synth.hats import Hatter, HatShape, draw_hats, hat_part
+from ls3dw.synth.hats import HatShape, Hatter, draw_hats, hat_part
 from ls3dw.synth.head import Group, Head
 from ls3dw.synth.landmarks import anatomical_points
 from ls3dw.synth.mesh import Part
@@ -104,7 +104,7 @@ class Accessories:
         """Vary the shell of long hair: its width, its depth, and waves."""
         count = len(vertices)
         width = draws.uniform(count, 1, low=0.95, high=1.12)
-        size = torch.stack((width, torch.ones_like(width), 0.5 + 0.5 * width), dim=-1)
+        size = torch.stack((width, torch.full_like(width, 1.02), 0.5 + 0.5 * width), dim=-1)
         rest = self.head.mean.T[None].expand(count, -1, -1)
         waves = 0.05 * sinusoid_noise(rest, draws, 1, 6, waves=8, channels=3).transpose(1, 2)
         return torch.where(self._hair[:, None], vertices * size + waves, vertices)
@@ -115,7 +115,7 @@ class Accessories:
         return torch.cat((of_head, torch.ones(worn, device=of_head.device)))
 
     def hair_cut(self, rest: Tensor, outfit: Outfit) -> Tensor:
-        """Return how far inside the cut places of long hair (B, P, 3; mean head) lie: (B, P), -inf where none is worn."""
+        """Return how far inside the cut places of long hair (B, P, 3; mean head) lie: (B, P); -inf: none worn."""
         cut = outfit.hair
         x, y, z = rest.unbind(-1)
         below = y - cut.length

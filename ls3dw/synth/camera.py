@@ -158,6 +158,6 @@ def frame(contour: Tensor, anatomical: Tensor, nearness: Tensor, draws: Draws, o
     sides = high - low
     centre = (low + high) / 2 + torch.stack((torch.zeros(count, device=box.device), RAISE * sides[:, 1]), dim=1)
     side = REFERENCE_SIDE / REFERENCE_SCALE * sides.sum(1)
-    side = side * torch.exp(draws.normal(count) * options.zoom_std + 0.02) / options.zoom
+    side = side * torch.exp(draws.normal(count) * options.zoom_std) / options.zoom
     centre = centre + draws.normal(count, 2) * options.shift_std * side[:, None]
     return Camera(nearness, centre, options.size / side, options.size)

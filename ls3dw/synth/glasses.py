@@ -119,9 +119,9 @@ def _temples(points: Tensor, middle: Tensor, height: Tensor, front: Tensor, shap
     ear_y = ears[..., 1] + 0.22
     hinge_z = (front - _bend(hinge_x)).expand_as(hinge_x)
     # Temples leave the hinge sideways first, so that they pass outside the head.
-    x = torch.stack((hinge_x, torch.maximum(ear_x.abs(), hinge_x.abs()) * sign, ear_x), dim=2)
+    x = torch.stack((hinge_x, hinge_x + 0.4 * (ear_x - hinge_x), ear_x), dim=2)
     y = torch.stack((y, y, ear_y), dim=2)
-    z = torch.stack((hinge_z, hinge_z - 0.15, ears[..., 2] - 0.1), dim=2)
+    z = torch.stack((hinge_z, hinge_z - 0.06, ears[..., 2] - 0.1), dim=2)
     upper = torch.stack((x, y, z), dim=-1)
     half = (0.03 + 0.24 * shape.thickness)[:, :, None] * constant((0.0, 1.0, 0.0), x.device)
     return torch.cat((upper + half[:, None], upper - half[:, None]), dim=2).flatten(1, 2)

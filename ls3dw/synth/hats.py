@@ -81,7 +81,7 @@ def draw_hats(worn: Tensor, draws: Draws) -> HatShape:
 
 
 def hat_part() -> Part:
-    """Return the triangles of a hat: rings from the edge up, its top, and a brim; vertices as `Hatter.place` has them."""
+    """Return the triangles of a hat: rings from the edge up, its top, a brim; vertices as `Hatter.place` has them."""
     rings = grid_triangles(_RINGS, COLUMNS, closed=True)
     last = (_RINGS - 1) * COLUMNS + torch.arange(COLUMNS)
     top = torch.stack((last, last.roll(-1), torch.full_like(last, _RINGS * COLUMNS)), dim=1)
@@ -152,7 +152,7 @@ _FORWARD: Final = (0.0, -TOP[2], TOP[1])
 
 
 def directions(azimuth: Tensor, polar: Tensor) -> Tensor:
-    """Return unit vectors (..., 3) of broadcast angles: azimuth from the front to the subject's left, polar from the top."""
+    """Return unit vectors (..., 3): azimuth goes from the front to the subject's left, polar from the top down."""
     top, forward = constant(TOP, polar.device), constant(_FORWARD, polar.device)
     left = constant((1.0, 0.0, 0.0), polar.device)
     around = azimuth.cos()[..., None] * forward + azimuth.sin()[..., None] * left

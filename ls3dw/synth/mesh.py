@@ -21,7 +21,7 @@ class Part:
 
 
 def grid_triangles(rows: int, columns: int, closed: bool = False) -> Tensor:
-    """Return two triangles for each cell of a grid of vertices (rows x columns); closed: the last column joins the first."""
+    """Return two triangles for each cell of a grid of vertices; closed: the last column joins the first."""
     row, column = torch.meshgrid(
         torch.arange(rows - 1), torch.arange(columns if closed else columns - 1), indexing="ij"
     )

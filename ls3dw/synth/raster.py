@@ -63,7 +63,7 @@ def _in_order(bits: Tensor) -> Tensor:
 
 def _draw_keys(keys: Tensor, vertices: Tensor, triangles: Tensor) -> None:
     """Raise keys (B, H, W) to those of the triangles, in plain tensor operations."""
-    batch, height, width = keys.shape
+    height, width = keys.shape[1:]
     corners = vertices[:, triangles].flatten(0, 1)
     size = torch.tensor((width, height))
     low = corners[..., :2].amin(1).ceil().clamp(min=0).nan_to_num(nan=1e9)

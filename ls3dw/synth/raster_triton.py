@@ -33,9 +33,9 @@ def draw_keys(keys: Tensor, vertices: Tensor, triangles: Tensor) -> None:
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _draw(
+def _draw(  # type: ignore[no-untyped-def]
     keys, vertices, triangles, count, height, width, thinnest: tl.constexpr, edge: tl.constexpr, tile: tl.constexpr
-):  # type: ignore[no-untyped-def]
+):
     number = tl.program_id(0)
     picture = tl.program_id(1).to(tl.int64)
     base = vertices + picture * count * 3

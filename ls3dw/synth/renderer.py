@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ls3dw.synth import compose
 from ls3dw.synth.accessories import Accessories, Outfit, draw_outfit
+from ls3dw.synth.background import make_bank
 from ls3dw.synth.camera import Camera, Pose, draw_nearness, draw_pose, frame, pose_angles, to_plane, torso_weight, turn
+from ls3dw.synth.compose import shade
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.head import Head, load_head
 from ls3dw.synth.landmarks import JAW, anatomical_points, contour_points, places, seen
@@ -20,8 +21,10 @@ from ls3dw.synth.shape import Shape, Shaper
 
 __all__ = ["RenderOptions", "Rendered", "Renderer"]
 
-_FLAT_UNDER_HAT = 0.75
-"""Share of their volume that hats take from hair."""
+_BANK_SEED = 68
+
+_FLATTENED = 0.8
+"""Share of its volume that the scalp's hair loses under a hat or under long hair, which would not cover it else."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Rendered:
 
     visible: Tensor
     """(B, 68) bool: the anatomical place is hidden neither by the head itself nor by hair, hat or frames of glasses.
-    Lenses hide nothing, whatever their tint."""
+    Lenses hide nothing, whatever their tint, nor do hands and other things before the face."""
 
     pose: Tensor
     """(B, 3) degrees: yaw, pitch, roll of the head, signs as in `ls3dw.pose`."""
@@ -56,14 +59,23 @@ class Staged:
 
 
 class Renderer:
-    """Draws heads, dresses, turns and shades them. Equal draws give equal pictures on the CPU."""
+    """Draws heads, dresses, turns and shades them. Equal draws give equal pictures on the CPU.
+
+    bank (N, 3, side, side) uint8: what backgrounds and clothes are cut from (`background.make_bank`); by default
+    patterns that are the same for every renderer.
+    """
 
     def __init__(
-        self, device: torch.device | str = "cpu", head: Head | None = None, options: RenderOptions | None = None
+        self,
+        device: torch.device | str = "cpu",
+        head: Head | None = None,
+        options: RenderOptions | None = None,
+        bank: Tensor | None = None,
     ) -> None:
         self.head = load_head(device) if head is None else head
         self.device = self.head.mean.device
         self.options = RenderOptions() if options is None else options
+        self._bank = make_bank(Draws(_BANK_SEED, self.device)) if bank is None else bank
         self._shaper = Shaper(self.head)
         self._accessories = Accessories(self.head)
         self._weight = self._accessories.weight(torso_weight(self.head))
@@ -72,8 +84,8 @@ class Renderer:
     def render(self, count: int, draws: Draws, yaw: Tensor | None = None) -> Rendered:
         """Render `count` heads; yaw (count,) in degrees fixes their first turn, before pitch and roll."""
         staged = self.stage(count, draws, yaw)
-        colours = compose.shade(staged.scene, self.head, draws)
-        images = (colours.clamp(0, 1) * 255).round().to(torch.uint8)
+        colours = shade(staged.scene, self.head, self._bank, draws)
+        images = (colours * 255).round().to(torch.uint8)
         pose = pose_angles(staged.scene.rotation)
         return Rendered(images, staged.landmarks_2d, staged.landmarks_3d, staged.visible, pose)
 
@@ -82,8 +94,8 @@ class Renderer:
         """Make the scene of `count` heads and find their landmarks."""
         pose = draw_pose(count, draws, self.options, yaw)
         outfit = draw_outfit(count, draws, self.options)
-        under_hat = (outfit.hat.kind > HatKind.NONE) * _FLAT_UNDER_HAT
-        shape = self._shaper.draw(pose.head, under_hat, draws)
+        covered = (outfit.hat.kind > HatKind.NONE) | outfit.hair.worn
+        shape = self._shaper.draw(pose.head, covered * _FLATTENED, draws)
         dressed = self._accessories.dress(shape.vertices, shape.brow_offset, outfit, draws)
         posed = turn(dressed, self._weight, pose)
         points = anatomical_points(self.head, posed, shape.brow_offset)

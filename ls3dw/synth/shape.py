@@ -124,7 +124,7 @@ def _draw_hair(count: int, draws: Draws) -> tuple[Tensor, Tensor]:
 
 
 def _draw_brows(count: int, draws: Draws) -> Tensor:
-    """Draw how far the painted brows lie above the mean ones (B, 10): a height and a slope, nearly alike on both sides."""
+    """Draw how far the painted brows lie above the mean ones (B, 10), nearly alike on both sides."""
     steps = constant((-2.0, -1.0, 0.0, 1.0, 2.0), draws.device)
     height, slope = draws.normal(count, 1) * 0.035, draws.normal(count, 1) * 0.012
     curve = height + slope * steps
