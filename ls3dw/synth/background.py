@@ -70,10 +70,10 @@ def _recolour(image: Tensor, draws: Draws) -> Tensor:
     # Adding to sorted keys keeps the order of the channels for the most part.
     keys = draws.uniform(count, 3) + constant((0.0, 0.6, 1.2), image.device) * draws.chance(0.7, count, 1)
     image = image.gather(1, keys.argsort(1)[:, :, None, None].expand_as(image))
-    image = image ** draws.uniform(count, 1, 1, 1, low=0.5, high=1.8)
-    image = image * (1 + 0.12 * draws.normal(count, 3, 1, 1)) * draws.uniform(count, 1, 1, 1, low=0.35, high=1.15)
+    image = image ** draws.uniform(count, 1, 1, 1, low=0.55, high=1.5)
+    image = image * (1 + 0.12 * draws.normal(count, 3, 1, 1)) * draws.uniform(count, 1, 1, 1, low=0.45, high=1.2)
     gray = (image * planes((0.3, 0.59, 0.11), image.device)).sum(1, keepdim=True)
-    return mix(gray, image, draws.uniform(count, 1, 1, 1, low=0.2, high=1.1)).clamp_(0, 1)
+    return mix(gray, image, draws.uniform(count, 1, 1, 1, low=0.15, high=1.0)).clamp_(0, 1)
 
 
 def backgrounds(bank: Tensor, draws: Draws, count: int, side: int) -> Tensor:

@@ -18,7 +18,7 @@ from ls3dw.synth.tensors import mix, step
 
 def clouds(draws: Draws, count: int, side: int) -> Tensor:
     """Fractal noise between three colours: walls, skies, cloth, anything out of focus."""
-    field, detail = fractal(draws, count, side, channels=2).split(1, 1)
+    field, detail = fractal(draws, count, side), fractal(draws, count, side)
     low, middle, high = (colours(draws, count) for _ in range(3))
     image = mix(mix(low, middle, step(field, 0.2, 0.6)), high, step(field, 0.5, 0.9))
     return (image * (0.8 + 0.4 * detail)).clamp(0, 1)
@@ -156,7 +156,7 @@ def fractal(draws: Draws, count: int, side: int, channels: int = 1) -> Tensor:
 def colours(draws: Draws, count: int) -> Tensor:
     """Draw colours (count, 3, 1, 1) as of things: of any lightness, mostly of low saturation, rather warm than not."""
     lightness = draws.uniform(count, 1, 1, 1, low=0.03, high=0.95)
-    chroma = (draws.uniform(count, 3, 1, 1) - 0.5) * draws.uniform(count, 1, 1, 1).pow(1.7) * 1.4
+    chroma = (draws.uniform(count, 3, 1, 1) - 0.5) * draws.uniform(count, 1, 1, 1).pow(2) * 1.1
     warm = torch.tensor((0.08, 0.0, -0.08), device=draws.device).view(1, 3, 1, 1) * draws.normal(count, 1, 1, 1)
     return (lightness + chroma + warm).clamp(0, 1)
 

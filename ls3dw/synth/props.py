@@ -103,8 +103,7 @@ def _hand(draws: Draws, count: int) -> Capsules:
         return torch.stack((zero + x, zero + y, zero + z), 1)
 
     parts.append((at(0, _LOWER - 0.05, -0.1), at(0.3 * draws.normal(count), -5.0, -0.3), 0.24, 0.4))
-    for side in (-0.17, 0.17):
-        parts.append((at(0.5 * side, _LOWER + 0.15, 0.0), at(1.1 * side, -0.16, 0.03), 0.26, 0.25))
+    parts += [(at(0.5 * side, _LOWER + 0.15, 0), at(1.1 * side, -0.16, 0.03), 0.26, 0.25) for side in (-0.17, 0.17)]
     spread = draws.uniform(count, low=0.0, high=0.22)
     for number, (x, length) in enumerate(zip(_KNUCKLES, _LENGTHS, strict=True)):
         base = 0.05 - 0.25 * x * x * 4 * 0.3

@@ -26,9 +26,9 @@ def paint_skin(pixels: Pixels, looks: Looks, draws: Draws) -> tuple[Paint, Tenso
     mottling = 1 + 0.035 * draws.uniform(*one) * coarse + 0.05 * draws.uniform(*one) * fine[:, :1]
     redness = _redness(pixels) * draws.uniform(*one) + 0.2 * draws.uniform(*one) * coarse[:, :1]
     colour = looks.skin * mottling * mix(torch.ones(1, device=fine.device), _red(fine.device), redness.clamp(0, 1))
-    spots = sinusoid_noise(pixels.rest, draws, 45, 110, waves=10)
+    spots = sinusoid_noise(pixels.rest, draws, 30, 120, waves=16) + 0.5 * coarse[:, 2:]
     amount = torch.where(draws.chance(0.1, *one), draws.uniform(*one), looks.age * 0.3 * draws.uniform(*one))
-    colour = colour * (1 - 0.3 * amount * step(spots, 1.3, 2.0))
+    colour = colour * (1 - 0.22 * amount * step(spots, 1.2, 2.2))
     pores = 0.002 * fine[:, 1:] * draws.uniform(*one)
     paint = Paint(colour, pores, pixels.normal, torch.ones_like(spots))
     _wrinkle(paint, pixels, looks, coarse, draws)
