@@ -26,7 +26,7 @@ def paint_surface(
     paint_scalp(paint, pixels, scene, looks, fine, draws)
     paint_mouth(paint, pixels, draws)
     paint_eyes(paint, pixels, draws)
-    paint_lashes(paint, pixels, looks)
+    paint_lashes(paint, pixels, looks, draws)
     paint_cloth(paint, pixels, scene, bank, fine, draws)
     paint_frames(paint, pixels, draws)
     return paint, bearded
