@@ -43,6 +43,9 @@ LAYOUT: Final[dict[str, tuple[str, tuple[str | int, ...]]]] = {
 }
 """The arrays of a head file: kinds of numpy dtype, and the shape; a letter stands for the same number everywhere."""
 
+_DAMAGE: Final = (ValueError, LookupError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise on damaged files, each for other bytes; TypeError where the file is one bare array."""
+
 _SHARES: Final = ("lips", "eyelids", "ears", "inner_mouth", "occlusion", "head_weight")
 
 
@@ -169,7 +172,7 @@ def read_arrays(path: Path) -> Arrays:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in LAYOUT}
-    except (ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise ModelError(f"{path}: not a head file, or damaged ({error}); make it with `ls3dw head build`") from error
     faults = _shape_faults(arrays) or _value_faults(arrays)
     if faults:
