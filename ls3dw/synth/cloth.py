@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ls3dw.synth.background import crops
 from ls3dw.synth.draws import Draws
+from ls3dw.synth.few import few
 from ls3dw.synth.head import Group
 from ls3dw.synth.paint import Paint
 from ls3dw.synth.palette import between
@@ -58,12 +59,24 @@ def _clothe(paint: Paint, pixels: Pixels, fabric: Tensor, fine: Tensor, draws: D
 
 def _cover(paint: Paint, pixels: Pixels, scene: Scene, fabric: Tensor, fine: Tensor, draws: Draws) -> None:
     """Cover some faces with a mask, a scarf up to the mouth or nose, a headscarf, or a veil that leaves the eyes."""
+    flag = draws.chance(COVERED, len(fabric)).float()
+    index = few(flag, COVERED, draws)
+    part = pixels.of(index)
+    painted = paint.of(index)
+    _wind(painted, part, scene.rotation[index], fabric[index], fine[index], flag[index].view(-1, 1, 1, 1), draws)
+    paint.put(index, painted)
+
+
+def _wind(
+    paint: Paint, pixels: Pixels, rotation: Tensor, fabric: Tensor, fine: Tensor, flag: Tensor, draws: Draws
+) -> None:
+    """Wind a cover around the heads whose flag (n, 1, 1, 1) is 1."""
     one = (len(fabric), 1, 1, 1)
-    kind = draws.uniform(*one) / COVERED
+    kind = draws.uniform(*one)
     regions = _regions(pixels, fine, draws)
     share = torch.zeros_like(regions[0])
     for region, low, high in zip(regions, (0.0, 0.4, 0.55, 0.92), (0.4, 0.55, 0.92, 1.0), strict=True):
-        share = share + region * ((kind >= low) & (kind < high))
+        share = share + region * ((kind >= low) & (kind < high)) * flag
     below = (pixels.group == Group.TONGUE) | (pixels.group == Group.UPPER_TEETH) | (pixels.group == Group.LOWER_TEETH)
     share = share * (pixels.skin | below | (pixels.group == Extra.HAT))
     medical = between(draws, (0.55, 0.75, 0.85), (0.97, 0.97, 0.97), len(fabric))
@@ -72,7 +85,7 @@ def _cover(paint: Paint, pixels: Pixels, scene: Scene, fabric: Tensor, fine: Ten
     colour = torch.where(is_mask, medical * (1 + 0.02 * fine[:, :1]), fabric)
     # Cloth spans the hollows of a face: its shape is that of an egg.
     egg = F.normalize(pixels.rest * planes((1.0, 0.55, 1.0), share.device) + planes((0, 0.3, 0.5), share.device), dim=1)
-    egg = torch.einsum("bij,bjhw->bihw", scene.rotation, egg)
+    egg = torch.einsum("bij,bjhw->bihw", rotation, egg)
     paint.coat(share, colour, gloss=0.15)
     paint.wrap(share * 0.75, egg)
     pleats = torch.sin(pixels.rest[:, 1:2] * 38) * is_mask * 0.006

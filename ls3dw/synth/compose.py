@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.synth.background import backgrounds, crops
+from ls3dw.synth.background import backgrounds
 from ls3dw.synth.draws import Draws
+from ls3dw.synth.few import few
 from ls3dw.synth.hair import long_hair
 from ls3dw.synth.head import Head
 from ls3dw.synth.light import (
@@ -29,6 +30,9 @@ from ls3dw.synth.scene import Scene
 from ls3dw.synth.surface import paint_surface
 from ls3dw.synth.tensors import mix
 
+BESIDE = 0.25
+"""Share of the pictures with another person beside the head."""
+
 
 def shade(scene: Scene, head: Head, bank: Tensor, draws: Draws) -> Tensor:
     """Shade a scene: pictures (B, 3, S, S) float32 in [0, 1], sRGB values.
@@ -43,8 +47,9 @@ def shade(scene: Scene, head: Head, bank: Tensor, draws: Draws) -> Tensor:
     light = _lit(pixels, paint, lights, scene, draws)
     gain = expose(light, pixels.seen * (pixels.rest[:, 1:2] > -1.4), draws)
     seen = pixels.seen.float()
-    image = mix(backgrounds(bank, draws, count, side), develop(light * gain), seen)
-    image = _lay_lenses(image, scene, pixels, bank, draws)
+    scenery = backgrounds(bank, draws, count, side)
+    image = mix(scenery, develop(light * gain), seen)
+    image = _lay_lenses(image, scene, scenery, draws)
     hair, share = long_hair(scene, normals, pixels.depth, looks, lights, draws)
     image = mix(_shaded_by(image, share, draws), develop(hair * gain), share)
     image = _neighbours(image, torch.maximum(seen, share), draws)
@@ -68,7 +73,7 @@ def _lit(pixels: Pixels, paint: Paint, lights: Lights, scene: Scene, draws: Draw
     return light + catch_lights(pixels, lights.lamp, draws)
 
 
-def _lay_lenses(image: Tensor, scene: Scene, pixels: Pixels, bank: Tensor, draws: Draws) -> Tensor:
+def _lay_lenses(image: Tensor, scene: Scene, scenery: Tensor, draws: Draws) -> Tensor:
     """Lay the lenses of glasses over what is behind them: clear, tinted, or dark ones that mirror the surroundings."""
     count, _, side, _ = image.shape
     one = (count, 1, 1, 1)
@@ -79,8 +84,9 @@ def _lay_lenses(image: Tensor, scene: Scene, pixels: Pixels, bank: Tensor, draws
     clear = draws.uniform(*one, high=0.25) * draws.chance(0.6, *one)
     share = torch.where(dark, draws.uniform(*one, low=0.7, high=1.0) * fade, clear) * near
     tint = torch.where(dark, draws.uniform(count, 3, 1, 1) * 0.2, draws.uniform(count, 3, 1, 1, low=0.6, high=1.0))
-    mirrored = crops(bank, draws, count, side, 0.1, 0.5) * draws.uniform(*one) * torch.where(dark, 0.4, 0.25)
-    return mix(image, tint + mirrored * dark, share) + mirrored * ~dark * draws.chance(0.3, *one) * near * 0.8
+    strength = draws.uniform(*one) * torch.where(dark, 0.4, 0.2 * draws.chance(0.3, *one))
+    # What lies behind the camera is not known: another picture's background will do.
+    return mix(image, tint, share).addcmul_(scenery.roll(1, 0), strength * near)
 
 
 def _shaded_by(image: Tensor, share: Tensor, draws: Draws) -> Tensor:
@@ -93,16 +99,20 @@ def _shaded_by(image: Tensor, share: Tensor, draws: Draws) -> Tensor:
 
 def _neighbours(image: Tensor, front: Tensor, draws: Draws) -> Tensor:
     """Put the next picture of the batch behind some heads, as another person at their side."""
-    count = len(image)
+    flag = draws.chance(BESIDE, len(image)).float()
+    index = few(flag, BESIDE, draws)
+    count = len(index)
     zoom = draws.uniform(count, low=0.8, high=1.4)
     beside = (1 - 2 * draws.chance(0.5, count).float()) * draws.uniform(count, low=0.75, high=1.5)
     zero = torch.zeros_like(zoom)
     row, column = torch.stack((zoom, zero, beside), 1), torch.stack((zero, zoom, 0.25 * draws.normal(count)), 1)
-    grid = F.affine_grid(torch.stack((row, column), 1), list(image.shape), align_corners=False)
-    persons = torch.cat((image * front, front), 1).roll(1, 0)
+    grid = F.affine_grid(torch.stack((row, column), 1), [count, *image.shape[1:]], align_corners=False)
+    beyond = (index + 1) % len(image)
+    persons = torch.cat((image[beyond] * front[beyond], front[beyond]), 1)
     other, share = F.grid_sample(persons, grid, align_corners=False).split((3, 1), 1)  # type: ignore[no-untyped-call]
-    there = draws.chance(0.25, count, 1, 1, 1)
-    return torch.where(there, mix(image * (1 - share) + other, image, front), image)
+    there = flag[index].view(-1, 1, 1, 1)
+    behind = image[index] * (1 - share * there) + other * there
+    return image.index_copy(0, index, mix(behind, image[index], front[index]))
 
 
 def _add(image: Tensor, prop: Prop, lights: Lights, gain: Tensor, draws: Draws) -> Tensor:

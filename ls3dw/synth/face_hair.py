@@ -75,7 +75,7 @@ def paint_beard(paint: Paint, pixels: Pixels, looks: Looks, fine: Tensor, draws:
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     kind = draws.uniform(*one)
-    full = looks.bearded & (kind < 0.2)
+    full = looks.bearded & (kind < 0.27)
     stubble = looks.bearded & (kind > 0.55)
     cheek, chin, lip = _beard_regions(pixels, fine, draws)
     dense = full * torch.maximum(cheek, lip)

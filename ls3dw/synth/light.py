@@ -17,6 +17,9 @@ from ls3dw.synth.scene import Extra, Scene
 from ls3dw.synth.tensors import constant, mix, planes
 
 GAMMA = 2.2
+FILM = 1.4
+"""Sensitivity of the film: light of 1 comes out as 1 - exp(-1.4), three quarters of white."""
+
 SHADOW_SIDE = 192
 SHADOW_REACH = 2.8
 """Head units from the middle of the shadow map to its edge."""
@@ -147,26 +150,32 @@ def irradiance(lights: Lights, normal: Tensor, openness: Tensor, lit: Tensor) ->
     normal (B, 3, H, W); openness (B, 1, H, W) is the share of light from all around that gets there, lit that of the
     lamp's.
     """
-    facing = (normal * lights.lamp).sum(1, keepdim=True)
+    facing, second, slope = _along(normal, lights.lamp, lights.fill, lights.slope)
     wrap = lights.wrap + planes(SUBSURFACE, normal.device)
-    direct = ((facing + wrap) / (1 + wrap)).clamp(min=0) * lit * (0.4 + 0.6 * openness)
-    second = (normal * lights.fill).sum(1, keepdim=True).clamp(min=0) * openness
-    ambient = openness * (1 + (normal * lights.slope).sum(1, keepdim=True)).clamp(min=0)
-    return lights.around * ambient + lights.lamp_colour * direct + lights.fill_colour * second
+    direct = torch.add(facing, wrap).clamp_(min=0).mul_((openness * 0.6).add_(0.4).mul_(lit))
+    light = direct.mul_(lights.lamp_colour / (1 + wrap))
+    light.addcmul_(second.clamp(min=0).mul_(openness), lights.fill_colour)
+    return light.addcmul_((slope + 1).clamp_(min=0).mul_(openness), lights.around)
+
+
+def _along(normal: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
+    """Return the products of normals (B, 3, H, W) with vectors (B, 3, 1, 1): (B, 1, H, W) for each."""
+    products = torch.bmm(torch.stack([vector.flatten(1) for vector in vectors], 1), normal.flatten(2))
+    return products.view(len(normal), len(vectors), *normal.shape[2:]).chunk(len(vectors), 1)
 
 
 def reflection(lights: Lights, normal: Tensor, lit: Tensor) -> Tensor:
     """Return the lamp's mirror image on a surface as glossy as skin, and the sheen of its edges: (B, 3, H, W)."""
     half = F.normalize(lights.lamp + planes((0.0, 0.0, 1.0), normal.device), dim=1)
-    towards = (normal * half).sum(1, keepdim=True).clamp(min=0)
-    spot = torch.exp(lights.polish * (towards - 1)) * lit
-    sheen = (1 - normal[:, 2:]).clamp(0, 1).pow(4) * 0.35
-    return lights.oil * (spot * lights.lamp_colour + sheen * lights.around)
+    (towards,) = _along(normal, half)
+    spot = towards.sub_(1).mul_(lights.polish).exp_().mul_(lit)
+    sheen = (1 - normal[:, 2:]).clamp_(0, 1).pow_(4)
+    return (spot * (lights.oil * lights.lamp_colour)).addcmul_(sheen, 0.35 * lights.oil * lights.around)
 
 
 def to_linear(colour: Tensor) -> Tensor:
     """Turn sRGB values into amounts of light."""
-    return colour.clamp(0, 1) ** GAMMA
+    return colour.clamp(0, 1).pow_(GAMMA)
 
 
 def expose(light: Tensor, weight: Tensor, draws: Draws) -> Tensor:
@@ -175,7 +184,7 @@ def expose(light: Tensor, weight: Tensor, draws: Draws) -> Tensor:
     light (B, 3, H, W), weight (B, 1, H, W). Automatic exposure is imperfect: only part of the way is gone.
     """
     one = (len(light), 1, 1, 1)
-    mean = (light.clamp(0, 2).mean(1, keepdim=True) * weight).sum((2, 3), keepdim=True) / (
+    mean = (light.mean(1, keepdim=True).clamp_(0, 2) * weight).sum((2, 3), keepdim=True) / (
         weight.sum((2, 3), keepdim=True) + 1
     )
     wished = draws.uniform(*one, low=math.log(0.08), high=math.log(0.45)).exp()
@@ -183,6 +192,5 @@ def expose(light: Tensor, weight: Tensor, draws: Draws) -> Tensor:
 
 
 def develop(light: Tensor) -> Tensor:
-    """Turn amounts of light into sRGB values, with a soft shoulder instead of clipped whites."""
-    light = torch.where(light > 0.7, 0.7 + 0.35 * torch.tanh((light - 0.7) / 0.35), light)
-    return light.clamp(1e-5, 1) ** (1 / GAMMA)
+    """Turn amounts of light into sRGB values as film does: whites are reached slowly, not clipped."""
+    return (light * -FILM).expm1_().neg_().clamp_(min=1e-5).pow_(1 / GAMMA)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,15 @@ class Paint:
 
     gloss: Tensor
     """(B, 1, H, W) strength of mirror-like reflection; skin has about 1."""
+
+    def of(self, index: Tensor) -> Paint:
+        """Return the paint of some of the pictures (n,), to be changed apart."""
+        return Paint(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
+
+    def put(self, index: Tensor, other: Paint) -> None:
+        """Take back the paint of some of the pictures."""
+        for entry in fields(self):
+            setattr(self, entry.name, getattr(self, entry.name).index_copy(0, index, getattr(other, entry.name)))
 
     def coat(self, share: Tensor, colour: Tensor, gloss: float | None = None) -> None:
         """Cover with a colour, and its gloss, to a share from 0 to 1."""

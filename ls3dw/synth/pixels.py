@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,10 @@ class Pixels:
     def skin(self) -> Tensor:
         """(B, 1, H, W) bool: skin, which clothes are painted on too."""
         return self.group == Group.SKIN
+
+    def of(self, index: Tensor) -> Pixels:
+        """Return what some of the pictures (n,) see."""
+        return Pixels(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
 
     def share(self, attribute: Attribute) -> Tensor:
         """Return one attribute (B, 1, H, W)."""

@@ -5,7 +5,6 @@ Only few pictures have them, so they are drawn for those alone: see `few`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ls3dw.synth.capsules import Capsules, Rounds, draw_capsules
 from ls3dw.synth.draws import Draws
+from ls3dw.synth.few import few
 from ls3dw.synth.noise import sinusoid_noise
 from ls3dw.synth.tensors import constant
 
@@ -46,15 +46,6 @@ class Prop:
 
     colour: Tensor
     """(n, 3, H, W) sRGB values."""
-
-
-def few(flag: Tensor, share: float, draws: Draws) -> Tensor:
-    """Return the places (n,) of the flags (B,) that are set, and of others to make up a number known beforehand.
-
-    Looking for the set flags would wait for the device. There is room for twice the share; what is over is left out.
-    """
-    room = min(len(flag), math.ceil(2 * share * len(flag)) + 1)
-    return (flag + 0.5 * draws.uniform(len(flag))).topk(room).indices
 
 
 def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, draws: Draws) -> Prop:

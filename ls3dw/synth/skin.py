@@ -24,7 +24,7 @@ def paint_skin(pixels: Pixels, looks: Looks, draws: Draws) -> tuple[Paint, Tenso
     coarse = sinusoid_noise(pixels.rest, draws, 0.8, 5, waves=8, channels=3)
     fine = sinusoid_noise(pixels.rest, draws, 6, 60, waves=14, channels=2)
     mottling = 1 + 0.035 * draws.uniform(*one) * coarse + 0.05 * draws.uniform(*one) * fine[:, :1]
-    redness = _redness(pixels) * draws.uniform(*one) + 0.2 * draws.uniform(*one) * coarse[:, :1]
+    redness = _redness(pixels) * draws.uniform(*one, high=0.7) + 0.15 * draws.uniform(*one) * coarse[:, :1]
     colour = looks.skin * mottling * mix(torch.ones(1, device=fine.device), _red(fine.device), redness.clamp(0, 1))
     spots = sinusoid_noise(pixels.rest, draws, 30, 120, waves=16) + 0.5 * coarse[:, 2:]
     amount = torch.where(draws.chance(0.1, *one), draws.uniform(*one), looks.age * 0.3 * draws.uniform(*one))

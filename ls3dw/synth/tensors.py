@@ -21,16 +21,16 @@ def planes(values: Any, device: torch.device) -> Tensor:
 
 
 def step(values: Tensor, low: Tensor | float, high: Tensor | float) -> Tensor:
-    """Rise smoothly from 0 at low to 1 at high (high may be the smaller: then it falls)."""
-    t = ((values - low) / (high - low)).clamp(0, 1)
-    return t * t * (3 - 2 * t)
+    """Rise evenly from 0 at low to 1 at high (high may be the smaller: then it falls)."""
+    # Shading is bound by memory: what is new is changed in place, and the ramp is not rounded off.
+    return torch.sub(values, low).mul_(1 / (high - low)).clamp_(0, 1)
 
 
 def mix(low: Tensor, high: Tensor, share: Tensor) -> Tensor:
     """Return low where the share is 0 and high where it is 1."""
-    return low + (high - low) * share
+    return torch.lerp(low, high, share.to(low.dtype))
 
 
 def bell(values: Tensor, centre: Tensor | float, width: Tensor | float) -> Tensor:
     """Return the Gaussian of height 1."""
-    return torch.exp(-((values - centre) / width).square())
+    return torch.sub(values, centre).mul_(1 / width).square_().neg_().exp_()
