@@ -60,6 +60,14 @@ def test_draws_repeat_and_children_do_not_depend_on_what_was_drawn_before() -> N
     assert len(firsts) == 5
 
 
+def test_draws_on_the_host_go_on_and_leave_those_on_the_device_alone() -> None:
+    draws, alone = Draws(5), Draws(5)
+    first, second = draws.host.uniform(2), draws.host.uniform(2)
+    assert not torch.equal(first, second)
+    assert torch.equal(first, alone.host.uniform(2))
+    assert torch.equal(draws.uniform(2), Draws(5).uniform(2))
+
+
 def test_draws_keep_to_their_ranges() -> None:
     draws = Draws(1)
     values = draws.uniform(1000, low=-2, high=3)
@@ -295,7 +303,8 @@ def test_options_that_cannot_be_are_refused(values: dict[str, float], fault: str
 
 
 def test_rendering_is_a_function_of_its_draws() -> None:
-    renderer = Renderer(head=head(), options=RenderOptions(size=64))
+    bank = (Draws(1).uniform(3, 3, 64, 64) * 255).to(torch.uint8)
+    renderer = Renderer(head=head(), options=RenderOptions(size=64), bank=bank)
     one, same = (renderer.render(2, Draws(4).child(1)) for _ in range(2))
     assert one.images.dtype == torch.uint8
     assert one.images.shape == (2, 3, 64, 64)

@@ -117,3 +117,10 @@ def test_the_gpu_draws_what_the_cpu_draws() -> None:
     same = here.triangle == there.triangle
     assert float(same.float().mean()) > 0.999
     torch.testing.assert_close(here.depth[same], there.depth[same], atol=1e-3, rtol=1e-5)
+    carried = Fragments(here.triangle.cuda(), here.depth.cuda())
+    weights = barycentric(here, vertices, triangles)
+    again = barycentric(carried, vertices.cuda(), triangles.cuda())
+    torch.testing.assert_close(again.cpu(), weights, atol=1e-3, rtol=0)
+    for values in (vertices, vertices[0]):
+        blended = interpolate(carried, weights.cuda(), values.cuda(), triangles.cuda())
+        torch.testing.assert_close(blended.cpu(), interpolate(here, weights, values, triangles), atol=1e-4, rtol=1e-5)

@@ -37,6 +37,8 @@ class HairCut:
     length: Tensor
     strands: Tensor
     """How far from the middle hair hangs down in front of the ears; very far where it does not."""
+    forward: Tensor
+    """How far forward hair hangs there."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ def _draw_cut(count: int, draws: Draws, options: RenderOptions) -> HairCut:
         part=draws.uniform(count, 1, low=-0.5, high=0.5) * draws.chance(0.5, count, 1),
         length=draws.uniform(count, 1, low=-2.6, high=0.2),
         strands=torch.where(draws.chance(0.5, count, 1), strands, _NONE),
+        forward=draws.uniform(count, 1, low=0.3, high=0.65),
     )
 
 
@@ -120,7 +123,7 @@ class Accessories:
         x, y, z = rest.unbind(-1)
         below = y - cut.length
         fringe = y - cut.fringe - cut.part * x
-        in_front = torch.maximum(fringe, torch.minimum(x.abs() - cut.strands, below))
+        in_front = torch.maximum(fringe, torch.minimum(torch.minimum(x.abs() - cut.strands, cut.forward - z), below))
         inside = torch.where(z > 0.25, in_front, below)
         inside = torch.minimum(inside, -self._hatter.covered(rest, outfit.hat))
         return torch.where(cut.worn[:, None], inside, -torch.inf)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from torch import Tensor
+
+_HOST = 0x686F7374
+"""Number of the child that draws on the CPU."""
 
 
 class Draws:
@@ -24,6 +29,14 @@ class Draws:
         other = Draws.__new__(Draws)
         other.device = self.device
         other._entropy = (*self._entropy, *numbers)
+        other._generator = other._start()
+        return other
+
+    @cached_property
+    def host(self) -> Draws:
+        """Draws on the CPU that go with these: for decisions that Python takes, which must not wait for the device."""
+        other = self.child(_HOST)
+        other.device = torch.device("cpu")
         other._generator = other._start()
         return other
 

@@ -191,7 +191,7 @@ def _cast(head: Head, rays: Tensor) -> tuple[Tensor, Tensor]:
     triangles = head.triangles[head.triangle_group == Group.SKIN]
     corners = head.mean[triangles] - constant(SKULL, rays.device)
     found, weights = [], []
-    for some in rays.split(_RAYS_AT_ONCE):
+    for some in torch.split(rays, _RAYS_AT_ONCE):
         # Solve ray * distance = sum of weights * corners, up to scale, by volumes.
         a, b, c = corners.unbind(1)
         volumes = torch.stack(

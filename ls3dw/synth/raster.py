@@ -124,6 +124,10 @@ def _weights(corners: Tensor, places: Tensor) -> Tensor:
 
 def barycentric(fragments: Fragments, vertices: Tensor, triangles: Tensor) -> Tensor:
     """Return the barycentric weights (B, H, W, 3) of every pixel in its triangle; zeros where there is none."""
+    if vertices.is_cuda:
+        from ls3dw.synth.raster_triton import find_weights
+
+        return find_weights(fragments.triangle, vertices, triangles)
     batch, height, width = fragments.triangle.shape
     device = vertices.device
     index = _corner_index(fragments, triangles, vertices.shape[1])
@@ -138,6 +142,10 @@ def barycentric(fragments: Fragments, vertices: Tensor, triangles: Tensor) -> Te
 def interpolate(fragments: Fragments, weights: Tensor, values: Tensor, triangles: Tensor) -> Tensor:
     """Blend values of the corners, (B, V, C) or (V, C), by the weights (B, H, W, 3): (B, H, W, C), 0 at no triangle."""
     shared = values.dim() == 2
+    if values.is_cuda:
+        from ls3dw.synth.raster_triton import blend
+
+        return blend(fragments.triangle, weights, values, triangles)
     index = _corner_index(fragments, triangles, 0 if shared else values.shape[1])
     # The only operation that blends rows without writing all of them to memory first.
     blended = F.embedding_bag(

@@ -1,4 +1,7 @@
-"""The rasterizer's kernel for CUDA devices: a program a triangle and picture, with 64-bit atomic maxima."""
+"""The rasterizer's kernels for CUDA devices. See `raster` for what they do;
+
+Drawing has a program a triangle and picture, with 64-bit atomic maxima; reading back has a program some pixels.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from ls3dw.synth.raster import EDGE, THINNEST
 
 _TILE = 8
 """Pixels across and down that one warp looks at together: heads have triangles of about five by five pixels."""
+
+_PIXELS = 256
+"""Pixels that a program reads back."""
 
 
 def draw_keys(keys: Tensor, vertices: Tensor, triangles: Tensor) -> None:
@@ -30,6 +36,96 @@ def draw_keys(keys: Tensor, vertices: Tensor, triangles: Tensor) -> None:
             tile=_TILE,
             num_warps=1,
         )
+
+
+def find_weights(shown: Tensor, vertices: Tensor, triangles: Tensor) -> Tensor:
+    """Return the barycentric weights (B, H, W, 3) of every pixel in the triangle it shows (B, H, W)."""
+    height, width = shown.shape[1:]
+    weights = torch.empty(*shown.shape, 3, device=shown.device)
+    grid = (triton.cdiv(height * width, _PIXELS), len(shown))
+    with torch.cuda.device(shown.device):
+        _weigh[grid](
+            weights,
+            shown.contiguous(),
+            vertices.contiguous(),
+            triangles.contiguous(),
+            vertices.shape[1],
+            height * width,
+            width,
+            block=_PIXELS,
+        )
+    return weights
+
+
+def blend(shown: Tensor, weights: Tensor, values: Tensor, triangles: Tensor) -> Tensor:
+    """Blend corners' values, (B, V, C) or (V, C), by the weights (B, H, W, 3): (B, H, W, C)."""
+    channels = values.shape[-1]
+    blended = torch.empty(*shown.shape, channels, device=shown.device)
+    pixels = shown[0].numel()
+    grid = (triton.cdiv(pixels, _PIXELS), len(shown))
+    with torch.cuda.device(shown.device):
+        _blend[grid](
+            blended,
+            shown.contiguous(),
+            weights.contiguous(),
+            values.contiguous(),
+            triangles.contiguous(),
+            values.shape[1] * channels if values.dim() == 3 else 0,
+            pixels,
+            channels=channels,
+            block=_PIXELS,
+        )
+    return blended
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _weigh(weights, shown, vertices, triangles, count, pixels, width, block: tl.constexpr):  # type: ignore[no-untyped-def]
+    pixel = tl.program_id(0) * block + tl.arange(0, block)
+    picture = tl.program_id(1).to(tl.int64)
+    there = pixel < pixels
+    number = tl.load(shown + picture * pixels + pixel, mask=there, other=-1)
+    hit = number >= 0
+    base = vertices + picture * count * 3
+    a = base + tl.load(triangles + number * 3, mask=hit, other=0) * 3
+    b = base + tl.load(triangles + number * 3 + 1, mask=hit, other=0) * 3
+    c = base + tl.load(triangles + number * 3 + 2, mask=hit, other=0) * 3
+    cx, cy = tl.load(c, mask=hit, other=0.0), tl.load(c + 1, mask=hit, other=0.0)
+    ax, ay = tl.load(a, mask=hit, other=1.0) - cx, tl.load(a + 1, mask=hit, other=0.0) - cy
+    bx, by = tl.load(b, mask=hit, other=0.0) - cx, tl.load(b + 1, mask=hit, other=1.0) - cy
+    px = (pixel % width).to(tl.float32) - cx
+    py = (pixel // width).to(tl.float32) - cy
+    area = ax * by - ay * bx
+    first = (px * by - py * bx) / area
+    second = (ax * py - ay * px) / area
+    third = 1.0 - first - second
+    out = weights + (picture * pixels + pixel) * 3
+    tl.store(out, tl.where(hit, tl.minimum(tl.maximum(first, 0.0), 1.0), 0.0), mask=there)
+    tl.store(out + 1, tl.where(hit, tl.minimum(tl.maximum(second, 0.0), 1.0), 0.0), mask=there)
+    tl.store(out + 2, tl.where(hit, tl.minimum(tl.maximum(third, 0.0), 1.0), 0.0), mask=there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _blend(  # type: ignore[no-untyped-def]
+    blended, shown, weights, values, triangles, stride, pixels, channels: tl.constexpr, block: tl.constexpr
+):
+    pixel = tl.program_id(0) * block + tl.arange(0, block)
+    picture = tl.program_id(1).to(tl.int64)
+    there = pixel < pixels
+    place = picture * pixels + pixel
+    number = tl.load(shown + place, mask=there, other=-1)
+    hit = number >= 0
+    base = values + picture * stride
+    a = base + tl.load(triangles + number * 3, mask=hit, other=0) * channels
+    b = base + tl.load(triangles + number * 3 + 1, mask=hit, other=0) * channels
+    c = base + tl.load(triangles + number * 3 + 2, mask=hit, other=0) * channels
+    first = tl.load(weights + place * 3, mask=there, other=0.0)
+    second = tl.load(weights + place * 3 + 1, mask=there, other=0.0)
+    third = tl.load(weights + place * 3 + 2, mask=there, other=0.0)
+    for channel in tl.static_range(channels):
+        value = first * tl.load(a + channel, mask=hit, other=0.0)
+        value += second * tl.load(b + channel, mask=hit, other=0.0)
+        value += third * tl.load(c + channel, mask=hit, other=0.0)
+        tl.store(blended + place * channels + channel, value, mask=there)
 
 
 @triton.jit  # type: ignore[untyped-decorator]

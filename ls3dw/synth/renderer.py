@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -75,10 +76,15 @@ class Renderer:
         self.head = load_head(device) if head is None else head
         self.device = self.head.mean.device
         self.options = RenderOptions() if options is None else options
-        self._bank = make_bank(Draws(_BANK_SEED, self.device)) if bank is None else bank
+        self._own_bank = bank
         self._shaper = Shaper(self.head)
         self._accessories = Accessories(self.head)
         self._weight = self._accessories.weight(torso_weight(self.head))
+
+    @cached_property
+    def _bank(self) -> Tensor:
+        """Made when the first picture is rendered: it takes seconds on a CPU."""
+        return make_bank(Draws(_BANK_SEED, self.device)) if self._own_bank is None else self._own_bank
 
     @torch.no_grad()
     def render(self, count: int, draws: Draws, yaw: Tensor | None = None) -> Rendered:
