@@ -29,3 +29,7 @@ class DatasetError(Ls3dwError, ValueError):
 
 class DeviceError(Ls3dwError, RuntimeError):
     """A GPU that is not there or cannot hold even one face."""
+
+
+class TrainingError(Ls3dwError, RuntimeError):
+    """A training run that cannot go on."""

@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, str]] = {
     "info": "What a data set holds.",
     "verify": "Check that every byte of a data set is as written.",
     "models": "The networks: bundled ones and files.",
+    "train": "Train the networks of a pipeline.",
 }
 
 
