@@ -108,7 +108,9 @@ class StreamOptions:
     """Where a share of each batch comes from.
 
     heads: `pool` pictures are kept on the device and drawn again with other augmentation; every `every` steps the
-    `chunk` oldest are replaced; training begins with `start` of them. Others: `root`, and of it some `subsets`; `limit`
+    `chunk` oldest are replaced; training begins with `start` of them; render: options
+    of the renderer (`synth.options.RenderOptions`). size above 256 with zoom 256 / size leaves room around the crop for
+    turning and shifting. Others: `root`, and of it some `subsets`; `limit`
     faces; `version` of a data set; `workers`: processes that decode (0: none). augment: in place of the pipeline's.
     """
 
@@ -123,6 +125,7 @@ class StreamOptions:
     chunk: int = 128
     every: int = 4
     start: int = 1024
+    render: Mapping[str, Any] = field(default_factory=dict)
     augment: AugmentOptions | None = None
 
     def faults(self) -> Iterator[str]:
@@ -178,11 +181,13 @@ class RealOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """every: steps between validations, 0: at the end only; rendered: held-out heads; flip: average 2D heatmaps with
-    those of the mirrored picture on real faces."""
+    """every: steps between validations, 0: at the end only; rendered: held-out heads, of a `seed` of their own, of
+    which a share (`degrade`) look like photographs of many qualities; real: sources of real faces; flip: average 2D
+    heatmaps with those of the mirrored picture on real faces."""
 
     every: int = 2000
     rendered: int = 0
+    degrade: float = 1.0
     real: tuple[RealOptions, ...] = ()
     flip: bool = True
     seed: int = 1_000_003

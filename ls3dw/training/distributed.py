@@ -85,7 +85,8 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        assert self.running_mean is not None and self.running_var is not None
+        assert self.running_mean is not None
+        assert self.running_var is not None
         assert self.momentum is not None
         moments = torch.stack((x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))))
         moments = _sum_over_processes(moments) / dist.get_world_size()

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import torch
 
-from ls3dw.errors import ConfigurationError
 from ls3dw.training.batch import Stream, concatenate
 from ls3dw.training.config import StreamOptions, TrainOptions
 from ls3dw.training.distributed import Group
 from ls3dw.training.faces import FaceList, open_faces
 from ls3dw.training.files import FileStream, Share
 from ls3dw.training.guidance import guidance_noise
-from ls3dw.training.heads import HeadMaker, HeadStream
+from ls3dw.training.heads import HeadMaker, HeadStream, OpenHeads
 from ls3dw.training.networks import Trained
 from ls3dw.training.seeds import Dice, seed_of
 from ls3dw.training.step import Inputs, guided_by
@@ -71,8 +70,17 @@ def open_files(options: TrainOptions) -> dict[int, FaceList]:
     return {number: open_faces(stream) for number, stream in enumerate(options.data) if stream.stream != "heads"}
 
 
+def open_renderers(options: TrainOptions, open_heads: OpenHeads, device: torch.device) -> dict[int, HeadMaker]:
+    """Make the renderers of the streams of heads, by their number in the pipeline."""
+    return {
+        number: open_heads(device, stream.render)
+        for number, stream in enumerate(options.data)
+        if stream.stream == "heads"
+    }
+
+
 def make_lanes(
-    options: TrainOptions, files: Mapping[int, FaceList], maker: HeadMaker | None, group: Group
+    options: TrainOptions, files: Mapping[int, FaceList], heads: Mapping[int, HeadMaker], group: Group
 ) -> list[Lane]:
     """Make the streams of this process's lanes."""
     counts = share_out(options.batch // options.lanes, options.data)
@@ -85,7 +93,7 @@ def make_lanes(
                     number,
                     Share(seed_of(options.seed, "stream", number), lane, options.lanes, count),
                     files.get(number),
-                    maker,
+                    heads.get(number),
                     group,
                 )
                 for number, count in enumerate(counts)
@@ -101,8 +109,7 @@ def _stream(
     stream = options.data[number]
     augmentation = stream.augment or options.augment
     if faces is None:
-        if maker is None:
-            raise ConfigurationError("heads need a renderer, and none was given")
+        assert maker is not None
         return HeadStream(maker, stream, share, augmentation, group.device)
     return FileStream(faces, share, augmentation, group.device, stream.workers)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,11 +20,12 @@ from ls3dw.training.seeds import Dice, seed_of
 
 
 class RenderedHeads(Protocol):
-    """What a renderer gives: B crops with the landmarks in their pixels; as `synth.renderer.Rendered`."""
+    """What a renderer gives, as `synth.renderer.Rendered`: B pictures, the crop in their middle, with the landmarks in
+    their pixels."""
 
     @property
     def images(self) -> Tensor:
-        """(B, 3, 256, 256) uint8."""
+        """(B, 3, S, S) uint8, S at least 256."""
         ...
 
     @property
@@ -52,13 +53,22 @@ class HeadMaker:
     degrade: Callable[[Tensor, int, int], Tensor]
 
 
-def open_renderer(device: torch.device) -> HeadMaker:
-    """Make the renderer of `ls3dw.synth` ready on a device."""
+OpenHeads: TypeAlias = Callable[[torch.device, Mapping[str, Any]], HeadMaker]
+"""Makes a renderer ready on a device, with some options."""
+
+
+def open_renderer(device: torch.device, options: Mapping[str, Any]) -> HeadMaker:
+    """Make the renderer of `ls3dw.synth` ready on a device; options: of `RenderOptions`."""
     from ls3dw.synth.degrade import degrade
     from ls3dw.synth.draws import Draws
+    from ls3dw.synth.options import RenderOptions
     from ls3dw.synth.renderer import Renderer
 
-    renderer = Renderer(device)
+    try:
+        chosen = RenderOptions(**options)
+    except TypeError as error:
+        raise ConfigurationError(f"data.render {dict(options)}: {error}") from error
+    renderer = Renderer(device, options=chosen)
     return HeadMaker(
         render=lambda count, seed, chunk: renderer.render(count, Draws(seed, device).child(chunk)),
         degrade=lambda images, seed, step: degrade(images, Draws(seed, device).child(step)),
@@ -121,30 +131,33 @@ class HeadStream:
 
     def _fill(self, pool: Faces | None, slot: int, number: int) -> Faces:
         heads = self.maker.render(self.chunk, seed_of(self.share.seed, "render", self.share.lane), number)
-        check_heads(heads)
+        margin = check_heads(heads)
         if pool is None:
-            pool = _empty_pool(self.slots * self.chunk, self.device)
+            pool = _empty_pool(self.slots * self.chunk, heads.images.shape[-1], self.device)
         place = slice(slot * self.chunk, (slot + 1) * self.chunk)
         pool.pictures[place] = heads.images
-        pool.landmarks_2d[place] = heads.landmarks_2d
+        pool.landmarks_2d[place] = heads.landmarks_2d - margin
         pool.landmarks_3d[place] = heads.landmarks_3d
+        pool.landmarks_3d[place, :, :2] -= margin
         self._held[slot] = number
         self.rendered += self.chunk
         return pool
 
 
-def _empty_pool(count: int, device: torch.device) -> Faces:
+def _empty_pool(count: int, size: int, device: torch.device) -> Faces:
     return Faces(
-        torch.empty(count, 3, CROP_SIZE, CROP_SIZE, dtype=torch.uint8, device=device),
+        torch.empty(count, 3, size, size, dtype=torch.uint8, device=device),
         torch.empty(count, POINTS, 2, device=device),
         torch.empty(count, POINTS, 3, device=device),
     )
 
 
-def check_heads(heads: RenderedHeads) -> None:
-    """Refuse pictures of another size or kind than the networks see."""
-    if heads.images.dtype != torch.uint8 or heads.images.shape[1:] != (3, CROP_SIZE, CROP_SIZE):
+def check_heads(heads: RenderedHeads) -> float:
+    """Refuse pictures of a kind that the networks do not see; return the pixels that they have around the crop."""
+    channels, height, width = heads.images.shape[1:]
+    if heads.images.dtype != torch.uint8 or channels != 3 or height != width or width < CROP_SIZE:
         raise ConfigurationError(
             f"rendered heads are {heads.images.dtype} {tuple(heads.images.shape[1:])};"
-            f" expected uint8 (3, {CROP_SIZE}, {CROP_SIZE})"
+            f" expected uint8 (3, S, S), S at least {CROP_SIZE}"
         )
+    return (width - CROP_SIZE) / 2

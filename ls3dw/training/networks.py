@@ -113,7 +113,7 @@ def _prepare(network: nn.Module, device: torch.device) -> nn.Module:
         network.add_module("conv1", even)
     network.train().to(device)
     if device.type == "cuda":
-        network.to(memory_format=torch.channels_last)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
 

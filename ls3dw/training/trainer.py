@@ -16,8 +16,8 @@ from ls3dw.training import checkpoint
 from ls3dw.training.config import TrainOptions, config_hash
 from ls3dw.training.distributed import Group, join_norms
 from ls3dw.training.ema import MovingAverage, average_of
-from ls3dw.training.feed import Feed, make_lanes, open_files
-from ls3dw.training.heads import HeadMaker, open_renderer
+from ls3dw.training.feed import Feed, make_lanes, open_files, open_renderers
+from ls3dw.training.heads import OpenHeads, open_renderer
 from ls3dw.training.monitor import SHOWN, Monitor
 from ls3dw.training.networks import Trained, make_networks
 from ls3dw.training.optimizers import state_tensors
@@ -38,10 +38,11 @@ AHEAD = 2
 class Trainer:
     """A run of a pipeline in the folder `out`.
 
-    maker: renders heads; None: `ls3dw.synth`, if a stream asks for them. `run` goes on from the last checkpoint.
+    open_heads: makes the renderer, if a stream or the validation asks for heads. `run` goes on from the last
+    checkpoint.
     """
 
-    def __init__(self, options: TrainOptions, out: Path, group: Group, maker: HeadMaker | None = None) -> None:
+    def __init__(self, options: TrainOptions, out: Path, group: Group, open_heads: OpenHeads = open_renderer) -> None:
         self.options = options
         self.out = out
         self.group = group
@@ -53,9 +54,8 @@ class Trainer:
         # Everything that can be wrong with the data comes first, before anything that takes long.
         files = open_files(options)
         self.length = length_of(options, sum(map(len, files.values())))
-        if maker is None and any(stream.stream == "heads" for stream in options.data):
-            maker = open_renderer(group.device)
-        self.maker = maker
+        self.open_heads = open_heads
+        heads = open_renderers(options, open_heads, group.device)
         self.networks = make_networks(options.networks, options.seed, group.device)
         for name, trained in self.networks.items():
             self.networks[name] = Trained(name, trained.options, join_norms(trained.network, group))
@@ -65,7 +65,7 @@ class Trainer:
         pairs = [(self.averages[name].network, self.networks[name].network) for name in self.networks]
         self.average = MovingAverage(pairs, options.ema)
         self.step = Step(options, self.networks, group)
-        self.feed = Feed(options, self.networks, make_lanes(options, files, maker, group), group)
+        self.feed = Feed(options, self.networks, make_lanes(options, files, heads, group), group)
         self.clock = Clock(group)
         self.sums = torch.zeros(len(self.networks) + 1, device=group.device)
         """Losses since the last line of the log, and their number."""
@@ -89,11 +89,7 @@ class Trainer:
 
     def _run(self) -> dict[str, Figures]:
         seconds = self._resume()
-        sets = (
-            make_sets(self.options.validation, self.maker, self.options.augment, self.group.device)
-            if self.group.leads
-            else []
-        )
+        sets = make_sets(self.options.validation, self.open_heads, self.group.device) if self.group.leads else []
         monitor = Monitor(self.out, self.taken) if self.group.leads else None
         self._capture()
         prefetch = Prefetch(self.feed.inputs, self.group.device)

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
-from ls3dw.geometry import apply
+from ls3dw.geometry import CROP_SIZE, apply
 from ls3dw.models.crops import resample
 from ls3dw.pictures import cut_window
 from ls3dw.pose import head_pose
 from ls3dw.sample import Floats, Sample
 from ls3dw.sources import open_source
-from ls3dw.training.config import AugmentOptions, RealOptions, ValidationOptions
+from ls3dw.training.config import RealOptions, ValidationOptions
 from ls3dw.training.faces import landmarks_of
-from ls3dw.training.heads import HeadMaker, check_heads
+from ls3dw.training.heads import HeadMaker, OpenHeads, check_heads
 from ls3dw.training.seeds import Dice
 
 CHUNK = 64
@@ -38,34 +38,27 @@ class ValidationSet:
     flip: bool = False
 
 
-def make_sets(
-    options: ValidationOptions, maker: HeadMaker | None, augmentation: AugmentOptions, device: torch.device
-) -> list[ValidationSet]:
-    """Render and read what a pipeline asks for."""
+def make_sets(options: ValidationOptions, open_heads: OpenHeads, device: torch.device) -> list[ValidationSet]:
+    """Read and render what a pipeline asks for; heads as the renderer draws them by default."""
     sets = [read_real(real, device, options.flip) for real in options.real]
     if options.rendered:
-        if maker is None:
-            raise ConfigurationError(
-                "validation.rendered: needs the renderer, and this pipeline has no stream of heads"
-            )
-        sets.insert(0, render_heads(options, maker, augmentation, device))
+        sets.insert(0, render_heads(options, open_heads(device, {}), device))
     return sets
 
 
 @torch.no_grad()
-def render_heads(
-    options: ValidationOptions, maker: HeadMaker, augmentation: AugmentOptions, device: torch.device
-) -> ValidationSet:
-    """Render heads of a seed of their own, as large as they come and degraded like those in training."""
+def render_heads(options: ValidationOptions, maker: HeadMaker, device: torch.device) -> ValidationSet:
+    """Render heads of a seed of their own, placed as they come, and degrade them."""
     images, points_2d, points_3d, yaw = [], [], [], []
     for number in range(-(-options.rendered // CHUNK)):
         heads = maker.render(CHUNK, options.seed, number)
-        check_heads(heads)
+        if check_heads(heads) != 0:
+            raise ConfigurationError(
+                f"validation: heads are {heads.images.shape[-1]} pixels wide, expected {CROP_SIZE}"
+            )
         pictures = heads.images.float() / 255
-        hit = Dice(device, options.seed, "degrade", number).chance(augmentation.degrade, CHUNK)
-        if augmentation.degrade:
-            worse = maker.degrade(pictures, options.seed, number)
-            pictures = torch.where(hit[:, None, None, None], worse, pictures)
+        hit = Dice(device, options.seed, "degrade", number).chance(options.degrade, CHUNK)[:, None, None, None]
+        pictures = torch.where(hit, maker.degrade(pictures, options.seed, number), pictures)
         images.append((pictures * 255).round().to(torch.uint8))
         points_2d.append(heads.landmarks_2d.cpu())
         points_3d.append(heads.landmarks_3d.cpu())
