@@ -246,7 +246,7 @@ class TrainOptions:
         if not 0 <= self.ema < 1 or self.log < 1:
             yield "expected ema from 0 to below 1, and log of at least 1"
         if not self.data or not self.networks:
-            yield "expected at least one stream under data and one network under networks"
+            yield "expected at least one stream under data and at least one network under networks"
         yield from self._need_faults()
         for name in (self.name, *self.networks):
             if not is_safe_name(name):
