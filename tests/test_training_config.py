@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +118,9 @@ def rates(chosen: TrainOptions, faces: int, epochs: list[float]) -> list[float]:
 
 
 def test_the_rates_of_the_paper() -> None:
-    read: Callable[[str], TrainOptions] = lambda name: read_options(folder("pipelines") / f"train_paper_{name}.yaml")
+    def read(name: str) -> TrainOptions:
+        return read_options(folder("pipelines") / f"train_paper_{name}.yaml")
+
     for name in ("2dfan", "3dfan"):
         chosen = read(name)
         assert (chosen.optimizer.kind, chosen.batch, chosen.epochs) == ("rmsprop", 10, 40)

@@ -21,7 +21,7 @@ from ls3dw.training.folder import prepare_folder
 from ls3dw.training.trainer import Trainer
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of the process."""
 
 
@@ -38,10 +38,10 @@ def train(chosen: TrainOptions, out: Path, until: int | None = None) -> Trainer:
                 take(self, *arguments)
                 count += 1
                 if count == until:
-                    raise Killed
+                    raise KilledError
 
         trainer.step.__class__ = Fragile
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             trainer.run()
     else:
         trainer.run()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -44,10 +46,8 @@ def _dataclass(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     found = {}
     for name in known:
         if name in values:
-            try:
+            with contextlib.suppress(Unusable):
                 found[name] = _value(hints[name], values[name], _join(where, name), faults)
-            except Unusable:
-                continue
     if len(faults) > before:
         raise Unusable
     made = kind(**found)
@@ -80,8 +80,14 @@ def _sequence(arguments: tuple[Any, ...], value: Any, where: str, faults: list[s
     if not isinstance(value, list | tuple) or (not repeated and len(value) != len(arguments)):
         _refuse(where, value, "a list" if repeated else f"a list of {len(arguments)}", faults)
     hints = (arguments[0],) * len(value) if repeated else arguments
-    pairs = zip(hints, value, strict=True)
-    return tuple(_value(hint, entry, f"{where}[{i}]", faults) for i, (hint, entry) in enumerate(pairs))
+    found = []
+    before = len(faults)
+    for number, (hint, entry) in enumerate(zip(hints, value, strict=True)):
+        with contextlib.suppress(Unusable):
+            found.append(_value(hint, entry, f"{where}[{number}]", faults))
+    if len(faults) > before:
+        raise Unusable
+    return tuple(found)
 
 
 def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -99,7 +105,7 @@ def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 
 def _refuse(where: str, value: Any, expected: str, faults: list[str]) -> Any:
-    hint = " (YAML wants 1.0e-4, not 1e-4)" if isinstance(value, str) and "number" in expected and "e" in value else ""
+    hint = " (YAML wants 1.0e-4, not 1e-4)" if isinstance(value, str) and re.fullmatch(r"\d+e-?\d+", value) else ""
     faults.append(f"{where or 'pipeline'}: {value!r}, expected {expected}{hint}")
     raise Unusable
 
