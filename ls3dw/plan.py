@@ -11,7 +11,7 @@ from ls3dw.files import safe_name
 from ls3dw.prepare import Preparation
 from ls3dw.resources import folder
 from ls3dw.sample import Media
-from ls3dw.sources import SOURCES, Count, Source, open_source
+from ls3dw.sources import LS3DW, Count, Source, open_source
 from ls3dw.store import ShardRecord, Store
 
 
@@ -86,7 +86,7 @@ def make_plan(options: BuildOptions, store: Store) -> Plan:
 
 def _open_sources(options: BuildOptions) -> Iterator[Source]:
     if SAMPLE in options.sources:
-        for name in SOURCES:
+        for name in LS3DW:
             yield open_source(name, folder("embedded"))
     else:
         for name in dict.fromkeys(options.sources):

@@ -19,7 +19,7 @@ from ls3dw.errors import DatasetError
 from ls3dw.files import sha256_file
 from ls3dw.resources import folder
 from ls3dw.sample import Sample
-from ls3dw.sources import SOURCES, open_source
+from ls3dw.sources import open_source
 
 COUNTS = {"300w": 12, "300vw": 96, "menpo": 12, "aflw2000": 12}
 EMBEDDED = folder("embedded")
@@ -58,7 +58,7 @@ def states(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def embedded_samples() -> Iterator[Sample]:
-    for name in SOURCES:
+    for name in COUNTS:
         yield from open_source(name, EMBEDDED)
 
 

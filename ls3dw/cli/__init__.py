@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "evaluate": "Score landmarks against the sources' own points.",
     "synth": "Render heads with exact landmarks, as a source.",
     "models": "The networks: bundled ones and files.",
+    "train": "Train the networks of a pipeline.",
 }
 
 _INTERRUPTED: Final = "interrupted; what was finished is kept, run the same command again to go on"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "sources",
     multiple=True,
     metavar="NAME",
-    help="300w, 300vw, menpo, aflw2000 or sample (repeatable, or a comma list). [default: sample]",
+    help="300w, 300vw, menpo, aflw2000, 300wlp or sample (repeatable, or a comma list). [default: sample]",
 )
 @click.option(
     "--root",

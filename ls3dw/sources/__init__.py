@@ -12,8 +12,9 @@ from ls3dw.sources.heads import Heads
 from ls3dw.sources.menpo import Menpo
 from ls3dw.sources.vw300 import VW300
 from ls3dw.sources.w300 import W300
+from ls3dw.sources.w300lp import W300LP
 
-__all__ = ["SOURCES", "Count", "Source", "open_source"]
+__all__ = ["LS3DW", "SOURCES", "Count", "Source", "open_source"]
 
 SOURCES: Final[dict[str, type[Source]]] = {
     "300w": W300,
@@ -21,7 +22,11 @@ SOURCES: Final[dict[str, type[Source]]] = {
     "menpo": Menpo,
     "aflw2000": AFLW2000,
     "heads": Heads,
+    "300wlp": W300LP,
 }
+
+LS3DW: Final = ("300w", "300vw", "menpo", "aflw2000")
+"""The four that LS3D-W was made of; the embedded sample has something of each."""
 
 
 def open_source(name: str, root: str | Path) -> Source:

@@ -101,14 +101,15 @@ class StillMedia:
             return place.drop(fault)
 
     def _sample(self, pair: Pair, place: Place) -> Sample:
-        picture_file = self.part.folder / _only(pair.pictures, "missing picture")
-        annotation_file = self.part.folder / _only(pair.annotations, "missing annotation")
+        picture_file = self.part.folder / only(pair.pictures, "missing picture")
+        annotation_file = self.part.folder / only(pair.annotations, "missing annotation")
         # The annotation first: it is cheap, and a picture without a usable one need not be decoded.
         face = read_face(annotation_file, self.format.parse)
         return make_sample(face, read_picture(picture_file), place)
 
 
-def _only(names: tuple[str, ...], missing: Reason) -> str:
+def only(names: tuple[str, ...], missing: Reason) -> str:
+    """Return the only name; raises Rejected when there is none, or more than one."""
     if not names:
         raise Rejected(missing, "no such file beside the other of the same stem")
     if len(names) > 1:

@@ -1,0 +1,115 @@
+"""Writes what a run has trained: float16 weights with their contract, and a model card beside them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+from ls3dw.files import dump_json, write_atomic
+from ls3dw.models.contract import Contract
+from ls3dw.models.zoo import parameters, save
+from ls3dw.training.config import TrainOptions, config_hash, recorded
+from ls3dw.training.networks import Trained, contract_of, scale_depth
+from ls3dw.training.targets import DEPTH_UNIT
+from ls3dw.training.validate import Figures
+
+LICENCE = "MIT"
+
+
+def export(
+    averages: Mapping[str, Trained], folder: Path, options: TrainOptions, steps: int, results: Mapping[str, Figures]
+) -> dict[str, Contract]:
+    """Write `<network>.safetensors`, `.json` and `.md` for each network; return their contracts."""
+    contracts = {}
+    for name, trained in averages.items():
+        figures = _figures_of(name, results)
+        contract = contract_of(
+            name,
+            trained.options,
+            licence=LICENCE if _only_heads(options) else "weights: as the terms of the training data allow",
+            trained_on=_data(options),
+            origin=f"ls3dw train, pipeline {options.name}, seed {options.seed}, {steps} steps of {options.batch}",
+            figures=figures,
+        )
+        network = contract.build()
+        network.load_state_dict(copy.deepcopy(trained.network.state_dict()))
+        scale_depth(network, DEPTH_UNIT)
+        contracts[name] = save(network, folder / f"{name}.safetensors", contract)
+        card = model_card(contracts[name], options, steps, parameters(network))
+        write_atomic(folder / f"{name}.md", card.encode())
+    return contracts
+
+
+def _only_heads(options: TrainOptions) -> bool:
+    return all(stream.stream == "heads" for stream in options.data) and all(
+        network.init == "random" for network in options.networks.values()
+    )
+
+
+def _data(options: TrainOptions) -> str:
+    total = sum(stream.share for stream in options.data)
+    names = {"heads": "heads rendered by ls3dw", "dataset": "a data set built by ls3dw"}
+    return ", ".join(f"{names.get(s.stream, s.stream)} ({100 * s.share / total:.0f} %)" for s in options.data)
+
+
+def _figures_of(name: str, results: Mapping[str, Figures]) -> dict[str, Figures]:
+    """Pick a network's figures, by set and guidance."""
+    found = {}
+    for key, figures in results.items():
+        of, network, *guidance = key.split("/")
+        if network == name:
+            found["/".join((of, *guidance))] = {what: round(value, 5) for what, value in figures.items()}
+    return found
+
+
+def model_card(contract: Contract, options: TrainOptions, steps: int, size: int) -> str:
+    """Describe weights in Markdown: data, recipe, seeds, measured figures, limits, licence."""
+    rows = [
+        f"| {of} | {what} | {value:.0f} |" if what == "faces" else f"| {of} | {what} | {100 * value:.2f} % |"
+        for of, figures in contract.figures.items()
+        for what, value in figures.items()
+    ]
+    recipe = dump_json(recorded(options)).decode()
+    return f"""# {contract.name}
+
+{_PURPOSE[contract.kind]} {size / 1e6:.2f} M parameters, float16 safetensors, SHA-256 `{contract.sha256}`.
+
+- **Network**: `{dict(contract.network)}`
+- **Data**: {contract.trained_on}
+- **Training**: {steps} steps of {options.batch} faces, pipeline `{options.name}`, seed {options.seed},
+  configuration `{config_hash(options)[:12]}`
+- **Licence**: {contract.licence}
+
+## Measured figures
+
+NME is the mean distance over sqrt(width * height) of the true points' box; a failure lies above 7 %; AUC up to 7 %;
+`mae` is that of z over the same size; ranges are |yaw| in degrees. `off`: guided by points 3 % off; `chain`: guided by
+this run's 2D network.
+
+| faces | figure | value |
+| --- | --- | --- |
+{chr(10).join(rows) or "| none | not validated | |"}
+
+## Limits
+
+One face a crop, placed by the published rule around a box of the 68 points; other boxes cost accuracy. Small sets of
+real faces say little about all people, cameras and light; where no figure stands above, nothing was measured.
+{_FROM_HEADS if "rendered" in contract.trained_on else ""}
+## Recipe
+
+```json
+{recipe}```
+"""
+
+
+_PURPOSE = {
+    "2d": "68 landmarks on the visible contour, from a face crop.",
+    "3d": "The projections of 68 landmarks in 3D, from a face crop.",
+    "2d-to-3d": "The projections of 68 landmarks in 3D, from a face crop and its 68 landmarks in 2D.",
+    "depth": "Depth of 68 landmarks in 3D, from a face crop and their projections.",
+}
+_FROM_HEADS = """
+Rendered heads are no photographs: skin, hair and light vary less than real ones do, and the points follow one
+definition on one head model, which annotators' habits differ from, most along the jaw.
+"""

@@ -1,0 +1,128 @@
+"""Puts together the inputs of each step: the streams' shares of every lane, and guidance with its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ls3dw.training.batch import Stream, concatenate
+from ls3dw.training.config import StreamOptions, TrainOptions
+from ls3dw.training.distributed import Group
+from ls3dw.training.faces import FaceList, open_faces
+from ls3dw.training.files import FileStream, Share
+from ls3dw.training.guidance import guidance_noise
+from ls3dw.training.heads import HeadMaker, HeadStream, OpenHeads
+from ls3dw.training.networks import Trained
+from ls3dw.training.seeds import Dice, seed_of
+from ls3dw.training.step import Inputs, guided_by
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One lane of the batch: a fixed number of faces of each stream, and random numbers of its own."""
+
+    number: int
+    streams: Sequence[Stream]
+
+
+class Feed:
+    """Gives the inputs of each step for the lanes of this process: a function of the step alone."""
+
+    def __init__(self, options: TrainOptions, networks: Mapping[str, Trained], lanes: Sequence[Lane], group: Group):
+        self.options = options
+        self.networks = networks
+        self.lanes = lanes
+        self.device = group.device
+
+    @torch.no_grad()
+    def inputs(self, step: int) -> Inputs:
+        batches = [concatenate([stream.batch(step) for stream in lane.streams]) for lane in self.lanes]
+        batch = concatenate(batches)
+        guides = {
+            name: guided_by(batch, trained.kind) + self._noise(trained, step, len(batches[0].images))
+            for name, trained in self.networks.items()
+            if trained.guided
+        }
+        return Inputs(batch.images, batch.landmarks_2d, batch.landmarks_3d, guides)
+
+    def _noise(self, trained: Trained, step: int, count: int) -> torch.Tensor:
+        noise = [
+            guidance_noise(
+                count,
+                self.options.guidance,
+                Dice(self.device, self.options.seed, "guidance", trained.name, lane.number, step),
+            )
+            for lane in self.lanes
+        ]
+        return torch.cat(noise) * trained.options.noise
+
+    @property
+    def rendered(self) -> int:
+        """Heads rendered so far by this process."""
+        streams = [stream for lane in self.lanes for stream in lane.streams]
+        return sum(stream.rendered for stream in streams if isinstance(stream, HeadStream))
+
+
+def open_files(options: TrainOptions) -> dict[int, FaceList]:
+    """Open the file streams of a pipeline by their number in it; an `Ls3dwError` says what is wrong with a folder."""
+    return {number: open_faces(stream) for number, stream in enumerate(options.data) if stream.stream != "heads"}
+
+
+def open_renderers(options: TrainOptions, open_heads: OpenHeads, device: torch.device) -> dict[int, HeadMaker]:
+    """Make the renderers of the streams of heads, by their number in the pipeline."""
+    return {
+        number: open_heads(device, stream.render)
+        for number, stream in enumerate(options.data)
+        if stream.stream == "heads"
+    }
+
+
+def make_lanes(
+    options: TrainOptions, files: Mapping[int, FaceList], heads: Mapping[int, HeadMaker], group: Group
+) -> list[Lane]:
+    """Make the streams of this process's lanes."""
+    counts = share_out(options.batch // options.lanes, options.data)
+    return [
+        Lane(
+            lane,
+            [
+                _stream(
+                    options,
+                    number,
+                    Share(seed_of(options.seed, "stream", number), lane, options.lanes, count),
+                    files.get(number),
+                    heads.get(number),
+                    group,
+                )
+                for number, count in enumerate(counts)
+            ],
+        )
+        for lane in group.lanes(options.lanes)
+    ]
+
+
+def _stream(
+    options: TrainOptions, number: int, share: Share, faces: FaceList | None, maker: HeadMaker | None, group: Group
+) -> Stream:
+    stream = options.data[number]
+    augmentation = stream.augment or options.augment
+    if faces is None:
+        assert maker is not None
+        return HeadStream(maker, stream, share, augmentation, group.device)
+    return FileStream(faces, share, augmentation, group.device, stream.workers)
+
+
+def share_out(count: int, streams: Sequence[StreamOptions]) -> list[int]:
+    """Cut `count` faces by the streams' shares to whole numbers of at least one; what rounding leaves goes to the
+    largest remainders."""
+    total = sum(stream.share for stream in streams)
+    exact = [count * stream.share / total for stream in streams]
+    counts = [max(1, int(part)) for part in exact]
+    order = sorted(range(len(streams)), key=lambda number: counts[number] - exact[number])
+    for number in order[: max(0, count - sum(counts))]:
+        counts[number] += 1
+    while sum(counts) > count:  # shares of less than one face were rounded up
+        counts[counts.index(max(counts))] -= 1
+    return counts

@@ -1,0 +1,142 @@
+"""The networks of a run: made, started, and called with the input that each kind takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ls3dw.errors import ConfigurationError, ModelError
+from ls3dw.geometry import CROP_SIZE
+from ls3dw.markup import POINTS
+from ls3dw.models.contract import CHANNELS_OF, RGB, Contract, Kind
+from ls3dw.models.depth import DepthNet
+from ls3dw.models.heatmap import draw_gaussians
+from ls3dw.models.zoo import load
+from ls3dw.training.config import NetworkOptions
+from ls3dw.training.seeds import seed_of
+from ls3dw.training.targets import DEPTH_UNIT
+
+GUIDANCE_STD: Final[dict[Kind, float]] = {"2d": 0.0, "3d": 0.0, "2d-to-3d": 1.0, "depth": 2.0}
+"""Of the Gaussians that guide a network, in pixels of its 256x256 input, as published."""
+
+EVEN: Final = 8
+"""GPUs are quickest with channels that divide by this."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network in training. The depth network gives depth in `DEPTH_UNIT` px here; its exported weights in px."""
+
+    name: str
+    options: NetworkOptions
+    network: nn.Module
+
+    @property
+    def kind(self) -> Kind:
+        return self.options.kind
+
+    @property
+    def guided(self) -> bool:
+        return CHANNELS_OF[self.kind] > RGB
+
+
+class EvenConv2d(nn.Conv2d):
+    """A convolution whose input has empty channels behind the last, up to a multiple of eight, on a GPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = F.pad(self.weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+
+
+def contract_of(name: str, options: NetworkOptions, **more: Any) -> Contract:
+    """Describe a network's weights."""
+    values = {"name": name, "kind": options.kind, "network": dict(options.network), "sha256": ""}
+    return Contract.from_dict(values | {"guidance_std": GUIDANCE_STD[options.kind]} | more, f"networks.{name}")
+
+
+def make_networks(options: Mapping[str, NetworkOptions], seed: int, device: torch.device) -> dict[str, Trained]:
+    """Make the networks on a device, in training mode; `ConfigurationError` names all that cannot be."""
+    made, faults = {}, []
+    for name, entry in options.items():
+        try:
+            made[name] = Trained(name, entry, _prepare(_make(name, entry, seed), device))
+        except (ModelError, TypeError, ValueError) as error:
+            faults.append(f"networks.{name}: {error}")
+    if faults:
+        raise ConfigurationError("; ".join(faults))
+    return made
+
+
+def _make(name: str, options: NetworkOptions, seed: int) -> nn.Module:
+    # The weights' random numbers come from torch's global generator: seeded here for each network, and put back.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(seed, "weights", name))
+        network = contract_of(name, options).build()
+    if options.init != "random":
+        model = load(options.init, (options.kind,))
+        try:
+            network.load_state_dict(model.network.state_dict(), strict=True)
+        except RuntimeError as error:
+            raise ModelError(
+                f"init {options.init}: weights of another network ({str(error).splitlines()[-1]})"
+            ) from error
+        scale_depth(network, 1 / DEPTH_UNIT)
+    return network
+
+
+def scale_depth(network: nn.Module, factor: float) -> None:
+    """Multiply what a depth network gives; others stay as they are."""
+    if isinstance(network, DepthNet):
+        with torch.no_grad():
+            network.fc.weight.mul_(factor)
+            network.fc.bias.mul_(factor)
+
+
+def _prepare(network: nn.Module, device: torch.device) -> nn.Module:
+    first = network.get_submodule("conv1")
+    assert isinstance(first, nn.Conv2d)
+    if first.in_channels % EVEN and first.in_channels > EVEN and device.type == "cuda":
+        even = EvenConv2d(
+            first.in_channels,
+            first.out_channels,
+            first.kernel_size[0],
+            stride=first.stride[0],
+            padding=int(first.padding[0]),
+            bias=first.bias is not None,
+        )
+        even.load_state_dict(first.state_dict())
+        network.add_module("conv1", even)
+    network.train().to(device)
+    if device.type == "cuda":
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
+
+
+def network_input(images: Tensor, guide: Tensor | None, kind: Kind) -> Tensor:
+    """Put together what a network sees: RGB (B, 3, 256, 256), and for guided ones a Gaussian for each point of `guide`
+    (B, 68, 2), a NaN giving an empty channel. On a GPU in the type of autocast, with one empty channel more."""
+    if guide is None:
+        return images
+    std = GUIDANCE_STD[kind]
+    if images.device.type == "cpu":
+        return torch.cat((images, draw_gaussians(guide, std)), dim=1)
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else images.dtype
+    channels = -(-(RGB + POINTS) // EVEN) * EVEN
+    # Written once, where and how the convolution reads it: 72 channels of 256x256 are the largest tensor of the step.
+    whole = torch.empty(
+        (len(images), channels, CROP_SIZE, CROP_SIZE),
+        dtype=dtype,
+        device=images.device,
+        memory_format=torch.channels_last,
+    )
+    whole[:, :RGB] = images
+    whole[:, RGB + POINTS :] = 0
+    grid = torch.arange(CROP_SIZE, dtype=guide.dtype, device=guide.device)
+    profile = torch.exp((grid - guide[..., None]).square() * (-0.5 / std**2)).nan_to_num(nan=0.0).to(dtype)
+    torch.mul(profile[:, :, 1, :, None], profile[:, :, 0, None, :], out=whole[:, RGB : RGB + POINTS])
+    return whole

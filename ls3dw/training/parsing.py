@@ -1,0 +1,114 @@
+"""Turns plain values of a YAML file into frozen dataclasses and collects every fault on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
+
+
+class Unusable(Exception):  # noqa: N818 - never leaves this module: the fault is in the list
+    """A value that has been reported."""
+
+
+def parse(kind: type[T], value: Any, faults: list[str], where: str = "") -> T | None:
+    """Build the dataclass `kind` from a mapping; None when something in it was wrong, which `faults` then names.
+
+    A dataclass may have a method `faults() -> Iterable[str]`: what is wrong with values of the right kinds.
+    """
+    try:
+        return _dataclass(kind, value, where, faults)  # type: ignore[no-any-return]
+    except Unusable:
+        return None
+
+
+def _dataclass(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    if not isinstance(value, Mapping):
+        _refuse(where, value, "options, one a line, as 'name: value'", faults)
+    values = {str(key).replace("-", "_"): entry for key, entry in value.items()}
+    hints = get_type_hints(kind)
+    known = {field.name: field for field in fields(kind)}
+    before = len(faults)
+    faults += [f"{_join(where, key)}: unknown; expected some of {', '.join(known)}" for key in values.keys() - known]
+    faults += [
+        f"{_join(where, name)}: missing"
+        for name, field in known.items()
+        if name not in values and field.default is MISSING and field.default_factory is MISSING
+    ]
+    found = {}
+    for name in known:
+        if name in values:
+            with contextlib.suppress(Unusable):
+                found[name] = _value(hints[name], values[name], _join(where, name), faults)
+    if len(faults) > before:
+        raise Unusable
+    made = kind(**found)
+    if hasattr(made, "faults"):
+        faults += [f"{where}: {fault}" if where else fault for fault in made.faults()]
+    return made
+
+
+def _value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        inner = next(argument for argument in arguments if argument is not type(None))
+        return None if value is None else _value(inner, value, where, faults)
+    if origin is Literal:
+        # YAML reads some words as numbers or booleans: they are compared as text.
+        return str(value) if str(value) in arguments else _refuse(where, value, " or ".join(arguments), faults)
+    if origin is tuple:
+        return _sequence(arguments, value, where, faults)
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            _refuse(where, value, "entries, one a line, as 'name: value'", faults)
+        return {str(key): _value(arguments[1], entry, f"{where}.{key}", faults) for key, entry in value.items()}
+    if is_dataclass(hint):
+        return _dataclass(hint, value, where, faults)
+    return _scalar(hint, value, where, faults)
+
+
+def _sequence(arguments: tuple[Any, ...], value: Any, where: str, faults: list[str]) -> tuple[Any, ...]:
+    repeated = arguments[-1] is Ellipsis
+    if not isinstance(value, list | tuple) or (not repeated and len(value) != len(arguments)):
+        _refuse(where, value, "a list" if repeated else f"a list of {len(arguments)}", faults)
+    hints = (arguments[0],) * len(value) if repeated else arguments
+    found = []
+    before = len(faults)
+    for number, (hint, entry) in enumerate(zip(hints, value, strict=True)):
+        with contextlib.suppress(Unusable):
+            found.append(_value(hint, entry, f"{where}[{number}]", faults))
+    if len(faults) > before:
+        raise Unusable
+    return tuple(found)
+
+
+def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
+    if hint is Any:
+        return value
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if hint is Path and isinstance(value, str | Path):
+        return Path(value)
+    if hint is str and type(value) in (int, float, str):
+        return str(value)
+    if type(value) is not hint:
+        _refuse(where, value, _WORDS[hint], faults)
+    return value
+
+
+def _refuse(where: str, value: Any, expected: str, faults: list[str]) -> Any:
+    hint = " (YAML wants 1.0e-4, not 1e-4)" if isinstance(value, str) and re.fullmatch(r"\d+e-?\d+", value) else ""
+    faults.append(f"{where or 'pipeline'}: {value!r}, expected {expected}{hint}")
+    raise Unusable
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}.{name}" if where else name

@@ -1,0 +1,43 @@
+"""Landmarks from networks in training, for whole sets of crops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ls3dw.models.heatmap import decode_subpixel, mirror_heatmaps
+from ls3dw.training.networks import Trained, network_input
+from ls3dw.training.targets import DEPTH_UNIT
+
+PART = 64
+"""Faces a pass."""
+
+
+@torch.no_grad()
+def predict(trained: Trained, images: Tensor, guides: Tensor | None = None, flip: bool = False) -> Tensor:
+    """Run a network in eval mode over crops (N, 3, 256, 256) uint8: landmarks (N, 68, 2) in crop pixels, or for the
+    depth network z (N, 68). guides: (N, 68, 2), for guided networks; flip: average with the mirrored picture's."""
+    parts = [
+        _run(trained, images[part].float() / 255, None if guides is None else guides[part], flip)
+        for part in _parts(len(images))
+    ]
+    return torch.cat(parts)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + PART) for start in range(0, count, PART))
+
+
+def _run(trained: Trained, images: Tensor, guides: Tensor | None, flip: bool) -> Tensor:
+    # float32 for all: validation shall not hang on what training rounds to.
+    output = trained.network(network_input(images, guides, trained.kind))
+    if trained.kind == "depth":
+        depth: Tensor = output * DEPTH_UNIT
+        return depth
+    heatmaps = output[-1]
+    if flip:
+        heatmaps = (heatmaps + mirror_heatmaps(trained.network(images.flip(-1))[-1])) / 2
+    points: Tensor = decode_subpixel(heatmaps)[0]
+    return points

@@ -1,0 +1,108 @@
+"""Figures of the averaged networks on validation sets: NME, AUC, failures, by yaw; the chain from 2D to 3D; depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ls3dw.geometry import tight_box
+from ls3dw.metrics import auc, box_size, failure_rate, nme
+from ls3dw.sample import Floats
+from ls3dw.training.networks import Trained
+from ls3dw.training.predict import predict
+from ls3dw.training.seeds import Dice
+from ls3dw.training.validation_set import ValidationSet
+
+Figures: TypeAlias = dict[str, float]
+
+YAW_BINS: Final = ((0, 30), (30, 60), (60, 90))
+"""The paper's bins of |yaw| in degrees; the last has all beyond."""
+
+OFF: Final = 0.03
+"""Noisy guidance: the mean distance of a point from its true place, in sizes (sqrt(w h)) of the face's box."""
+
+
+def validate(networks: Mapping[str, Trained], sets: Sequence[ValidationSet]) -> dict[str, Figures]:
+    """Measure networks in eval mode: figures by `set/network` and, for guided ones, `/guidance`. NME is a fraction."""
+    results: dict[str, Figures] = {}
+    for faces in sets:
+        for name, trained in networks.items():
+            for guidance, figures in _measure(trained, networks, faces).items():
+                results["/".join(filter(None, (faces.name, name, guidance)))] = figures
+    return results
+
+
+def _measure(trained: Trained, networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, Figures]:
+    truth = faces.landmarks_2d if trained.kind == "2d" else faces.landmarks_3d[..., :2]
+    if np.isnan(truth).all():
+        return {}
+    if trained.kind == "depth":
+        return _measure_depth(trained, networks, faces)
+    if not trained.guided:
+        return {"": _figures(predict(trained, faces.images, flip=faces.flip).cpu().numpy(), truth, faces.yaw)}
+    return {
+        guidance: _figures(predict(trained, faces.images, guide).cpu().numpy(), truth, faces.yaw)
+        for guidance, guide in _guides(networks, faces).items()
+    }
+
+
+def _guides(networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, torch.Tensor]:
+    """Exact 2D points, the same off by 3 %, and those that the run's own first 2D-FAN predicts."""
+    guides = {}
+    if not np.isnan(faces.landmarks_2d).all():
+        exact = torch.from_numpy(faces.landmarks_2d).to(faces.images.device)
+        guides = {"exact": exact, "off": exact + _errors(faces.landmarks_2d).to(exact.device)}
+    first = next((trained for trained in networks.values() if trained.kind == "2d"), None)
+    if first is not None:
+        guides["chain"] = predict(first, faces.images, flip=faces.flip)
+    return guides
+
+
+def _errors(points: Floats) -> torch.Tensor:
+    """Draw errors of the mean length `OFF` for points (N, 68, 2), always the same ones."""
+    size = torch.from_numpy(box_size(tight_box(points))).float()
+    noise = Dice(torch.device("cpu"), "noisy guidance").normal(*points.shape)
+    mean_length = (torch.pi / 2) ** 0.5  # of a vector of two standard normal numbers
+    errors: torch.Tensor = noise * (OFF / mean_length * size)[:, None, None]
+    return errors
+
+
+def _measure_depth(trained: Trained, networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, Figures]:
+    """Measure z by the mean absolute error over the size of the face, guided by the true points."""
+    z = faces.landmarks_3d[..., 2]
+    if np.isnan(z).all():
+        return {}
+    guide = torch.from_numpy(np.ascontiguousarray(faces.landmarks_3d[..., :2])).to(faces.images.device)
+    predicted = predict(trained, faces.images, guide).cpu().numpy()
+    errors = np.abs(_centred(predicted) - _centred(z)).mean(axis=1) / box_size(tight_box(faces.landmarks_3d[..., :2]))
+    return {"": _by_yaw({"mae": float(np.nanmean(errors))}, "mae", errors, faces.yaw)}
+
+
+def _centred(z: NDArray[np.float32]) -> NDArray[np.float64]:
+    centred: NDArray[np.float64] = z.astype(np.float64) - z.mean(axis=1, keepdims=True, dtype=np.float64)
+    return centred
+
+
+def _figures(prediction: Floats, truth: Floats, yaw: Floats) -> Figures:
+    errors = nme(prediction, truth)
+    figures = {
+        "nme": float(np.nanmean(errors)),
+        "median": float(np.nanmedian(errors)),
+        "auc": auc(errors),
+        "failures": failure_rate(errors),
+        "faces": float(np.count_nonzero(~np.isnan(errors))),
+    }
+    return _by_yaw(figures, "nme", errors, yaw)
+
+
+def _by_yaw(figures: Figures, name: str, errors: NDArray[np.float64], yaw: Floats) -> Figures:
+    """Add the mean error of each bin of |yaw| that has faces."""
+    for low, high in YAW_BINS:
+        chosen = (np.abs(yaw) >= low) & ((np.abs(yaw) < high) | (high == YAW_BINS[-1][1])) & ~np.isnan(errors)
+        if chosen.any():
+            figures[f"{name} {low}-{high}"] = float(errors[chosen].mean())
+    return figures

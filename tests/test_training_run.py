@@ -1,0 +1,179 @@
+"""A run: it learns, goes on exactly where it was killed, and what it exports is used like any other network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training_helpers import ALONE, CPU, NETWORKS, open_dots, options
+
+from ls3dw.annotator import Annotator
+from ls3dw.errors import ConfigurationError, ModelError, TrainingError
+from ls3dw.models.zoo import load
+from ls3dw.training import checkpoint
+from ls3dw.training.config import TrainOptions, config_hash
+from ls3dw.training.export import export
+from ls3dw.training.folder import prepare_folder
+from ls3dw.training.trainer import Trainer
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def train(chosen: TrainOptions, out: Path, until: int | None = None) -> Trainer:
+    """Run a pipeline, or as far as the step `until`, where it is killed."""
+    trainer = Trainer(chosen, out, ALONE, open_dots)
+    if until is not None:
+        take = trainer.step.__class__.__call__
+        count = 0
+
+        class Fragile(type(trainer.step)):  # type: ignore[misc]
+            def __call__(self, *arguments: Any) -> None:
+                nonlocal count
+                take(self, *arguments)
+                count += 1
+                if count == until:
+                    raise KilledError
+
+        trainer.step.__class__ = Fragile
+        with pytest.raises(KilledError):
+            trainer.run()
+    else:
+        trainer.run()
+    return trainer
+
+
+def losses(out: Path) -> list[Any]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "loss"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimizer: str) -> None:
+    settings = {"kind": optimizer, "rate": 1e-3, "momentum": 0.9 * (optimizer == "sgd"), "warm_up": 2}
+    chosen = options(steps=8, ema=0.9, optimizer=settings, networks={"flat": NETWORKS["flat"], "z": NETWORKS["depth"]})
+    whole = train(chosen, tmp_path / "whole")
+    train(chosen, tmp_path / "killed", until=5)
+    assert checkpoint.newest(tmp_path / "killed").step == 3  # type: ignore[union-attr]
+    resumed = train(chosen, tmp_path / "killed")
+    assert resumed.taken == 8
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, resumed.tensors()[name]), name
+    assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+    assert [line["step"] for line in losses(tmp_path / "whole")] == [2, 4, 6, 8]
+
+
+def test_the_last_checkpoints_are_kept_and_the_last_is_the_end(tmp_path: Path) -> None:
+    train(options(steps=7), tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("step-*.json")) == ["step-000000006.json", "step-000000007.json"]
+    assert len(list(tmp_path.glob("step-*.safetensors"))) == 2
+    again = train(options(steps=7), tmp_path)
+    assert again.taken == 7
+
+
+def test_another_configuration_is_refused(tmp_path: Path) -> None:
+    train(options(), tmp_path)
+    other = options(seed=1)
+    with pytest.raises(ConfigurationError, match="another configuration"), prepare_folder(tmp_path, other, ALONE):
+        pass
+    with pytest.raises(ConfigurationError, match="another configuration"):
+        train(other, tmp_path)
+    with prepare_folder(tmp_path, other, ALONE, restart=True):
+        assert checkpoint.newest(tmp_path) is None
+    with pytest.raises(ConfigurationError, match="no checkpoint"), prepare_folder(tmp_path, other, ALONE, resume=True):
+        pass
+    # Where and how often a run is looked at does not change its weights.
+    looked_at = options(validation={"every": 2}, checkpoint={"every": 1})
+    assert config_hash(looked_at) == config_hash(options())
+
+
+def test_a_damaged_checkpoint_is_noticed(tmp_path: Path) -> None:
+    train(options(steps=3), tmp_path)
+    path = tmp_path / "step-000000003.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="damaged"):
+        train(options(steps=3), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
+    wild = options(optimizer={"kind": "sgd", "rate": 1e30})
+    with pytest.raises(TrainingError, match="not finite"):
+        train(wild, tmp_path)
+
+
+def test_every_kind_of_network_is_trained_validated_exported_and_annotates(tmp_path: Path) -> None:
+    chosen = options(steps=2, networks=NETWORKS, validation={"every": 0, "rendered": 5})
+    trainer = train(chosen, tmp_path)
+    guided = {f"heads/guided/{guidance}" for guidance in ("exact", "off", "chain")}
+    assert trainer.results.keys() == {"heads/flat", "heads/solid", "heads/depth"} | guided
+    assert trainer.results["heads/flat"]["faces"] == 5
+    contracts = export(trainer.averages, tmp_path / "models", chosen, trainer.taken, trainer.results)
+    assert contracts["flat"].licence == "MIT"
+    assert contracts["guided"].figures.keys() == {"heads/exact", "heads/off", "heads/chain"}
+    models = {name: tmp_path / "models" / f"{name}.safetensors" for name in NETWORKS}
+    annotator = Annotator(models["flat"], models["guided"], models["depth"])
+    picture = np.random.default_rng(0).integers(0, 255, (80, 90, 3), dtype=np.uint8)
+    assert annotator.annotate([picture], [[20, 20, 70, 70]]).landmarks_3d.shape == (1, 68, 3)
+    assert "## Limits" in (tmp_path / "models" / "depth.md").read_text()
+
+
+def test_exported_depth_is_in_pixels_and_training_can_start_from_it(tmp_path: Path) -> None:
+    chosen = options(steps=1, ema=0.5, networks={"z": NETWORKS["depth"]})
+    trainer = train(chosen, tmp_path / "first")
+    export(trainer.averages, tmp_path, chosen, 1, {})
+    model = load(tmp_path / "z.safetensors", ("depth",))
+    trained = trainer.averages["z"].network
+    crop = torch.rand(1, 71, 256, 256)
+    with torch.no_grad():
+        inner, exported = trained(crop) * 32, model.network(crop)
+    assert exported == pytest.approx(inner, rel=2e-2, abs=2e-2)
+    further = {"z": {**NETWORKS["depth"], "init": str(tmp_path / "z.safetensors")}}
+    started = Trainer(options(networks=further), tmp_path / "second", ALONE, open_dots)
+    with torch.no_grad():
+        assert started.averages["z"].network(crop) * 32 == pytest.approx(exported, abs=1e-4)
+
+
+def test_weights_of_another_kind_or_shape_are_refused(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+    wide = {"class": "FAN", "stacks": 1, "features": 32}
+    networks = {
+        "kind": {**NETWORKS["flat"], "init": tiny_models["3d"]},
+        "shape": {"kind": "2d", "network": wide, "init": tiny_models["2d"]},
+        "words": {"kind": "2d", "network": {"class": "FAN", "stack": 2}},
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        Trainer(options(networks=networks), tmp_path, ALONE, open_dots)
+    for part in ("networks.kind", "networks.shape", "networks.words", "'stack'"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_small_network_learns_a_few_faces_by_heart(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    chosen = options(
+        steps=150,
+        batch=8,
+        log=50,
+        augment={"flip": 0.0},
+        data=[{"stream": "heads", "pool": 8, "chunk": 8, "start": 8, "every": 10**6}],
+        networks={"flat": {"kind": "2d", "network": {"class": "FAN", "stacks": 1, "features": 32}}},
+        optimizer={"rate": 5e-3, "clip": 1.0},
+        targets={"std": 1.2, "weight": 10},
+        checkpoint={"every": 1000},
+    )
+    trainer = train(chosen, tmp_path)
+    curve = [line["flat"] for line in losses(tmp_path)]
+    assert curve[-1] < 0.25 * curve[0]
+    inputs = trainer.feed.inputs(0)
+    from ls3dw.models.heatmap import decode_subpixel
+
+    with torch.no_grad():
+        points = decode_subpixel(trainer.averages["flat"].network(inputs.images)[-1])[0]
+    assert (points - inputs.landmarks_2d).norm(dim=2).median() < 4
+    assert inputs.images.device == CPU

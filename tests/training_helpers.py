@@ -1,0 +1,80 @@
+"""Stand-ins for what training takes long to make: heads of a few coloured dots, and small pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ls3dw.models.heatmap import draw_gaussians
+from ls3dw.pose import mean_head
+from ls3dw.training.config import TrainOptions, make_options
+from ls3dw.training.distributed import Group
+from ls3dw.training.heads import HeadMaker
+from ls3dw.training.seeds import Dice
+
+CPU = torch.device("cpu")
+ALONE = Group(CPU)
+
+
+@dataclass(frozen=True)
+class Dots:
+    """As `synth.renderer.Rendered`."""
+
+    images: Tensor
+    landmarks_2d: Tensor
+    landmarks_3d: Tensor
+    pose: Tensor
+
+
+def dots(count: int, seed: int, chunk: int, size: int = 256) -> Dots:
+    """Draw mean heads, shifted and turned in the plane, as a bright dot a point; the 2D jaw is the 3D one."""
+    dice = Dice(CPU, seed, chunk)
+    head = torch.from_numpy(mean_head()).float() * torch.tensor([1.0, -1.0, 1.0])
+    head = head * (150 / (head[:, 0].max() - head[:, 0].min()))
+    zoom = dice.uniform(count, 1, 1, low=0.8, high=1.1)
+    points = head * zoom
+    points[..., :2] += (size - 1) / 2 + dice.uniform(count, 1, 2, low=-15, high=15)
+    colours = torch.linspace(0.3, 1, 68)[:, None] * torch.tensor([1.0, 0.8, 0.6])
+    marks = torch.einsum("npyx,pc->ncyx", draw_gaussians(points[..., :2], 2.0, size), colours)
+    images = (marks.clamp(0, 1) * 255).to(torch.uint8)
+    return Dots(images, points[..., :2].contiguous(), points, torch.zeros(count, 3))
+
+
+def open_dots(device: torch.device, options: Mapping[str, Any]) -> HeadMaker:
+    """Make the renderer of dots; options: size."""
+    size = int(options.get("size", 256))
+    return HeadMaker(lambda count, seed, chunk: dots(count, seed, chunk, size), lambda images, seed, step: images * 0.9)
+
+
+FAN = {"class": "FAN", "stacks": 1, "features": 16}
+DEPTH = {"class": "DepthNet", "layers": [1, 1, 1, 1], "width": 4}
+NETWORKS: dict[str, Any] = {
+    "flat": {"kind": "2d", "network": FAN},
+    "solid": {"kind": "3d", "network": FAN},
+    "guided": {"kind": "2d-to-3d", "network": FAN},
+    "depth": {"kind": "depth", "network": DEPTH},
+}
+
+
+def pipeline(**changes: Any) -> dict[str, Any]:
+    """Return the plain values of a small pipeline."""
+    return {
+        "name": "small",
+        "steps": 6,
+        "batch": 4,
+        "log": 2,
+        "data": [{"stream": "heads", "pool": 16, "chunk": 4, "start": 8, "every": 2}],
+        "networks": {"flat": NETWORKS["flat"]},
+        "augment": {"rotation": 20, "scale": [0.9, 1.1], "degrade": 0.5},
+        "validation": {"every": 0},
+        "checkpoint": {"every": 3},
+        **changes,
+    }
+
+
+def options(**changes: Any) -> TrainOptions:
+    return make_options(pipeline(**changes))
