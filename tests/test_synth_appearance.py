@@ -173,3 +173,20 @@ def test_a_folder_adds_its_pictures_to_the_bank(tmp_path: Path) -> None:
     bank = make_bank(Draws(0), 8, 32, tmp_path)
     assert len(bank) == 9
     assert (bank[-1] == torch.tensor((30, 20, 10), dtype=torch.uint8).view(3, 1, 1)).all()
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_shading_does_not_wait_for_the_device() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    draws = Draws(0, "cuda")
+    renderer = Renderer("cuda", options=RenderOptions(size=128))
+    bank = make_bank(draws, 8, 128)
+    scene = renderer.stage(8, draws).scene
+    shade(scene, renderer.head, bank, draws)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        shade(scene, renderer.head, bank, draws)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ls3dw.synth.tensors import planes
+
 
 @dataclass(frozen=True)
 class Capsules:
@@ -71,6 +73,6 @@ def draw_capsules(capsules: Capsules, size: int, ragged: Tensor | None = None) -
             (right / radius, -down / radius, height / (radius * thick), along, torch.full_like(along, number)), 1
         )
         values = torch.where(nearer, mine, values)
-    normal = values[:, :3] + torch.tensor((0.0, 0.0, 1e-3), device=device).view(1, 3, 1, 1)
+    normal = values[:, :3] + planes((0.0, 0.0, 1e-3), device)
     normal = normal / normal.square().sum(1, keepdim=True).sqrt()
     return Rounds(share, best, normal, values[:, 3:4], values[:, 4:])

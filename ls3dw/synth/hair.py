@@ -51,11 +51,11 @@ def long_hair(
     around = torch.atan2(rest[:, :1], rest[:, 2:] + 0.5)
     waves = sinusoid_noise(rest, draws, 1.5, 5, waves=6) * draws.uniform(*one).square() * 0.12
     streaks = sinusoid_noise(torch.cat((around + waves, rest[:, 1:2] * 0.05), 1), draws, 14, 150, waves=16)
-    colour = tinted(looks.hair, streaks, draws.uniform(*one, low=0.1, high=0.35))
+    colour = tinted(looks.hair, streaks, draws.uniform(*one, low=0.05, high=0.24))
     # Strands hang down, so their normals vary around the head and little from top to bottom.
     rounded = torch.cat((rest[:, :1] + 0.12 * streaks, (rest[:, 1:2] - 0.2) * 0.4, rest[:, 2:] + 0.4), 1)
     rounded = torch.einsum("bij,bjhw->bihw", scene.rotation, F.normalize(rounded, dim=1))
-    normal = F.normalize(mix(rounded, pixels.normal, torch.tensor(0.3, device=rest.device)), dim=1)
+    normal = F.normalize(0.7 * rounded + 0.3 * pixels.normal, dim=1)
     open_ = torch.full_like(share, 0.8)
     light = to_linear(colour) * irradiance(lights, normal, open_, open_)
     facing = (normal * lights.lamp).sum(1, keepdim=True).clamp(min=0)

@@ -66,7 +66,7 @@ def bricks(draws: Draws, count: int, side: int) -> Tensor:
 
 def rooms(draws: Draws, count: int, side: int) -> Tensor:
     """Stack upright boxes with lit edges: doors, windows, shelves, screens, houses."""
-    image = mix(clouds(draws, count, side), colours(draws, count).expand(-1, -1, side, side), torch.tensor(0.6))
+    image = 0.4 * clouds(draws, count, side) + 0.6 * colours(draws, count)
     for _ in range(26):
         x, y = _offset(draws, count, side)
         wide, high = (0.02 + 0.5 * draws.uniform(count, 1, 1, 1).square() for _ in range(2))

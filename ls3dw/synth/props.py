@@ -153,7 +153,7 @@ def draw_long_beard(
     index = few(flag, 0.05, draws)
     count, size = len(index), depth.shape[-1]
     unit = scale[index].view(-1, 1, 1)
-    roots = points[index][:, list(BEARDED)]
+    roots = points[index][:, constant(BEARDED, points.device).long()]
     towards_chin = (points[index, 8][:, None] - roots) * constant((0.45, 0.0, 0.3), points.device)
     centred = 1 - (constant(BEARDED, points.device) - 8).abs() / 6
     length = draws.uniform(count, 1, 1, low=0.1, high=1.0) * centred[None, :, None] * unit
