@@ -16,7 +16,7 @@ from ls3dw.synth.background import backgrounds, crops, make_bank
 from ls3dw.synth.capsules import Capsules, draw_capsules
 from ls3dw.synth.compose import shade
 from ls3dw.synth.draws import Draws
-from ls3dw.synth.face_hair import _brow_curve
+from ls3dw.synth.face_hair import brow_curve
 from ls3dw.synth.few import few
 from ls3dw.synth.hair import long_hair
 from ls3dw.synth.light import Lights, cast_shadows, draw_lights, irradiance
@@ -84,7 +84,7 @@ def test_brows_are_painted_through_their_points(renderer: Renderer, staged: Stag
     middle = len(head.brow_offsets) // 2
     places = table[:, middle]
     across = places[:, 0].view(1, 1, 1, -1).expand(COUNT, -1, -1, -1)
-    curve = _brow_curve(across, scene, head)[:, 0, 0]
+    curve = brow_curve(across, scene, head)[:, 0, 0]
     expected = places[:, 1] + scene.brow_offset - head.brow_offsets[middle]
     assert (curve - expected).abs().max() < 0.01
 

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -87,6 +87,7 @@ def test_one_turn_gives_one_angle(axis: int) -> None:
     torch.testing.assert_close(pose_angles(rotation(*angles)), expected, atol=1e-3, rtol=0)
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.floats(-80, 80), st.floats(-40, 40), st.floats(-60, 60))
 def test_the_pose_is_the_one_that_landmarks_tell(yaw: float, pitch: float, roll: float) -> None:
     turned = rotation(*torch.deg2rad(torch.tensor([[yaw], [pitch], [roll]])))
@@ -163,6 +164,7 @@ def test_the_contour_does_not_jump() -> None:
     assert float((contour[1:] - contour[:-1])[..., :2].norm(dim=-1).max()) < 0.08
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.floats(-2.5, 2.5))
 def test_the_contour_turns_with_the_picture(roll: float) -> None:
     draws = Draws(2)

@@ -56,7 +56,7 @@ def draw_capsules(capsules: Capsules, size: int, ragged: Tensor | None = None) -
         right, down = x - start[:, :1], y - start[:, 1:2]
         length = step[:, :2].square().sum(1, keepdim=True).clamp(min=1e-3)
         along = ((right * step[:, :1] + down * step[:, 1:2]) / length).clamp(0, 1)
-        first, last = capsules.radii[:, number, :, None, None].split(1, 1)  # type: ignore[no-untyped-call]
+        first, last = capsules.radii[:, number, :, None, None].chunk(2, 1)
         radius = (first + (last - first) * along).clamp(min=0.5)
         if ragged is not None:
             radius = radius * (1 + ragged)

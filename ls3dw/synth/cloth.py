@@ -47,10 +47,10 @@ def _clothe(paint: Paint, pixels: Pixels, fabric: Tensor, fine: Tensor, draws: D
     one = (len(fabric), 1, 1, 1)
     x, y = pixels.rest[:, :1].abs(), pixels.rest[:, 1:2]
     collar = -1.75 + draws.uniform(*one, low=-0.45, high=0.2) + 0.25 * step(x, 0.2, 1.0) * draws.uniform(*one)
-    neckline = draws.chance(0.4, *one) * draws.uniform(*one, high=1.2) * (pixels.rest[:, 2:] > -0.5)
+    neckline = draws.chance(0.4, *one) * draws.uniform(*one, high=1.2) * (pixels.rest[:, 2:] > -0.95)
     collar = collar - neckline * step(x, 0.7, 0.0)
     share = (step(y, collar, collar - 0.03) * pixels.skin).clamp(0, 1)
-    folds = torch.sin(x * 9 + y * 6 * draws.normal(*one) + 2 * fine[:, 1:] * 0.3)
+    folds = torch.sin(pixels.rest[:, :1] * 9 + y * 6 * draws.normal(*one) + 2 * fine[:, 1:] * 0.3)
     rim = bell(y, collar, 0.05)
     paint.coat(share, fabric * (1 - 0.3 * rim), gloss=0.15)
     paint.flatten(share)

@@ -109,7 +109,8 @@ def _neighbours(image: Tensor, front: Tensor, draws: Draws) -> Tensor:
     grid = F.affine_grid(torch.stack((row, column), 1), [count, *image.shape[1:]], align_corners=False)
     beyond = (index + 1) % len(image)
     persons = torch.cat((image[beyond] * front[beyond], front[beyond]), 1)
-    other, share = F.grid_sample(persons, grid, align_corners=False).split((3, 1), 1)  # type: ignore[no-untyped-call]
+    persons = F.grid_sample(persons, grid, align_corners=False)
+    other, share = persons[:, :3], persons[:, 3:]
     there = flag[index].view(-1, 1, 1, 1)
     behind = image[index] * (1 - share * there) + other * there
     return image.index_copy(0, index, mix(behind, image[index], front[index]))

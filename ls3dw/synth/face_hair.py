@@ -28,7 +28,7 @@ def paint_brows(
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     x = pixels.rest[:, :1].abs()
-    above = pixels.rest[:, 1:2] - _brow_curve(pixels.rest[:, :1], scene, head)
+    above = pixels.rest[:, 1:2] - brow_curve(pixels.rest[:, :1], scene, head)
     thick = draws.uniform(*one, low=0.03, high=0.085) * torch.where(draws.chance(0.1, *one), 1.4, 1.0)
     thick = thick * (1 - 0.6 * step(x, 0.5, 0.8)) * (1 + 0.12 * fine[:, 1:])
     upper = thick * draws.uniform(*one, low=0.15, high=0.6)
@@ -45,7 +45,7 @@ def paint_brows(
     paint.raise_by(share * (0.012 + 0.002 * hairs))
 
 
-def _brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
+def brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
     """Return the height of the brow curve above each x: straight between the points, and on beyond the last ones."""
     table = (head.mean[head.brow_vertices] * head.brow_weights[..., None]).sum(2)
     middle = table[:, int(head.brow_offsets.shape[0]) // 2]

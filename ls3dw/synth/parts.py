@@ -85,7 +85,7 @@ def paint_lashes(paint: Paint, pixels: Pixels, looks: Looks, draws: Draws) -> No
     dense = torch.where(looks.made_up, draws.uniform(*one, low=0.4, high=1.0), draws.uniform(*one, low=0.1, high=0.6))
     hairs = 0.5 + 0.5 * torch.sin(pixels.rest[:, :1].abs() * 150)
     # What is between them, lid or eye, is not known here: a shade of both.
-    paint.coat(lashes, looks.skin * 0.4, gloss=0.3)
+    paint.coat(lashes, looks.skin * 0.55, gloss=0.3)
     paint.coat(lashes * (dense + (1 - dense) * 0.5 * hairs), colour, gloss=0.1)
     paint.flatten(lashes)
 

@@ -169,7 +169,8 @@ def _axes(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def _offset(draws: Draws, count: int, side: int) -> tuple[Tensor, Tensor]:
     """Return coordinates around a random place of each picture."""
     x, y = _axes(side, draws.device)
-    return tuple(axis - draws.uniform(count, 1, 1, 1, low=-1.1, high=1.1) for axis in (x, y))  # type: ignore[return-value]
+    middle = draws.uniform(2, count, 1, 1, 1, low=-1.1, high=1.1)
+    return x - middle[0], y - middle[1]
 
 
 def _turned(draws: Draws, count: int, side: int, most: float = math.pi) -> tuple[Tensor, Tensor]:

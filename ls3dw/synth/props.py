@@ -109,7 +109,7 @@ def _hand(draws: Draws, count: int) -> Capsules:
     joint = at(-0.36 - 0.5 * out, -0.3, 0.12)
     parts += [(at(-0.2, -0.75, 0.02), joint, 0.17, 0.12)]
     parts += [(joint, at(-0.4 - out, 0.12 + 0.1 * draws.normal(count), 0.16), 0.115, 0.085)]
-    starts, ends = (torch.stack([part[side] for part in parts], 1) for side in (0, 1))  # type: ignore[misc]
+    starts, ends = torch.stack([part[0] for part in parts], 1), torch.stack([part[1] for part in parts], 1)
     radii = constant(tuple(part[2:] for part in parts), starts.device).expand(count, -1, -1)
     thickness = constant((0.7, *_PALM, *(1.0,) * (len(parts) - 3)), starts.device).expand(count, -1)
     mirror = torch.stack((1 - 2 * draws.chance(0.5, count).float(), zero + 1, zero + 1), 1)[:, None]

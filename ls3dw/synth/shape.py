@@ -27,6 +27,10 @@ BALD: Final = 0.3
 
 _LARGEST_VOLUME = 0.35
 _NECK = -0.6
+_CHEST, _SHOULDERS = -2.2, 2.2
+"""Below and beyond which the torso is lengthened, in head units."""
+
+_LONGER = 1.6
 _BROW_LIMITS = (-0.1, 0.12)
 
 
@@ -61,6 +65,7 @@ class Shaper:
         self._eyes = [(head.vertex_group == group).nonzero()[:, 0] for group in (Group.LEFT_EYE, Group.RIGHT_EYE)]
         self._basis = self._still_eyes().flatten(1)
         self._identity = head.identity.flatten(1)
+        self._mean = (head.mean + self._beyond_frame()).flatten()
         skin = (head.vertex_group == Group.SKIN) & (head.mean[:, 1] > _NECK)
         self._bearing = skin * (1 - head.ears)
 
@@ -71,13 +76,21 @@ class Shaper:
             basis[:, eye] = 0
         return basis
 
+    def _beyond_frame(self) -> Tensor:
+        """Return what lengthens the torso (V, 3): the mesh ends at the chest, and pictures must not show where."""
+        x, y = self.head.mean[:, 0], self.head.mean[:, 1]
+        torso = (self.head.vertex_group == Group.SKIN) * (y < _CHEST)
+        down = (_CHEST - y).clamp(min=0) * _LONGER
+        aside = (x.abs() - _SHOULDERS).clamp(min=0) * x.sign()
+        return torch.stack((aside, -down, torch.zeros_like(x)), dim=1) * torso[:, None]
+
     def draw(self, rotation: Tensor, flat: Tensor, draws: Draws) -> Shape:
         """Draw a head for each rotation (B, 3, 3), which some eyes look along; flat (B,): share of hair volume lost."""
         count = len(rotation)
         gaze = draw_gaze(rotation, draws)
         expression = self._expressions.draw(gaze, draws)
         identity = draws.normal(count, len(self._identity)) * draws.uniform(count, 1, low=0.5, high=1.1)
-        vertices = torch.addmm(self.head.mean.flatten(), identity, self._identity)
+        vertices = torch.addmm(self._mean, identity, self._identity)
         vertices = torch.addmm(vertices, expression, self._basis).view(count, -1, 3)
         vertices = self._look(self._warp(vertices, draws), gaze)
         hairline, volume = _draw_hair(count, draws)
