@@ -302,7 +302,7 @@ def read_change(text: str) -> tuple[str, Any]:
     if not equals or not name:
         raise ConfigurationError(f"--set {text!r}: expected name=value, as in --set optimizer.rate=0.001")
     try:
-        return name.replace("-", "_"), yaml.safe_load(value)
+        return name, yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--set {text!r}: the value is not YAML") from error
 

@@ -51,25 +51,25 @@ def render_heads(options: ValidationOptions, maker: HeadMaker, device: torch.dev
     """Render heads of a seed of their own, placed as they come, and degrade them."""
     images, points_2d, points_3d, yaw = [], [], [], []
     for number in range(-(-options.rendered // CHUNK)):
-        heads = maker.render(CHUNK, options.seed, number)
+        size = min(CHUNK, options.rendered - number * CHUNK)
+        heads = maker.render(size, options.seed, number)
         if check_heads(heads) != 0:
             raise ConfigurationError(
                 f"validation: heads are {heads.images.shape[-1]} pixels wide, expected {CROP_SIZE}"
             )
         pictures = heads.images.float() / 255
-        hit = Dice(device, options.seed, "degrade", number).chance(options.degrade, CHUNK)[:, None, None, None]
+        hit = Dice(device, options.seed, "degrade", number).chance(options.degrade, size)[:, None, None, None]
         pictures = torch.where(hit, maker.degrade(pictures, options.seed, number), pictures)
         images.append((pictures * 255).round().to(torch.uint8))
         points_2d.append(heads.landmarks_2d.cpu())
         points_3d.append(heads.landmarks_3d.cpu())
         yaw.append(heads.pose[:, 0].cpu())
-    count = options.rendered
     return ValidationSet(
         "heads",
-        torch.cat(images)[:count],
-        torch.cat(points_2d)[:count].numpy(),
-        torch.cat(points_3d)[:count].numpy(),
-        torch.cat(yaw)[:count].numpy(),
+        torch.cat(images),
+        torch.cat(points_2d).numpy(),
+        torch.cat(points_3d).numpy(),
+        torch.cat(yaw).numpy(),
     )
 
 

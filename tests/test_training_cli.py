@@ -1,0 +1,64 @@
+"""`ls3dw train`: early errors, Ctrl-C, and going on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Command
+from training_helpers import open_dots, pipeline
+
+from ls3dw.training import trainer
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small pipeline, and the stand-in for the renderer."""
+    monkeypatch.setattr(trainer.Trainer.__init__, "__defaults__", (open_dots,))
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(pipeline(steps=4, validation={"every": 0, "rendered": 2})))
+    return path
+
+
+def test_train_resume_and_restart(plan: Path, tmp_path: Path, ls3dw: Command) -> None:
+    out = tmp_path / "out"
+    assert "no checkpoint to resume" in ls3dw("train", plan, "--out", out, "--gpu", "none", "--resume").error
+    done = ls3dw("train", plan, "--out", out, "--gpu", "none")
+    assert done.status == 0, done.err
+    assert "heads/flat" in done.out
+    assert (out / "models" / "flat.safetensors").is_file()
+    assert (out / "models" / "flat.md").is_file()
+    other = ls3dw("train", plan, "--out", out, "--gpu", "none", "--set", "seed=5")
+    assert other.status == 1
+    assert "another configuration" in other.err
+    assert ls3dw("train", plan, "--out", out, "--gpu", "none", "--set", "seed=5", "--restart").status == 0
+    assert ls3dw("train", plan, "--resume", "--restart").status == 2
+
+
+def test_interrupted_training_says_how_to_go_on(
+    plan: Path, tmp_path: Path, ls3dw: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer.Trainer, "_report", interrupt)
+    ended = ls3dw("train", plan, "--out", tmp_path / "out", "--gpu", "none")
+    assert ended.status == 130
+    assert "no checkpoint yet" in ended.err
+    assert "to go on: ls3dw train" in ended.err
+
+
+def test_faults_end_it_in_one_line(plan: Path, tmp_path: Path, ls3dw: Command) -> None:
+    assert "not a readable pipeline" in ls3dw("train", tmp_path / "missing.yaml").error
+    assert "batch: 'x'" in ls3dw("train", plan, "--set", "batch=x").error
+    assert "shows 0 CUDA devices" in ls3dw("train", plan, "--out", tmp_path / "o", "--gpu", "0").error
+    assert not (tmp_path / "o").exists()
+
+
+def test_dry_run_writes_nothing(plan: Path, tmp_path: Path, ls3dw: Command) -> None:
+    ended = ls3dw("train", plan, "--out", tmp_path / "o", "--dry-run")
+    assert ended.status == 0
+    assert "heads      4 of 4 a step" in ended.out
+    assert "4 steps" in ended.out
+    assert not (tmp_path / "o").exists()
