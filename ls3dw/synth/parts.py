@@ -37,7 +37,7 @@ def paint_eyes(paint: Paint, pixels: Pixels, draws: Draws) -> None:
     colour = mix(colour, planes((0.03, 0.03, 0.03), eye.device), step(angle, pupil + 0.05, pupil - 0.05))
     # The upper lid and its lashes shade the ball.
     colour = colour * (1 - 0.55 * step(axis[:, 1:2], 0.05, 0.55))
-    paint.coat(eye, colour, gloss=3.0)
+    paint.coat(eye, colour, gloss=1.2)
     paint.flatten(eye)
 
 
@@ -49,7 +49,7 @@ def catch_lights(pixels: Pixels, light: Tensor, draws: Draws) -> Tensor:
     # Lamps behind the head have no reflection; most of the others are seen high in the iris.
     lamp = F.normalize(light + planes((0.0, 0.2, 1.0), light.device) + 0.15 * draws.normal(count, 3, 1, 1), dim=1)
     away = pixels.normal - lamp
-    wide = draws.uniform(*one, low=0.08, high=0.2)
+    wide = draws.uniform(*one, low=0.06, high=0.13)
     lamp_shape = step(away.square().sum(1, keepdim=True).sqrt(), wide, wide * 0.7)
     window = step(away[:, :1].abs(), wide, 0.7 * wide) * step(away[:, 1:2].abs(), wide, 0.7 * wide)
     shape = torch.where(draws.chance(0.5, *one), lamp_shape, window)
