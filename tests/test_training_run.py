@@ -53,7 +53,9 @@ def losses(out: Path) -> list[Any]:
     return [line for line in lines if line["kind"] == "loss"]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "rmsprop", "sgd"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rmsprop", "sgd"))]
+)
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimizer: str) -> None:
     settings = {"kind": optimizer, "rate": 1e-3, "momentum": 0.9 * (optimizer == "sgd"), "warm_up": 2}
     chosen = options(steps=8, ema=0.9, optimizer=settings, networks={"flat": NETWORKS["flat"], "z": NETWORKS["depth"]})
@@ -157,7 +159,7 @@ def test_weights_of_another_kind_or_shape_are_refused(tmp_path: Path, tiny_model
 def test_a_small_network_learns_a_few_faces_by_heart(tmp_path: Path) -> None:
     torch.manual_seed(0)
     chosen = options(
-        steps=150,
+        steps=120,
         batch=8,
         log=50,
         augment={"flip": 0.0},

@@ -15,6 +15,8 @@ class Prefetch:
     def __init__(self, make: Callable[[int], Inputs], device: torch.device) -> None:
         self._make = make
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream())  # for what renderers and tables were made from
         self._step = 0
         self._ready: Inputs | None = None
 
