@@ -135,13 +135,13 @@ class TextSource(_Bytes):
             return np.empty(0, dtype)
         line = self._line(count * LONGEST_NUMBER)
         kind = float if dtype.kind == "f" else int
-        numbers = (kind(token.group()) for token in TOKEN.finditer(line))
+        tokens = TOKEN.finditer(line)
         try:
             with np.errstate(over="ignore"):  # a FloatTensor holds inf where the text has more than a float can
-                values = np.fromiter(numbers, dtype, count)
+                values = np.fromiter((kind(token.group()) for token in tokens), dtype, count)
         except (ValueError, OverflowError) as error:
             raise self.error(f"expected {count} numbers of type {dtype} on a line ({error})") from error
-        if next(numbers, None) is not None:
+        if next(tokens, None) is not None:
             raise self.error(f"more than {count} numbers of type {dtype} on a line")
         self._at = min(self._at + len(line) + 1, self._size)
         return values
