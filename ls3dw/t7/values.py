@@ -85,7 +85,7 @@ class Key:
     Two are equal if they hold the same thing (`is`).
     """
 
-    value: Value
+    value: Value = field(repr=False)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Key) and self.value is other.value
@@ -98,6 +98,7 @@ def as_list(table: Mapping[Any, Value]) -> list[Value]:
     """Return the entries 1..n of a table in order; `T7Error` if it has any other key."""
     entries = [table[number] for number in range(1, len(table) + 1) if number in table]
     if len(entries) != len(table):
-        others = [key for key in table if not (isinstance(key, int) and 1 <= key <= len(table))]
-        raise T7Error(f"a table of {len(table)} entries is no list: its keys have gaps, or others as {others[0]!r}")
+        other = next(key for key in table if not (isinstance(key, int) and 1 <= key <= len(table)))
+        name = repr(other) if isinstance(other, str | float | int) else f"a {type(other).__name__}"
+        raise T7Error(f"a table of {len(table)} entries is no list of 1 to {len(table)}: one of its keys is {name}")
     return entries

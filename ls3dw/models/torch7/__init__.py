@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ls3dw.errors import ModelError
+from ls3dw.errors import ModelError, T7Error
 from ls3dw.models.contract import NETWORKS
 from ls3dw.models.torch7.expected import trace
 from ls3dw.models.torch7.match import Matcher
@@ -51,7 +51,7 @@ def convert(value: Any, where: str) -> Torch7Network:
     """Take a network from what `ls3dw.t7.load` gave: the network, or a table that holds one. where: for errors."""
     try:
         return _convert(_find(value))
-    except ModelError as error:
+    except (ModelError, T7Error) as error:  # T7Error: a table that should be a list
         raise ModelError(f"{where}: {error}") from error
 
 
@@ -64,7 +64,9 @@ def _find(value: Any) -> T7Object:
         key: entry for key, entry in entries.items() if isinstance(entry, T7Object) and entry.class_name in CONTAINERS
     }
     if len(networks) != 1:
-        found = f"a table with networks under {list(networks)}" if entries else f"a {type(value).__name__}"
+        found = (
+            f"a table with networks under {[str(key) for key in networks]}" if entries else f"a {type(value).__name__}"
+        )
         raise ModelError(f"holds {found}; expected one network")
     return next(iter(networks.values()))
 

@@ -20,11 +20,18 @@ Table = Op | list[Any]
 """What goes from module to module: a tensor, or a table of such."""
 
 
+def number(module: T7Object, name: str, default: float | None = None) -> float:
+    value = module.fields.get(name, default)
+    if not isinstance(value, float | int):
+        raise ModelError(f"{module.class_name}: field {name} is a {type(value).__name__}; expected a number")
+    return value
+
+
 def whole(module: T7Object, name: str, default: int | None = None) -> int:
     """Return a field that counts something."""
-    value = module.fields.get(name, default)
-    if not isinstance(value, float | int) or not 0 <= value <= LARGEST or value != int(value):
-        raise ModelError(f"{module.class_name}: field {name} is {value!r}; expected a whole number")
+    value = number(module, name, default)
+    if not 0 <= value <= LARGEST or value != int(value):
+        raise ModelError(f"{module.class_name}: field {name} is {value}; expected a whole number")
     return int(value)
 
 
@@ -80,13 +87,13 @@ def _pool(kind: Literal["max", "avg"]) -> Callable[[T7Object, Op], Op]:
 
 
 def _relu(module: T7Object, x: Op) -> Op:
-    if (module.fields.get("threshold", 0.0), module.fields.get("val", 0.0)) != (0.0, 0.0):
+    if (number(module, "threshold", 0), number(module, "val", 0)) != (0, 0):
         raise ModelError(f"{module.class_name}: a threshold other than 0, which no network here has")
     return Op("relu", (x,))
 
 
 def _dropout(module: T7Object, x: Op) -> Op:
-    if module.fields.get("v2") is not True and module.fields.get("p") != 0:
+    if module.fields.get("v2") is not True and number(module, "p") != 0:
         raise ModelError(f"{module.class_name}: of the old form that scales in use, which no network here does")
     return x
 
@@ -123,9 +130,9 @@ def add(module: T7Object, parts: list[Op]) -> Op:
 
 
 def join(module: T7Object, parts: list[Op]) -> Op:
-    """Concatenate channels: the second dimension of a batch, or the first of three."""
-    if (whole(module, "dimension"), module.fields.get("nInputDims") == 3) not in ((2, False), (1, True)):
-        dimension = module.fields["dimension"]
+    """Concatenate channels: the second dimension of a batch, or the first where one sample's three are counted."""
+    dimension, of_sample = whole(module, "dimension"), number(module, "nInputDims", -1) == 3
+    if dimension != (1 if of_sample else 2):
         raise ModelError(f"{module.class_name}: joins dimension {dimension}; expected the channels")
     return Op("cat", tuple(parts))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from ls3dw.errors import ModelError
@@ -61,15 +62,18 @@ class Matcher:
 
     def _unlike(self, wanted: list[Op], found: list[Op]) -> tuple[list[Op], list[Op]]:
         """Leave out the summands that have their like on the other side."""
-        left = list(found)
-        unlike: list[Op] = []
-        for term in wanted:
-            like = next((x for x in left if self._label[x] == self._label[term]), None)
-            if like is None:
-                unlike.append(term)
-            else:
-                left.remove(like)
-        return unlike, left
+        return self._without(wanted, found), self._without(found, wanted)
+
+    def _without(self, terms: list[Op], others: list[Op]) -> list[Op]:
+        spare = Counter(self._label[other] for other in others)
+        spare.subtract(self._label[term] for term in terms)
+        left: list[Op] = []
+        for term in terms:
+            label = self._label[term]
+            if spare[label] < 0:
+                spare[label] += 1
+                left.append(term)
+        return left
 
 
 def _place(op: Op) -> str:

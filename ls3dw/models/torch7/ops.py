@@ -74,7 +74,7 @@ NESTING = ("add", "cat")
 
 
 class Graph:
-    """The operations behind some outputs, with sums and concatenations taken whole: `(a + b) + c` is one sum of three."""
+    """The operations behind some outputs; sums and concatenations are taken whole: `(a + b) + c` is a sum of three."""
 
     def __init__(self, outputs: Sequence[Op]) -> None:
         self.outputs = tuple(outputs)

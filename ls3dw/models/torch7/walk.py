@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Final
 
-from ls3dw.errors import ModelError, T7Error
+from ls3dw.errors import ModelError
 from ls3dw.models.torch7.layers import JOINTS, LAYERS, Table, whole
 from ls3dw.models.torch7.ops import Graph, Op
 from ls3dw.t7 import T7Object, as_list
@@ -15,7 +15,7 @@ DEEPEST: Final = 64
 """Containers within containers; a FAN has about ten."""
 
 MOST: Final = 20_000
-"""Modules that the tensor may pass; the largest FAN here has about 2,000."""
+"""Modules that the tensor may pass, and parts that are joined; the largest FAN here has about 4,000."""
 
 
 def walk(network: T7Object) -> Graph:
@@ -44,7 +44,9 @@ class _Walk:
         if name in CONTAINERS:
             return CONTAINERS[name](self, module, x, depth + 1)
         if name in JOINTS:
-            return JOINTS[name](module, _tensors(module, x))
+            parts = _tensors(module, x)
+            self._passed += len(parts)
+            return JOINTS[name](module, parts)
         if name in LAYERS:
             return LAYERS[name](module, _tensor(module, x))
         raise ModelError(f"{name}: this class is not understood; FAN and depth networks have none of it")
@@ -117,10 +119,7 @@ def _modules(module: T7Object) -> list[Any]:
     modules = module.fields.get("modules")
     if not isinstance(modules, dict):
         raise ModelError(f"{module.class_name}: no table of modules")
-    try:
-        return as_list(modules)
-    except T7Error as error:
-        raise ModelError(f"{module.class_name}: its modules: {error}") from error
+    return as_list(modules)
 
 
 def _data(module: T7Object, name: str) -> dict[Any, Any]:

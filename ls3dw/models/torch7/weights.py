@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ls3dw.errors import ModelError
-from ls3dw.models.torch7.layers import array, needed
+from ls3dw.models.torch7.layers import array, needed, number
 from ls3dw.models.torch7.ops import Op
 from ls3dw.t7 import T7Object
 
@@ -65,9 +65,9 @@ class Weights:
 
     def _variance(self, name: str, module: T7Object) -> NDArray[Any]:
         """Return the variance that with our `EPS` gives what the module gives with its own."""
-        eps = module.fields.get("eps", EPS)
-        if not isinstance(eps, float) or not 0 <= eps < 1:
-            raise ModelError(f"{name}: eps of the batch norm is {eps!r}; expected a small number")
+        eps = number(module, "eps", EPS)
+        if not 0 <= eps < 1:
+            raise ModelError(f"{name}: eps of the batch norm is {eps}; expected a small number")
         variance = array(module, "running_var")
         if variance is None:
             self.forms["batch norms of version 1 (running_std)"] += 1
