@@ -129,6 +129,27 @@ def test_depth_network(form: Form) -> None:
         np.testing.assert_allclose(outputs(found.build(), 256), outputs(network, 256), rtol=0, atol=1e-4)
 
 
+def test_biases_before_batch_norms_are_kept() -> None:
+    """Torch7's residual networks have them, ours do not."""
+    network = random_network(DepthNet((1, 1, 1, 1), width=4), 256)
+    stored = graph_of(network, Form())
+    shift = np.linspace(-1, 1, 4, dtype=np.float32)
+    module(stored, "nn.SpatialConvolution", 1).fields["bias"] = shift
+    module(stored, "nn.SpatialBatchNormalization", 1).fields["running_mean"] += shift
+    found = imported(stored)
+    assert found.findings == ("biases moved into the batch norm after them: 1",)
+    np.testing.assert_allclose(outputs(found.build(), 256), outputs(network, 256), rtol=0, atol=1e-5)
+
+
+def test_graphs_within_containers(fan: FAN) -> None:
+    graph = graph_of(fan, Form())
+    parts = T7Object("nn.ParallelTable", 1, {"modules": [T7Object("nn.Identity"), graph]})
+    twice = T7Object("nn.ConcatTable", 1, {"modules": [T7Object("nn.Identity"), T7Object("nn.Identity")]})
+    second = T7Object("nn.SelectTable", 1, {"index": 2})
+    stored = T7Object("nn.Sequential", 1, {"modules": [twice, parts, second]})
+    torch.testing.assert_close(dict(imported(stored).state), dict(fan.state_dict()), rtol=1e-6, atol=1e-6)
+
+
 def test_a_network_in_a_checkpoint(fan: FAN, tmp_path: Path) -> None:
     save(tmp_path / "checkpoint.t7", {"epoch": 3, "model": graph_of(fan, Form())})
     assert torch7.read(tmp_path / "checkpoint.t7").network["stacks"] == 2

@@ -19,6 +19,7 @@ from ls3dw.errors import ModelError, T7Error
 from ls3dw.models.contract import NETWORKS
 from ls3dw.models.torch7.expected import trace
 from ls3dw.models.torch7.match import Matcher
+from ls3dw.models.torch7.ops import Graph, Op
 from ls3dw.models.torch7.structure import guess
 from ls3dw.models.torch7.walk import CONTAINERS, walk
 from ls3dw.models.torch7.weights import READERS, Weights, check_storages
@@ -78,13 +79,27 @@ def _convert(module: T7Object) -> Torch7Network:
     expected = trace(ours)
     matched = {wanted: op for wanted, op in Matcher(expected, found).match().items() if wanted.kind in READERS}
     shares = check_storages([op.origin for op in matched.values()])
-    weights = Weights({key: value.shape for key, value in ours.state_dict().items()})
+    weights = Weights({key: value.shape for key, value in ours.state_dict().items()}, _norm_after(expected))
     for wanted, op in matched.items():
         weights.add(wanted, op.origin)
+    weights.move_biases()
     findings = [f"{what}: {count}" for what, count in sorted(weights.forms.items())]
     if shares:
         findings.append("weights are views of a shared storage")
     return Torch7Network(network, weights.state, tuple(findings))
+
+
+def _norm_after(graph: Graph) -> dict[str, str]:
+    """Name the batch norm after each convolution whose result nothing else uses."""
+    users: dict[Op, list[Op]] = {}
+    for op in graph.ops:
+        for x in graph.operands(op):
+            users.setdefault(x, []).append(op)
+    return {
+        x.origin: found[0].origin
+        for x, found in users.items()
+        if x.kind == "conv" and len(found) == 1 and found[0].kind == "norm"
+    }
 
 
 def _build(network: Mapping[str, Any], device: str = "cpu") -> nn.Module:

@@ -21,10 +21,15 @@ EPS: Final = 1e-5
 
 
 class Weights:
-    """Collects a state dict module by module, and counts the old forms met on the way (`forms`)."""
+    """Collects a state dict module by module, and counts the old forms met on the way (`forms`).
 
-    def __init__(self, shapes: Mapping[str, torch.Size]) -> None:
+    shapes: of our state dict; norm_after: name of a convolution -> of the batch norm that alone uses its result.
+    """
+
+    def __init__(self, shapes: Mapping[str, torch.Size], norm_after: Mapping[str, str]) -> None:
         self._shapes = shapes
+        self._norm_after = norm_after
+        self._biases: dict[str, NDArray[Any]] = {}
         self.state: dict[str, Tensor] = {}
         self.forms: Counter[str] = Counter()
 
@@ -50,7 +55,9 @@ class Weights:
                 self.forms["biases absent, taken as 0"] += 1
             self._put(key, module, bias if bias is not None else np.zeros(self._shapes[key]))
         elif bias is not None and np.any(bias):
-            raise ModelError(f"{name}: a bias that is not 0; our network has none there")
+            if name not in self._norm_after:
+                raise ModelError(f"{name}: a bias that is not 0; our network has none there")
+            self._biases[name] = bias
 
     def _norm(self, name: str, module: T7Object) -> None:
         mean = needed(module, "running_mean")
@@ -79,6 +86,17 @@ class Weights:
             self.forms[f"batch norms with eps {eps:g}, moved into the variance"] += 1
             return variance.astype(np.float64) + (eps - EPS)
         return variance
+
+    def move_biases(self) -> None:
+        """Take biases that our network has no place for out of the mean that the batch norm after them subtracts."""
+        for name, bias in self._biases.items():
+            mean = self.state[f"{self._norm_after[name]}.running_mean"]
+            if bias.shape != mean.shape:
+                raise ModelError(f"{name}: bias of {bias.shape}; expected {tuple(mean.shape)}")
+            mean -= torch.from_numpy(bias.astype(np.float32))
+            if not torch.isfinite(mean).all():
+                raise ModelError(f"{name}: its bias holds numbers that are not finite")
+            self.forms["biases moved into the batch norm after them"] += 1
 
     def _linear(self, name: str, module: T7Object) -> None:
         self._put(f"{name}.weight", module, needed(module, "weight"))
