@@ -118,6 +118,12 @@ def test_pooling_and_stacks_come_from_the_file(pooling: Any, stacks: int) -> Non
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("stem", [0, 3, -2])
+def test_a_stem_that_cannot_be_halved_is_refused(stem: int) -> None:
+    with pytest.raises(ValueError, match=f"stem={stem}; expected an even number"):
+        FAN(1, 16, stem=stem)
+
+
 @pytest.mark.parametrize("form", [Form(), FORMS["all at once"]], ids=["plain", "all at once"])
 def test_depth_network(form: Form) -> None:
     network = random_network(DepthNet((1, 2, 3, 1), width=4), 256)
