@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ls3dw import geometry, metrics, models, pose, sources
+    from ls3dw import geometry, metrics, models, pose, sources, t7
     from ls3dw.annotator import Annotations, Annotator
     from ls3dw.dataset import Dataset, Face, open_dataset
 
@@ -24,6 +24,7 @@ __all__ = [
     "open_dataset",
     "pose",
     "sources",
+    "t7",
 ]
 
 _HOMES = {

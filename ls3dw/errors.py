@@ -41,3 +41,7 @@ class WorkerError(Ls3dwError, RuntimeError):
 
 class TrainingError(Ls3dwError, RuntimeError):
     """A training run that cannot go on."""
+
+
+class T7Error(Ls3dwError, ValueError):
+    """A Torch7 file that is damaged, of another kind, or holds what cannot be read or written."""

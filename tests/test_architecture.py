@@ -19,11 +19,12 @@ PACKAGE = Path(ls3dw.__file__).parent
 LAYERS = (
     ("errors", "markup", "resources"),
     ("sample", "geometry"),
-    ("files", "decode", "pictures", "metrics", "pose", "transport", "execute", "consumer"),
+    ("files", "decode", "pictures", "metrics", "pose", "transport", "execute", "consumer", "t7"),
     ("sources", "models", "prepare"),
-    ("shards", "store"),
+    ("shards", "store", "synth"),
     ("annotator", "config", "index", "plan", "batching", "write", "dataset", "draw"),
-    ("card", "sheet", "summary", "verify", "finish"),
+    ("predictions", "training"),
+    ("card", "sheet", "summary", "verify", "finish", "evaluate"),
     ("build",),
     ("cli",),
     ("__main__",),
@@ -31,14 +32,16 @@ LAYERS = (
 """A module may import from its own layer and from those before it."""
 
 HOMES = {
-    "torch": {"models", "annotator", "build"},
-    "safetensors": {"models"},
+    "torch": {"models", "annotator", "synth", "training"},
+    "safetensors": {"models", "training"},
     "h5py": {"shards"},
     "click": {"cli"},
     "subprocess": {"execute"},
-    "pandas": {"index", "dataset", "card"},
+    "pandas": {"index", "dataset", "card", "evaluate"},
     "pyarrow": {"index"},
-    "yaml": {"config"},
+    "yaml": {"config", "training"},
+    "triton": {"synth"},
+    "anny": {"synth"},
     "pickle": {"transport"},
 }
 """Which parts of the package may import a heavy or dangerous one, at any place; transport: from our own processes."""
@@ -109,6 +112,7 @@ def test_some_packages_stay_where_they_belong() -> None:
     [
         (["ls3dw"], {"torch", "numpy", "pandas", "cv2", "h5py", "scipy", "PIL", "click"}),
         (["ls3dw.prepare", "ls3dw.execute", "ls3dw.sources"], {"torch", "pandas", "h5py", "scipy", "pyarrow", "click"}),
+        (["ls3dw.t7"], {"torch", "pandas", "cv2", "h5py", "scipy", "PIL", "click"}),
         (["ls3dw.dataset"], {"torch", "scipy", "click"}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -45,6 +46,36 @@ def build(out: Path, seed: int, heads: int, directions: int, as_json: bool) -> N
         "variance kept": round(built.explained, 5),
         "error on the face": round(built.error, 5),
     }
+    _print(facts, as_json)
+
+
+@head.command()
+@click.argument("labels", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def fit(labels: Path, out: Path, as_json: bool) -> None:
+    """Fit where the 68 points lie on the head to faces labelled by hand, and write the placement OUT (.json).
+
+    LABELS is an .npz file with `landmarks` (N, 68, 2) in pixels, NaN where a point is not labelled, and if there are
+    such points `externally_occluded` (N, 68): those that were guessed behind something. Faces in many poses, hundreds
+    at least.
+    """
+    from ls3dw.files import write_atomic
+    from ls3dw.synth.fit_placement import fit as fit_placement
+    from ls3dw.synth.fit_placement import read_labels
+    from ls3dw.synth.head import load_head
+    from ls3dw.synth.placement import dump_placement
+    from ls3dw.synth.sliding import HeadShape
+
+    points, occluded = read_labels(labels)
+    placement = fit_placement(
+        HeadShape.of(load_head()), points, occluded=occluded, fitted_on={"what": labels.name, "labelled": len(points)}
+    )
+    write_atomic(out, dump_placement(placement))
+    _print({"file": str(out), **placement.fitted_on}, as_json)
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return

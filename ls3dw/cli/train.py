@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +25,7 @@ if TYPE_CHECKING:
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change an option of the pipeline.")
 @click.option("--dry-run", is_flag=True, help="Check the pipeline, say what it would do, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last validation's figures as JSON.")
-@click.pass_context
 def train(
-    ctx: click.Context,
     pipeline: Path,
     out: Path | None,
     resume: bool,
@@ -60,10 +57,6 @@ def train(
     group = join(gpu)
     try:
         _train(options, folder, group, resume, restart, as_json)
-    except KeyboardInterrupt:
-        if group.leads:
-            click.echo(_how_to_go_on(folder), err=True)
-        ctx.exit(130)
     finally:
         leave()
 
@@ -106,12 +99,3 @@ def _print_results(trainer: Trainer) -> None:
     for name, figures in trainer.results.items():
         what = "mae" if "mae" in figures else "nme"
         click.echo(f"{name:<36} {what} {100 * figures[what]:.2f} %")
-
-
-def _how_to_go_on(folder: Path) -> str:
-    from ls3dw.training.checkpoint import newest
-
-    found = newest(folder)
-    kept = f"the last checkpoint is that of step {found.step}" if found else "there is no checkpoint yet"
-    again = " ".join(["ls3dw", *sys.argv[1:]])
-    return f"interrupted; {kept} in {folder}; to go on: {again.replace(' --restart', '')}"

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
@@ -67,6 +69,16 @@ def fit(
             largest = LARGEST_STEP * sliding.units
             sliding = sliding.moved(step.clip(-largest, largest))
     return sheet.placement(sliding, {"faces": len(points), **(fitted_on or {})})
+
+
+def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Read `landmarks` (N, 68, 2) and, if it is there, `externally_occluded` (N, 68) from an .npz file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            occluded = file["externally_occluded"] if "externally_occluded" in file else None
+            return np.asarray(file["landmarks"]), occluded
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise ConfigurationError(f"{path}: expected an .npz file with landmarks (N, {POINTS}, 2): {error}") from error
 
 
 def prepare(labels: ArrayLike, occluded: ArrayLike | None = None) -> tuple[Tensor, Tensor]:

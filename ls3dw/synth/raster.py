@@ -14,11 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-THINNEST = 1e-7
-"""Triangles whose doubled area in pixels is below this are seen edge-on and not drawn."""
-
-EDGE = 1e-5
-"""By how much a barycentric weight may be negative: rounding would otherwise leave pinholes along shared edges."""
+from ls3dw.synth.coverage import EDGE, THINNEST
 
 NOTHING = -(2**63)
 """Key of a pixel that no triangle covers."""

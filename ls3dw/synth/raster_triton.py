@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ls3dw.synth.raster import EDGE, THINNEST
+from ls3dw.synth.coverage import EDGE, THINNEST
 
 _TILE = 8
 """Pixels across and down that one warp looks at together: heads have triangles of about five by five pixels."""

@@ -49,7 +49,7 @@ class Scene:
 
     What a head does not wear has all its vertices in one place, and so no pixels. Frames: "head" has x to the
     subject's left, y up, z out of the face; "view" is the head turned to the camera (x right, y up, z toward it), both
-    in head units (0.1 m); "screen" is pixels (x right, y down, z larger nearer).
+    in head units (about 0.07 m); "screen" is pixels (x right, y down, z larger nearer).
     """
 
     size: int

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
-from ls3dw.synth.degrade import degrade
-from ls3dw.synth.draws import Draws
-from ls3dw.synth.renderer import Renderer
 from numpy.typing import NDArray
 
 from ls3dw.errors import ConfigurationError
 from ls3dw.files import dump_json, read_json, remove_partial, write_atomic
 from ls3dw.pictures import encode_kept
+from ls3dw.synth.degrade import degrade
+from ls3dw.synth.draws import Draws
+from ls3dw.synth.renderer import Renderer
 
 Layout = Literal["heads", "300w-lp"]
 LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
@@ -143,7 +143,7 @@ def _mat(fields: dict[str, Any]) -> bytes:
     from scipy.io import savemat
 
     buffer = io.BytesIO()
-    savemat(buffer, fields)
+    savemat(buffer, fields)  # type: ignore[arg-type]  # any file object will do
     data = bytearray(buffer.getvalue())
     header = b"MATLAB 5.0 MAT-file, written by ls3dw"
     data[:116] = header.ljust(116)
