@@ -36,19 +36,6 @@ def test_train_resume_and_restart(plan: Path, tmp_path: Path, ls3dw: Command) ->
     assert ls3dw("train", plan, "--resume", "--restart").status == 2
 
 
-def test_interrupted_training_says_how_to_go_on(
-    plan: Path, tmp_path: Path, ls3dw: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(trainer.Trainer, "_report", interrupt)
-    ended = ls3dw("train", plan, "--out", tmp_path / "out", "--gpu", "none")
-    assert ended.status == 130
-    assert "no checkpoint yet" in ended.err
-    assert "to go on: ls3dw train" in ended.err
-
-
 def test_faults_end_it_in_one_line(plan: Path, tmp_path: Path, ls3dw: Command) -> None:
     assert "not a readable pipeline" in ls3dw("train", tmp_path / "missing.yaml").error
     assert "batch: 'x'" in ls3dw("train", plan, "--set", "batch=x").error

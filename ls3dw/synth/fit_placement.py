@@ -75,7 +75,7 @@ def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Read `landmarks` (N, 68, 2) and, if it is there, `externally_occluded` (N, 68) from an .npz file."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            occluded = file["externally_occluded"] if "externally_occluded" in file else None
+            occluded = file.get("externally_occluded")
             return np.asarray(file["landmarks"]), occluded
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ConfigurationError(f"{path}: expected an .npz file with landmarks (N, {POINTS}, 2): {error}") from error

@@ -39,7 +39,7 @@ class Placement:
     `point_*` (68, 3): the anatomical points. `jaw_*` (17, 12, 3): each jaw point's line from its anatomical place
     toward the front; the contour point of a picture is the place of the line that is farthest out along
     `jaw_directions` (17, 2; x to the subject's left, y up, turned by the roll only). `brow_*` (10, 7, 3): points 17 to
-    26 moved up by `brow_offsets` (7,; units of the head, about 0.07 m). `fitted_on` says what the places were fitted on.
+    26 moved up by `brow_offsets` (7,; head units, about 0.07 m). `fitted_on` says what the places were fitted on.
     """
 
     point_vertices: Ints
