@@ -86,7 +86,7 @@ def _torch7_member(archive: tarfile.TarFile, path: Path) -> tarfile.TarInfo:
 
 
 def _read_torch7(path: Path) -> Weights:
-    from ls3dw.models.torch7 import read_fan
+    from ls3dw.models import torch7
 
-    tensors, pooling = read_fan(path)
-    return Weights("Torch7", tensors, pooling)
+    found = torch7.read(path)
+    return Weights("Torch7", dict(found.state), found.network.get("pooling"))

@@ -17,6 +17,8 @@ from ls3dw.errors import ModelError
 MOST_OPERATIONS: Final = 1_000_000
 """A state dict of a thousand tensors takes 50,000."""
 
+ADVICE: Final = "save the network's state_dict() alone and import that"
+
 PLAIN: Final = frozenset(
     {
         *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "complex")),
@@ -200,14 +202,13 @@ class _Machine:
             return _REBUILT[function.name](*arguments)
         if function.name in PLAIN or (self._script and function.name.startswith(SCRIPT)):
             return Inert(function.name, arguments)
-        raise ModelError(
-            f"it calls {function.name[:80]!r} when it is unpickled, which could run any code; save the network's"
-            " state_dict() alone and import that"
-        )
+        raise ModelError(f"it calls {function.name[:80]!r} when it is unpickled, which could run any code; {ADVICE}")
 
 
 def _storage(identity: Any) -> StorageNote:
     """Note what stands for a storage: ("storage", class, key, device, count[, view])."""
+    if isinstance(identity, tuple) and identity[:1] == ("module",):
+        raise ModelError(f"it holds a whole network with its code; {ADVICE}")
     if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
         raise ValueError("a reference that is not to a storage")
     kind, key, count = identity[1], identity[2], identity[4]
