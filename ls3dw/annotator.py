@@ -245,7 +245,7 @@ class Annotator:
         """Bring a pass's outputs (N, 68, 7) to image pixels."""
         crop = np.stack([window.crop for window in faces.windows])
         if self.decode == "reference":
-            landmarks_2d, plane = (_to_whole_pixels(outputs[..., i : i + 2], faces.boxes) for i in (0, 2))
+            landmarks_2d, plane = (to_whole_pixels(outputs[..., i : i + 2], faces.boxes) for i in (0, 2))
         else:
             landmarks_2d, plane = (apply(invert(crop), outputs[..., i : i + 2]) for i in (0, 2))
         side = REFERENCE_SIDE * crop_placement(faces.boxes)[1]
@@ -269,14 +269,24 @@ class Annotator:
         log.warning("%s: out of memory, going on with batches of %d faces", self.device, self.batch)
 
 
-def _to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
+def to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
     """Map heatmap cells (N, P, 2) to whole image pixels as the published code does: through the box, then truncated.
 
-    Its coordinates cover pixel k with [k, k+1), so the whole part is the index of the pixel hit: our convention.
+    Its coordinates cover pixel k with [k, k+1), so the whole part is the index of the pixel hit: our convention. Boxes
+    of whole numbers put many points on the edge of a pixel, where rounding decides. So the map is inverted as there,
+    by singular values: in closed form one coordinate in a thousand would differ by a pixel.
     """
     centre, scale = crop_placement(boxes)
-    share = cells.astype(np.float64) / heatmap.CELLS - 0.5
-    return np.trunc(share * (REFERENCE_SIDE * scale)[:, None, None] + centre[:, None]).astype(np.float32)
+    side = REFERENCE_SIDE * scale
+    forward = np.zeros((len(boxes), 3, 3))
+    forward[:, 0, 0] = forward[:, 1, 1] = heatmap.CELLS / side
+    forward[:, :2, 2] = heatmap.CELLS * (-centre / side[:, None] + 0.5)
+    forward[:, 2, 2] = 1
+    left, values, right = np.linalg.svd(forward)
+    back = (np.swapaxes(right, 1, 2) * (1 / values)[:, None]) @ np.swapaxes(left, 1, 2)
+    points = np.concatenate((cells.astype(np.float64), np.ones((*cells.shape[:2], 1))), axis=2)
+    mapped: NDArray[np.float64] = points @ np.swapaxes(back, 1, 2)
+    return np.trunc(mapped[..., :2]).astype(np.float32)
 
 
 def _check_device(name: str) -> torch.device:

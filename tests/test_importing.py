@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import runpy
 import tarfile
 import warnings
 import zipfile
@@ -304,3 +305,11 @@ def test_the_command_reports_what_it_made(ls3dw: Command, fan: FAN, tmp_path: Pa
     assert json.loads(ls3dw("models", "info", "2dfan4", "--json").out)["sha256"] == "11f355bf06"
     assert "try --kind 2d or 3d" in ls3dw("models", "import", tmp_path / "own.pth", "--kind", "depth").error
     assert ls3dw("models", "import", tmp_path / "own.pth", "--kind", "4d").status == 2
+
+
+def test_damaged_files_end_in_an_error() -> None:
+    """A small run of the benchmark, which tells how many more were tried."""
+    fuzz = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "fuzz_weights.py"))
+    ended = fuzz["run"](80, seed=7)
+    assert sum(ended.values()) == 80
+    assert sum(count for how, count in ended.items() if how.endswith("error")) > 40
