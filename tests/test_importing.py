@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import Command
+from helpers import REAL
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -313,3 +314,22 @@ def test_damaged_files_end_in_an_error() -> None:
     ended = fuzz["run"](80, seed=7)
     assert sum(ended.values()) == 80
     assert sum(count for how, count in ended.items() if how.endswith("error")) > 40
+
+
+@pytest.mark.skipif(not (REAL / "t7").is_dir(), reason="real data is not here")
+@pytest.mark.parametrize(("folder", "kind"), [("fan_rgb_s2_f16", "2d"), ("fan_guided71_s2_f16", "2d-to-3d")])
+@pytest.mark.parametrize("packed", [False, True])
+def test_networks_of_torch7_give_what_torch7_gave(tmp_path: Path, folder: str, kind: Kind, packed: bool) -> None:
+    pytest.importorskip("ls3dw.models.torch7")
+    path = REAL / "t7" / folder / "model.t7"
+    if packed:
+        path = tmp_path / "model.tar.gz"
+        with tarfile.open(path, "w:gz") as archive:
+            archive.add(REAL / "t7" / folder / "model.t7", "folder/model.t7")
+    made = take(path, kind)
+    assert made.contract.network["pooling"] == "max"
+    arrays = {array.stem: torch.from_numpy(np.load(array)) for array in (REAL / "t7" / folder).glob("*.npy")}
+    with torch.inference_mode():
+        outputs = load("model", (kind,)).network(arrays["in64_input"].float())
+    for number, output in enumerate(outputs, 1):
+        assert (output - arrays[f"in64_out{number}"]).abs().max() < 1e-4

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from ls3dw.errors import ModelError
-from ls3dw.models.fan import Pooling
+from ls3dw.errors import Ls3dwError, ModelError
 from ls3dw.models.pth import read_pth
 
 LARGEST: Final = 2**31
@@ -22,11 +22,11 @@ LARGEST: Final = 2**31
 
 @dataclass(frozen=True)
 class Weights:
-    """Tensors by their keys. format: in words; pooling: None where the format does not say it."""
+    """Tensors by their keys. format: in words; network: class and arguments, where the file says them."""
 
     format: str
     tensors: dict[str, Tensor]
-    pooling: Pooling | None = None
+    network: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_weights(path: Path) -> Weights:
@@ -62,12 +62,20 @@ def _read_tar(path: Path) -> Weights:
             while source is not None and (chunk := source.read(2**20)):
                 copy.write(chunk)
             copy.flush()
-            found = _read_torch7(Path(copy.name))
+            found = _read_copy(Path(copy.name), f"{path} ({member.name:.80})")
     except (tarfile.TarError, EOFError, ValueError, OSError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path}: damaged, the tar archive cannot be read ({error!s:.100}); get it again") from error
-    return Weights(f"{found.format} in a tar archive", found.tensors, found.pooling)
+    return Weights(f"{found.format} in a tar archive", found.tensors, found.network)
+
+
+def _read_copy(copy: Path, where: str) -> Weights:
+    """Read a temporary copy; an error speaks of the file that the user knows."""
+    try:
+        return _read_torch7(copy)
+    except Ls3dwError as error:
+        raise ModelError(str(error).replace(str(copy), where)) from error
 
 
 def _torch7_member(archive: tarfile.TarFile, path: Path) -> tarfile.TarInfo:
@@ -89,4 +97,4 @@ def _read_torch7(path: Path) -> Weights:
     from ls3dw.models import torch7
 
     found = torch7.read(path)
-    return Weights("Torch7", dict(found.state), found.network.get("pooling"))
+    return Weights("Torch7", dict(found.state), found.network)

@@ -23,8 +23,9 @@ from ls3dw.models.zoo import BUNDLED, build, check_shapes, parameters, read_cont
 GUIDANCE_STD: Final[dict[Kind, float]] = {"2d": 0.0, "3d": 0.0, "2d-to-3d": 1.0, "depth": PUBLISHED_STD}
 """Gaussians that published weights are guided by. 2d-to-3d: as the paper says; depth: as the published code draws."""
 
-MOST_STACKS: Final = 16
+MOST_BLOCKS: Final = 200
 MOST_FEATURES: Final = 2048
+"""Larger networks than anyone's; a damaged file may ask for any size."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,10 @@ def import_weights(file: Path, options: ImportOptions) -> Imported:
     target = _target(name, digest, options.replace)
     weights = read_weights(file)
     tensors = tidy(weights.tensors, str(file))
-    network = arguments(kind, tensors, str(file))
-    if "pooling" in network:
-        network["pooling"] = options.pooling or (known and known.pooling) or weights.pooling or "avg"
+    network = dict(weights.network) or infer(tensors, str(file))
+    check_kind(kind, network["class"], tensors, str(file))
+    if network["class"] == "FAN":
+        network["pooling"] = options.pooling or (known and known.pooling) or network.get("pooling", "avg")
     contract = Contract(
         name=name,
         kind=kind,
@@ -84,7 +86,7 @@ def import_weights(file: Path, options: ImportOptions) -> Imported:
         source={"file": file.name, "format": weights.format, "sha256": digest},
     )
     with torch.device("meta"):
-        empty = build(contract, file)
+        empty = build(contract, str(file))
     check_shapes(empty, tensors, file)
     _check_finite(tensors, file)
     ordered = {key: _stored(tensors[key], options.half) for key in empty.state_dict()}
@@ -92,7 +94,7 @@ def import_weights(file: Path, options: ImportOptions) -> Imported:
 
 
 def install(item: Published) -> Imported:
-    """Import a fetched published file under its name; nothing is done twice."""
+    """Import a fetched published file under its name."""
     return import_weights(item.download, ImportOptions(name=item.name))
 
 
@@ -108,32 +110,36 @@ def tidy(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
     return plain
 
 
-def arguments(kind: Kind, tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
+def infer(tensors: Mapping[str, Tensor], where: str) -> dict[str, Any]:
     """Infer the network's class and arguments from its tensors."""
-    found = "DepthNet" if "fc.weight" in tensors else "FAN"
     first = tensors.get("conv1.weight")
     if first is None or first.ndim != 4:
         raise ModelError(
             f"{where}: weights of another network: no conv1.weight (first is {next(iter(tensors))[:80]!r})"
         )
-    if found != CLASS_OF[kind] or first.shape[1] != CHANNELS_OF[kind]:
-        fits = [other for other in get_args(Kind) if (CLASS_OF[other], CHANNELS_OF[other]) == (found, first.shape[1])]
+    width, channels = first.shape[:2]
+    blocks = [_count(tensors, rf"layer{stage}\.(\d+)\.") for stage in range(1, 5)]
+    stacks = _count(tensors, r"m(\d+)\.")
+    last = tensors.get("conv_last0.weight")
+    features = 4 * width if last is None or last.ndim != 4 else last.shape[0]
+    if max(4 * width, features) > MOST_FEATURES or max(sum(blocks), stacks) > MOST_BLOCKS:
+        raise ModelError(f"{where}: {features} features, {stacks} stacks, blocks {blocks}: not a network of ls3dw")
+    if "fc.weight" in tensors:
+        return {"class": "DepthNet", "layers": blocks, "width": width}
+    network = {"class": "FAN", "stacks": stacks, "features": features, "in_channels": channels}
+    return network if features == 4 * width else network | {"stem": width}
+
+
+def check_kind(kind: Kind, found: str, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise `ModelError` when a network of this class and these input channels cannot be of that kind."""
+    channels = tensors["conv1.weight"].shape[1]
+    if (found, channels) != (CLASS_OF[kind], CHANNELS_OF[kind]):
+        fits = [other for other in get_args(Kind) if (CLASS_OF[other], CHANNELS_OF[other]) == (found, channels)]
+        advice = f", try --kind {' or '.join(fits)}" if fits else ""
         raise ModelError(
-            f"{where}: a {found} with {first.shape[1]} input channels; kind {kind!r} is a {CLASS_OF[kind]} with"
-            f" {CHANNELS_OF[kind]}{', try --kind ' + ' or '.join(fits) if fits else ''}"
+            f"{where}: a {found} with {channels} input channels; kind {kind!r} is a {CLASS_OF[kind]} with"
+            f" {CHANNELS_OF[kind]}{advice}"
         )
-    width = first.shape[0]
-    if found == "DepthNet":
-        blocks = [_count(tensors, rf"layer{stage}\.(\d+)\.") for stage in range(1, 5)]
-        network: dict[str, Any] = {"class": found, "layers": blocks, "width": width}
-    else:
-        stacks, channels = _count(tensors, r"m(\d+)\."), first.shape[1]
-        network = {"class": found, "stacks": stacks, "features": 4 * width, "in_channels": channels, "pooling": "avg"}
-        if stacks > MOST_STACKS:
-            raise ModelError(f"{where}: {stacks} stacks, expected at most {MOST_STACKS}")
-    if width * 4 > MOST_FEATURES:
-        raise ModelError(f"{where}: conv1.weight is {tuple(first.shape)}, wider than any network of ls3dw")
-    return network
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:

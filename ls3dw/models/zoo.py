@@ -89,18 +89,18 @@ def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
         tensors = load_safetensors(data)
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file ({error}); get the file again") from error
-    network = build(contract, path)
+    network = build(contract, str(path.with_suffix(".json")))
     check_shapes(network, tensors, path)
     network.load_state_dict(tensors, strict=True)
     return Model(network.eval().requires_grad_(False), contract)
 
 
-def build(contract: Contract, path: Path) -> nn.Module:
-    """Make the network of a contract, with random weights; `ModelError` names the file at `path`."""
+def build(contract: Contract, where: str) -> nn.Module:
+    """Make the network of a contract, with random weights; `ModelError` begins with `where`."""
     try:
         return contract.build()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ModelError(f"{path.with_suffix('.json')}: network {dict(contract.network)!r}: {error}") from error
+        raise ModelError(f"{where}: network {dict(contract.network)!r}: {error}") from error
 
 
 def check_shapes(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
