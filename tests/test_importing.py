@@ -256,8 +256,15 @@ def test_archives_that_lie_are_refused(fan: FAN, tmp_path: Path) -> None:
     assert "without one data.pkl" in fault_of(made)
 
 
-@pytest.mark.parametrize("strides", [(0, 0, 0, 0), (10**6, 1, 1, 1)])
-def test_a_tensor_larger_than_its_numbers_is_refused(tmp_path: Path, strides: tuple[int, ...]) -> None:
+def test_an_archive_on_several_disks_is_damaged(fan: FAN, tmp_path: Path) -> None:
+    save_archive(fan.state_dict(), tmp_path / "a.pth")
+    data = bytearray((tmp_path / "a.pth").read_bytes())
+    data[data.rindex(b"PK\x06\x07") + 16] = 2
+    (tmp_path / "a.pth").write_bytes(data)
+    assert "damaged, the archive cannot be read" in fault_of(tmp_path / "a.pth")
+
+
+def test_a_tensor_larger_than_its_numbers_is_refused(tmp_path: Path) -> None:
     storage = torch.zeros(10)
     torch.save({"conv1.weight": storage.as_strided((64, 3, 7, 7), (0, 0, 0, 0))}, tmp_path / "a.pth")
     assert "more numbers than its storage has" in fault_of(tmp_path / "a.pth")

@@ -53,7 +53,8 @@ class PthFile:
 def read_pth(path: Path) -> PthFile:
     """Read a file by `torch.save` or `torch.jit.save`; `ModelError` when it is damaged or needs code to be run."""
     with path.open("rb") as file:
-        if zipfile.is_zipfile(file):
+        # By its first bytes: zipfile.is_zipfile lets errors of a damaged directory through.
+        if file.read(4) == b"PK\x03\x04":
             return _read_archive(path)
         if path.stat().st_size == 0:
             raise ModelError(f"{path}: empty; get the file again")
