@@ -17,6 +17,12 @@ SMOOTHING_STD = 1.2
 SMOOTHING_RADIUS = 4
 LEAST = 1e-6
 
+STAMP_REACH = 6
+"""The published depth network's Gaussians end six pixels from their centre, three times their nominal std of 2."""
+
+PUBLISHED_STD = 3.25
+"""What their std really is in pixels: a quarter of the 13 pixels of their stamp."""
+
 
 def draw_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
     """Draw one Gaussian of height 1 a point at its sub-pixel place: (N, P, 2) -> (N, P, size, size).
@@ -25,6 +31,22 @@ def draw_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
     """
     grid = torch.arange(size, dtype=points.dtype, device=points.device)
     profile = torch.exp((grid - points[..., None]).square() * (-0.5 / std**2)).nan_to_num(nan=0.0)
+    return profile[:, :, 1, :, None] * profile[:, :, 0, None, :]
+
+
+def stamp_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
+    """Draw Gaussians as the published code does for its depth network: (N, P, 2) crop pixels -> (N, P, size, size).
+
+    Centres are whole pixels, half a pixel above and left of a point in the middle of a cell; the square of 13x13 pixels
+    around them is drawn, the rest is 0. Near the left and upper border the published code starts its stamp too late,
+    which moves the Gaussian inward by up to two pixels; the network was trained with it.
+    """
+    # The published code counts pixels from 1: what it calls pixel k covers [k - 1, k).
+    at = (points + 0.5).floor()
+    late = torch.where(at < STAMP_REACH, 2, torch.where(at == STAMP_REACH, 1, 0))
+    grid = torch.arange(1, size + 1, dtype=points.dtype, device=points.device)
+    profile = torch.exp((grid - (at + late)[..., None]).square() * (-0.5 / std**2))
+    profile = profile * ((grid - at[..., None]).abs() <= STAMP_REACH)
     return profile[:, :, 1, :, None] * profile[:, :, 0, None, :]
 
 
