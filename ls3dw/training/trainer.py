@@ -91,6 +91,17 @@ class Trainer:
         seconds = self._resume()
         sets = make_sets(self.options.validation, self.open_heads, self.group.device) if self.group.leads else []
         monitor = Monitor(self.out, self.taken) if self.group.leads else None
+        if self.length.share(self.taken, seconds) < 1:
+            seconds = self._train(seconds, monitor, sets)
+        if self._unsaved:
+            self._save(seconds)
+        self._validate(monitor, sets)
+        if monitor is not None:
+            monitor.close()
+        return self.results
+
+    def _train(self, seconds: float, monitor: Monitor | None, sets: list[ValidationSet]) -> float:
+        """Take all steps that are left after `seconds` of training; return the seconds of all."""
         self._capture()
         prefetch = Prefetch(self.feed.inputs, self.group.device)
         rendering = time.perf_counter()
@@ -103,12 +114,7 @@ class Trainer:
             self._take(prefetch, rate_at(self.options.optimizer, self.length, self.taken, time.perf_counter() - begun))
             self._throttle(queue)
             self._report(monitor, sets, time.perf_counter() - begun)
-        if self._unsaved:
-            self._save(time.perf_counter() - begun)
-        self._validate(monitor, sets)
-        if monitor is not None:
-            monitor.close()
-        return self.results
+        return time.perf_counter() - begun
 
     def _take(self, prefetch: Prefetch, rate: float) -> None:
         """Take one step, and begin with the next one's data."""
