@@ -33,3 +33,7 @@ class PredictionError(Ls3dwError, ValueError):
 
 class DeviceError(Ls3dwError, RuntimeError):
     """A GPU that is not there or cannot hold even one face."""
+
+
+class T7Error(Ls3dwError, ValueError):
+    """A Torch7 file that is damaged, of another kind, or holds what cannot be read or written."""

@@ -83,14 +83,22 @@ class Hourglass(nn.Module):
 class FAN(nn.Module):
     """Stacked hourglasses that turn a 256x256 crop into one 64x64 heatmap a landmark.
 
-    stacks: hourglasses in a row; features: channels at 64x64 (256 as published), the stem has a quarter and a half of
-    them; in_channels: 3 for RGB, 3 + 68 with guidance; pooling: "avg" for the published Python weights, "max" for the
-    Torch7 ones.
+    stacks: hourglasses in a row; features: channels at 64x64 (256 as published); in_channels: 3 for RGB, 3 + 68 with
+    guidance; pooling: "avg" for the published Python weights, "max" for the Torch7 ones; stem: channels of the first
+    convolution, doubled by the block after it. None: a quarter of the features; networks from Torch7 may have 64
+    whatever their features.
 
     Input (N, in_channels, 256, 256) float in [0, 1]; output: a list, one (N, 68, 64, 64) a stack, the last the best.
     """
 
-    def __init__(self, stacks: int = 4, features: int = 256, in_channels: int = 3, pooling: Pooling = "avg") -> None:
+    def __init__(
+        self,
+        stacks: int = 4,
+        features: int = 256,
+        in_channels: int = 3,
+        pooling: Pooling = "avg",
+        stem: int | None = None,
+    ) -> None:
         super().__init__()
         if pooling not in ("avg", "max"):
             raise ValueError(f"pooling is {pooling!r}; expected 'avg' or 'max'")
@@ -100,12 +108,14 @@ class FAN(nn.Module):
             )
         self.stacks = stacks
         self.pooling: Pooling = pooling
-        stem = features // 4
+        stem = features // 4 if stem is None else stem
+        if stem < 2 or stem % 2:
+            raise ValueError(f"stem={stem}; expected an even number of channels")
         self.conv1 = nn.Conv2d(in_channels, stem, 7, stride=2, padding=3)
         self.bn1 = nn.BatchNorm2d(stem)
-        self.conv2 = HPMBlock(stem, features // 2)
-        self.conv3 = HPMBlock(features // 2, features // 2)
-        self.conv4 = HPMBlock(features // 2, features)
+        self.conv2 = HPMBlock(stem, 2 * stem)
+        self.conv3 = HPMBlock(2 * stem, 2 * stem)
+        self.conv4 = HPMBlock(2 * stem, features)
         for stack in range(stacks):
             self.add_module(f"m{stack}", Hourglass(features, pooling))
             self.add_module(f"top_m_{stack}", HPMBlock(features, features))
