@@ -10,10 +10,11 @@ from ls3dw.sources.aflw2000 import AFLW2000
 from ls3dw.sources.base import Count, Source
 from ls3dw.sources.heads import Heads
 from ls3dw.sources.menpo import Menpo
+from ls3dw.sources.release import Release
 from ls3dw.sources.vw300 import VW300
 from ls3dw.sources.w300 import W300
 
-__all__ = ["SOURCES", "Count", "Source", "open_source"]
+__all__ = ["EMBEDDED", "SOURCES", "Count", "Source", "open_source"]
 
 SOURCES: Final[dict[str, type[Source]]] = {
     "300w": W300,
@@ -21,7 +22,11 @@ SOURCES: Final[dict[str, type[Source]]] = {
     "menpo": Menpo,
     "aflw2000": AFLW2000,
     "heads": Heads,
+    "ls3dw": Release,
 }
+
+EMBEDDED: Final = ("300w", "300vw", "menpo", "aflw2000")
+"""Those that the embedded sample has."""
 
 
 def open_source(name: str, root: str | Path) -> Source:
