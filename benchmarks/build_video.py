@@ -134,8 +134,9 @@ def main() -> None:
             list(pool.map(partial(make_video, root, (width, height), given.frames), range(given.videos)))
     made = time.perf_counter() - start
 
-    from ls3dw.build import Build, devices
+    from ls3dw.build import Build
     from ls3dw.config import BuildOptions
+    from ls3dw.models.device import devices
 
     models: dict[str, str] = {}
     if given.full_size:

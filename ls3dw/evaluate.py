@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.dataset import Dataset
-from ls3dw.errors import DatasetError
+from ls3dw.errors import DatasetError, PredictionError
 from ls3dw.metrics import FAILURE, auc, failure_rate, nme
 from ls3dw.predictions import Predictions
 
@@ -23,7 +23,10 @@ YAW_BINS: Final[dict[str, tuple[float, float]]] = {"0-30": (0, 30), "30-60": (30
 
 @dataclass(frozen=True)
 class Score:
-    """A row of the table. faces: those with an error; missing: those without points to compare; the rest: fractions."""
+    """A row of the table, of faces for which the source has points.
+
+    faces: those with an error; missing: those that the method has no points for; the rest: of `faces`, as fractions.
+    """
 
     group: str
     name: str
@@ -37,28 +40,55 @@ class Score:
     failure_rate: float | None = None
 
 
-def errors_of(dataset: Dataset, predictions: Predictions | None = None) -> NDArray[np.float64]:
-    """Return the NME of each face of the index (N,), NaN where the source or the prediction has no points.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a method's landmarks are worth. unknown: predictions of faces that the data set does not have."""
 
-    predictions: another method's landmarks; None: the version's own, as stored when it was built.
+    method: str
+    threshold: float
+    unknown: int
+    scores: list[Score]
+
+
+def evaluate(dataset: Dataset, predictions: Predictions | None = None, threshold: float = FAILURE) -> Evaluation:
+    """Score all faces, then by source, by subset, and by yaw as the version's 3D landmarks have it.
+
+    predictions: another method's landmarks; None: the version's own, with the errors stored when it was built.
     """
+    annotation = dataset.column("annotation")
     if predictions is None:
-        return np.asarray(dataset.index["nme"].to_numpy(dtype=np.float64))
+        _check_predicted(dataset)
+        method, unknown = f"version {dataset.version}", 0
+        errors = dataset.index["nme"].to_numpy(dtype=np.float64)
+    else:
+        method, unknown = predictions.origin, _unknown(dataset, predictions)
+        errors = nme(predictions.take(dataset.index["id"]), annotation)
+    annotated = np.isfinite(annotation).all(axis=2).any(axis=1)
+    rows = [
+        _score(group, name, errors[chosen & annotated], threshold)
+        for group, name, chosen in groups(dataset.index)
+        if chosen.any()
+    ]
+    return Evaluation(method, threshold, unknown, rows)
+
+
+def _check_predicted(dataset: Dataset) -> None:
+    if dataset.manifest["configuration"]["annotations"] == "published":
+        raise DatasetError(
+            f"{dataset.store.root}: version {dataset.version} is the sources' own points, which are what others are"
+            " scored against; choose another --version, or --predictions"
+        )
+
+
+def _unknown(dataset: Dataset, predictions: Predictions) -> int:
+    """Count the predictions of faces that are not there; PredictionError if that is all of them."""
     unknown = predictions.ids - set(dataset.index["id"])
     if unknown == predictions.ids:
-        raise DatasetError(
+        raise PredictionError(
             f"{predictions.origin}: none of its {len(unknown)} ids is in {dataset.store.root} ({dataset.version});"
-            f" it has {min(unknown, default='none')!r}, the data set {dataset.index['id'].iloc[0]!r}"
+            f" it has {min(unknown)!r}, the data set {dataset.index['id'].iloc[0]!r}"
         )
-    points = predictions.take(dataset.index["id"])
-    return nme(points, dataset.column("annotation"))
-
-
-def scores(dataset: Dataset, errors: NDArray[np.float64], threshold: float = FAILURE) -> list[Score]:
-    """Score all faces, then by source, by subset, and by yaw as the version's 3D landmarks have it."""
-    return [
-        _score(group, name, errors[chosen], threshold) for group, name, chosen in groups(dataset.index) if chosen.any()
-    ]
+    return len(unknown)
 
 
 def groups(index: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:

@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, str]] = {
     "info": "What a data set holds.",
     "verify": "Check that every byte of a data set is as written.",
     "evaluate": "Score landmarks against the sources' own points.",
+    "export": "Write a data set in the layout of others.",
     "synth": "Render heads with exact landmarks, as a source.",
     "models": "The networks: bundled ones and files.",
 }
