@@ -19,7 +19,8 @@ from ls3dw.errors import DatasetError
 from ls3dw.files import sha256_file
 from ls3dw.resources import folder
 from ls3dw.sample import Sample
-from ls3dw.sources import SOURCES, open_source
+from ls3dw.sources import EMBEDDED as SOURCES_OF_SAMPLE
+from ls3dw.sources import open_source
 
 COUNTS = {"300w": 12, "300vw": 96, "menpo": 12, "aflw2000": 12}
 EMBEDDED = folder("embedded")
@@ -58,7 +59,7 @@ def states(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def embedded_samples() -> Iterator[Sample]:
-    for name in SOURCES:
+    for name in SOURCES_OF_SAMPLE:
         yield from open_source(name, EMBEDDED)
 
 
@@ -342,6 +343,7 @@ def test_pipeline_file_counts_less_than_the_command_line(
     dataset = open_dataset(tmp_path / "d")
     assert len(dataset) == 4
     assert dataset.manifest["configuration"] | {"models": 0, "picture": 0} == {
+        "annotations": "network",
         "data": "sources",
         "decode": "subpixel",
         "flip": False,
