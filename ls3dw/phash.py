@@ -61,15 +61,13 @@ def distances(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray
     return ((BITS - signs[0] @ signs[1]) / 2).astype(np.uint8)
 
 
-def nearest(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], list[NDArray[Any]]]:
-    """Find for each hash (N,) its nearest among others (M,), M > 0: the distance (N,), and all that have it."""
-    least = np.empty(len(hashes), dtype=np.uint8)
-    found: list[NDArray[Any]] = []
+def nearest(hashes: NDArray[np.uint64], others: NDArray[np.uint64], slack: int = 0) -> list[NDArray[np.intp]]:
+    """Find for each hash (N,) the nearest of others (M,), M > 0, and those at most `slack` bits farther away."""
+    found: list[NDArray[np.intp]] = []
     for start in range(0, len(hashes), _ROWS_AT_ONCE):
         table = distances(hashes[start : start + _ROWS_AT_ONCE], others)
-        least[start : start + len(table)] = table.min(axis=1)
-        found += [np.flatnonzero(row == row.min()) for row in table]
-    return least, found
+        found += [np.flatnonzero(row <= row.min() + slack) for row in table]
+    return found
 
 
 def _signs(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, fields
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,14 @@ from ls3dw.sources.release import BALANCED, Release, is_balanced
 from ls3dw.store import FileRecord
 
 How = Literal["bytes", "pixels", "phash", "none"]
+Matches: TypeAlias = dict[int, tuple[How, NDArray[Any]]]
+"""By row of the index: how its picture was found, and the rows (M,) that are the same or the nearest."""
 
 FARTHEST: Final = 8
 """Bits in which the hashes of one face may differ; docs/release.md has the measurements behind it."""
+
+SLACK: Final = 2
+"""Bits that encoding again may add: of hashes so much farther away than the nearest, the points decide."""
 
 DIGESTS: Final[dict[How, str]] = {"bytes": "file_sha256", "pixels": "pixels_sha256"}
 """How a picture was found -> the digest that was the same, the surest first."""
@@ -37,7 +42,7 @@ class Origin:
 
     origin: an id, empty where none is near enough; distance: bits in which the two hashes differ, -1 without others to
     compare with; nme: between the points of the two, each in its own box; candidates: how many pictures were the same
-    or just as near: of those, the one with the nearest points was taken.
+    or about as near: of those, the one with the nearest points was taken.
     """
 
     origin: str
@@ -69,11 +74,11 @@ def trace(dataset: Dataset, rows: NDArray[np.intp], others: NDArray[np.intp]) ->
     ids = dataset.index["id"].to_numpy()
     hashes = dataset.index["phash"].to_numpy(dtype=np.uint64)
     shapes = _in_own_box(dataset.column("annotation"))
-    same = _same_pictures(dataset, rows, others)
-    near = _near_faces(hashes, rows, others)
+    matches = _same_pictures(dataset, rows, others)
+    matches |= _near_faces(hashes, np.array([row for row in rows if row not in matches], dtype=int), others)
     origins = []
     for row in rows:
-        how, candidates = same.get(int(row), ("phash", near[int(row)]))
+        how, candidates = matches[int(row)]
         if not len(candidates):
             origins.append(Origin("", "none", -1, float("nan"), 0))
             continue
@@ -88,9 +93,9 @@ def trace(dataset: Dataset, rows: NDArray[np.intp], others: NDArray[np.intp]) ->
     return origins
 
 
-def _same_pictures(dataset: Dataset, rows: NDArray[Any], others: NDArray[Any]) -> dict[int, tuple[How, NDArray[Any]]]:
-    """Return for each row whose very picture is among the others how it is known, and the rows that have it."""
-    found: dict[int, tuple[How, NDArray[Any]]] = {}
+def _same_pictures(dataset: Dataset, rows: NDArray[Any], others: NDArray[Any]) -> Matches:
+    """Match each row whose very picture is among the others."""
+    found: Matches = {}
     for how, name in DIGESTS.items():
         known = _digests(dataset, name)
         places: dict[bytes, list[int]] = {}
@@ -114,15 +119,16 @@ def _digests(dataset: Dataset, name: str) -> dict[int, bytes]:
     return found
 
 
-def _near_faces(hashes: NDArray[np.uint64], rows: NDArray[Any], others: NDArray[Any]) -> dict[int, NDArray[Any]]:
-    """Return for each row the others whose hash is the nearest; none where there are no others."""
+def _near_faces(hashes: NDArray[np.uint64], rows: NDArray[Any], others: NDArray[Any]) -> Matches:
+    """Match each row with the others whose hashes are the nearest, however far; with none where there are no others."""
     if not len(others):
-        return {int(row): np.empty(0, dtype=int) for row in rows}
+        return {int(row): ("phash", np.empty(0, dtype=int)) for row in rows}
     # Many frames of a video share a hash: each is compared once.
-    kinds, kind_of = np.unique(hashes[others], return_inverse=True)
+    kinds, kind_of, counts = np.unique(hashes[others], return_inverse=True, return_counts=True)
+    members = np.split(others[np.argsort(kind_of, kind="stable")], np.cumsum(counts)[:-1])
     return {
-        int(row): others[np.isin(kind_of, closest)]
-        for row, closest in zip(rows, nearest(hashes[rows], kinds)[1], strict=True)
+        int(row): ("phash", np.sort(np.concatenate([members[kind] for kind in closest])))
+        for row, closest in zip(rows, nearest(hashes[rows], kinds, SLACK), strict=True)
     }
 
 

@@ -58,15 +58,13 @@ def test_distances_count_different_bits(first: np.ndarray, second: np.ndarray) -
 
 
 @settings(max_examples=25)
-@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 99))
-def test_nearest_is_as_a_plain_loop_finds_it(count: int, others: int, seed: int) -> None:
+@given(st.integers(1, 300), st.integers(1, 40), st.integers(0, 5), st.integers(0, 99))
+def test_nearest_is_as_a_plain_loop_finds_it(count: int, others: int, slack: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     first, second = (rng.integers(0, 2**64, size, dtype=np.uint64) for size in (count, others))
-    least, found = nearest(first, second)
-    for row, value in enumerate(first):
+    for value, found in zip(first, nearest(first, second, slack), strict=True):
         apart = [bits_apart(int(value), int(other)) for other in second]
-        assert least[row] == min(apart)
-        assert found[row].tolist() == [place for place, far in enumerate(apart) if far == min(apart)]
+        assert found.tolist() == [place for place, far in enumerate(apart) if far <= min(apart) + slack]
 
 
 def test_different_heads_are_far_apart(faces: list[Sample]) -> None:

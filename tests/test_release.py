@@ -20,6 +20,7 @@ from ls3dw.config import BuildOptions
 from ls3dw.dataset import open_dataset
 from ls3dw.errors import SourceError
 from ls3dw.pose import head_pose
+from ls3dw.resources import folder
 from ls3dw.sources import open_source
 from ls3dw.sources.face import Rejected
 from ls3dw.sources.release import parse_t7
@@ -69,11 +70,11 @@ def test_published_counts_are_reported(root: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("folder", ["LS3D-W_balanced", "new_dataset", "LS3D-W_balanced/new_dataset"])
-def test_balanced_bins_by_number_and_only_when_asked_for(root: Path, folder: str) -> None:
+@pytest.mark.parametrize("name", ["LS3D-W_balanced", "new_dataset", "LS3D-W_balanced/new_dataset"])
+def test_balanced_bins_by_number_and_only_when_asked_for(root: Path, name: str) -> None:
     for number in range(1, 8):
-        release.put(root, f"{folder}/{number}", number)
-    release.put(root, f"{folder}/cover", 8)
+        release.put(root, f"{name}/{number}", number)
+    release.put(root, f"{name}/cover", 8)
     source = open_source("ls3dw", root)
     assert list(source.subsets) == [*SUBSETS, *BINS, "balanced-other"]
     assert list(source.default_subsets) == SUBSETS
@@ -288,3 +289,23 @@ def test_files_of_torch7_itself() -> None:
     for name in ("pts_double", "pts_float", "pts_double_ascii"):
         truth = np.load(folder / f"{name}.npy")
         np.testing.assert_array_equal(parse_t7((folder / f"{name}.t7").read_bytes()).annotation, truth.astype("f4"))
+
+
+def test_frames_of_a_video_are_told_apart(ls3dw: Command, tmp_path: Path) -> None:
+    """Neighbours look alike; reduced to half and encoded again, each is still traced to itself."""
+    root, frames = tmp_path / "LS3D-W", list(open_source("300vw", folder("embedded")))[:24]
+    for number, frame in enumerate(frames, start=1):
+        picture = np.ascontiguousarray(frame.image())
+        small = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        points = release.released(frame)
+        for place, pixels, at in (("300VW-3D/CatA/114", picture, points), ("new_dataset", small, points / 2 - 0.25)):
+            (root / place).mkdir(parents=True, exist_ok=True)
+            (root / place / f"{number}.jpg").write_bytes(release.encode(pixels, ".jpg", 75))
+            t7.save(root / place / f"{number}.t7", np.trunc(at + 0.5))
+    build(ls3dw, root, tmp_path / "data", "--subset", "300vw,balanced")
+    table = origins(tmp_path / "data")
+    assert set(table["how"]) == {"phash"}
+    assert (
+        table["origin"].str.rpartition("/")[2].tolist() == table.index.str.rpartition("/").get_level_values(2).tolist()
+    )
+    assert table["distance"].max() <= 4
