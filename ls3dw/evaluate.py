@@ -48,10 +48,12 @@ class Evaluation:
 
 
 def evaluate(dataset: Dataset, predictions: Predictions | None = None, threshold: float = FAILURE) -> Evaluation:
-    """Score all faces, then by source, by subset, and by yaw as the version's 3D landmarks have it.
+    """Score all faces, then by source, by subset, by yaw as the version's 3D landmarks have it, and by both.
 
     predictions: another method's landmarks; None: the version's own, with the errors stored when it was built.
     """
+    if not len(dataset):
+        raise DatasetError(f"{dataset.store.root}: version {dataset.version} has no faces to score")
     annotation = dataset.column("annotation")
     if predictions is None:
         _check_predicted(dataset)
@@ -98,8 +100,12 @@ def groups(dataset: Dataset) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     for name, part in dict.fromkeys(zip(source, subset, strict=True)):
         yield "subset", f"{name}/{part}", np.asarray((source == name) & (subset == part))
     turned = np.abs(index["yaw"].to_numpy(dtype=np.float64))
-    for name, (low, high) in YAW_BINS.items():
-        yield "yaw", name, (turned > low if low else turned >= low) & (turned <= high)
+    bins = {name: (turned > low if low else turned >= low) & (turned <= high) for name, (low, high) in YAW_BINS.items()}
+    for name, chosen in bins.items():
+        yield "yaw", name, chosen
+    for name in dict.fromkeys(source):
+        for part, chosen in bins.items():
+            yield "source and yaw", f"{name} {part}", chosen & (source == name)
 
 
 def _score(group: str, name: str, errors: NDArray[np.float64], threshold: float) -> Score:

@@ -58,7 +58,8 @@ def write_origins(dataset: Dataset) -> tuple[list[FileRecord], dict[str, int]]:
     Columns: id, bin (of |yaw|, as published), and those of `Origin`.
     """
     index = dataset.index
-    balanced = ((index["source"] == Release.name) & index["subset"].map(is_balanced)).to_numpy()
+    subsets = zip(index["source"], index["subset"], strict=True)
+    balanced = np.array([source == Release.name and is_balanced(subset) for source, subset in subsets], dtype=bool)
     if not balanced.any():
         return [], {}
     chosen = index[balanced]

@@ -97,6 +97,7 @@ def test_scores_are_those_of_a_plain_loop(
         ("subset", "300w/indoor"): lambda row: row.subset == "indoor",
         ("yaw", "0-30"): lambda row: abs(row.yaw) <= 30,
         ("yaw", "30-60"): lambda row: 30 < abs(row.yaw) <= 60,
+        ("source and yaw", "300vw 0-30"): lambda row: row.source == "300vw" and abs(row.yaw) <= 30,
     }
     for key, chosen in groups.items():
         expected = plain_scores(sample, table, threshold, chosen)
@@ -247,3 +248,24 @@ def test_wrong_files_are_refused(ls3dw: Command, sample: Dataset, tmp_path: Path
     t7.save(twice / "a.t7", GOOD)
     with pytest.raises(PredictionError, match="two predictions of 'a'"):
         read_predictions(twice)
+
+
+def test_a_data_set_without_faces(ls3dw: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "LS3D-W" / "Menpo-3D"
+    folder.mkdir(parents=True)
+    (folder / "a.t7").write_bytes(b"")
+    words = ("--root", tmp_path / "LS3D-W", "--out", tmp_path / "data", "--annotations", "published", "--workers", "0")
+    assert ls3dw("build", "--source", "ls3dw", *words).status == 0
+    assert open_dataset(tmp_path / "data").column("landmarks_3d").shape == (0, 68, 3)
+    ended = ls3dw("evaluate", tmp_path / "data")
+    assert (ended.status, "no faces to score" in ended.error) == (1, True)
+
+
+def test_whole_columns_are_those_of_the_faces(sample: Dataset) -> None:
+    for name in ("landmarks_3d", "crop", "id"):
+        column = sample.column(name)
+        assert len(column) == len(sample)
+        for row in range(0, len(sample), 7):
+            np.testing.assert_array_equal(column[row], getattr(sample[row], name))
+    with pytest.raises(KeyError, match="no column 'landmarks'; choose from id"):
+        sample.column("landmarks")
