@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "verify": "Check that every byte of a data set is as written.",
     "evaluate": "Score landmarks against the sources' own points.",
     "head": "The head model of the rendered heads: build it, place its landmarks.",
+    "export": "Write a data set in the layout of others.",
     "synth": "Render heads with exact landmarks, as a source.",
     "models": "The networks: bundled ones and files.",
     "train": "Train the networks of a pipeline.",

@@ -21,7 +21,17 @@ from ls3dw.sample import Floats, Sample
 from ls3dw.sources.face import Face, Place, Rejected, make_sample, read_face, to_float32, zero_based
 from ls3dw.sources.layout import find, wrong_layout
 from ls3dw.sources.mat import read_arrays
-from ls3dw.sources.stills import AnnotationFormat, Pair, Part, StillMedia, StillSource, list_pairs, only, read_picture
+from ls3dw.sources.stills import (
+    AnnotationFormat,
+    Pair,
+    Part,
+    StillMedia,
+    StillSource,
+    decode,
+    list_pairs,
+    only,
+    read_bytes,
+)
 
 OWN_FIELDS: Final = ("pt2d", "pt3d_68", "Pose_Para")
 POINT_FIELDS: Final = ("pts_2d", "pts_3d")
@@ -102,7 +112,7 @@ class TurnedMedia(StillMedia):
         else:
             only(pair.annotations, "missing annotation")
             face = read_face(own, partial(parse_own, turned=not pair.stem.endswith(UNTURNED)))
-        return make_sample(face, read_picture(picture_file), place)
+        return make_sample(face, decode(read_bytes(picture_file), picture_file.name), place)
 
 
 class W300LP(StillSource):
