@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,21 @@ def test_train_resume_and_restart(plan: Path, tmp_path: Path, ls3dw: Command) ->
     assert "another configuration" in other.err
     assert ls3dw("train", plan, "--out", out, "--gpu", "none", "--set", "seed=5", "--restart").status == 0
     assert ls3dw("train", plan, "--resume", "--restart").status == 2
+
+
+def test_sigterm_saves_a_checkpoint(
+    plan: Path, tmp_path: Path, ls3dw: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(trainer.Trainer, "_report", lambda *_: signal.raise_signal(signal.SIGTERM))
+    try:
+        ended = ls3dw("train", plan, "--out", tmp_path / "out", "--gpu", "none")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.status == 143
+    assert "stopped after step 1; run the same command again" in ended.err
+    assert [path.name for path in (tmp_path / "out").glob("step-*.json")] == ["step-000000001.json"]
+    assert not (tmp_path / "out" / "models").exists()
 
 
 def test_faults_end_it_in_one_line(plan: Path, tmp_path: Path, ls3dw: Command) -> None:
