@@ -7,6 +7,7 @@ jaw's lines find the far contour is searched on turned faces fitted without it. 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,7 @@ def fit(
 def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Read `landmarks` (N, 68, 2) and, if it is there, `externally_occluded` (N, 68) from an .npz file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             occluded = file.get("externally_occluded")
             return np.asarray(file["landmarks"]), occluded
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
