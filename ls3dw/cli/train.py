@@ -44,7 +44,8 @@ def train(
     \b
     ls3dw train pipelines/train_bundled.yaml
     ls3dw train pipelines/train_2dfan.yaml --set minutes=10 --set data.0.pool=8192
-    torchrun --nproc-per-node 2 -m ls3dw train pipelines/train_full.yaml
+    torchrun --nproc-per-node 2 -m ls3dw train pipelines/train_full.yaml \\
+        --set minutes=null --set steps=60000 --set lanes=2
     """
     if resume and restart:
         raise click.UsageError("--resume and --restart: choose one")
