@@ -132,9 +132,8 @@ def test_pictures_that_have_no_whole_blocks(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_nothing_waits_for_the_device() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     draws, images = Draws(0, "cuda"), torch.rand(16, 3, 256, 256, device="cuda")
     degrade(images, draws)
     torch.cuda.set_sync_debug_mode("error")

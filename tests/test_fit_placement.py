@@ -17,7 +17,7 @@ from ls3dw.errors import ConfigurationError
 from ls3dw.markup import MIRROR, POINTS
 from ls3dw.pose import mean_head
 from ls3dw.synth.fit_faces import JAW, FaceModel, Fits, fit_faces, linearise, normalised
-from ls3dw.synth.fit_placement import fit, fit_contour, prepare
+from ls3dw.synth.fit_placement import fit, fit_contour, held_out_error, prepare
 from ls3dw.synth.head import load_head
 from ls3dw.synth.placement import BUNDLED, Placement, dump_placement, load_placement
 from ls3dw.synth.places import Places, cast_rays, make_track, neighbours_of
@@ -234,6 +234,10 @@ def test_a_known_placement_is_found_again() -> None:
     assert after[1:8].mean() < 0.5 * before[1:8].mean()
     np.testing.assert_array_equal(found.point_vertices[36], start.point_vertices[36])
     assert found.fitted_on["faces"] == 40
+    others = labelled(sheet, truth, 30).numpy()
+    errors = [held_out_error(head, placement, others)["left brow"] for placement in (aim, found, start)]
+    assert errors[0] < errors[1] + 0.05
+    assert errors[1] < 0.5 * errors[2]
 
 
 def test_the_contour_rule_is_found_again() -> None:

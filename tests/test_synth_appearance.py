@@ -181,10 +181,9 @@ def test_a_folder_adds_its_pictures_to_the_bank(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @torch.no_grad()
 def test_shading_does_not_wait_for_the_device() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     draws = Draws(0, "cuda")
     renderer = Renderer("cuda", options=RenderOptions(size=128))
     bank = make_bank(draws, 8, 128)

@@ -115,20 +115,21 @@ def fit_in_parts(
 
 
 def held_out_error(
-    sheet: Sheet, sliding: Sliding, labels: Tensor, certainty: Tensor, components: Tensor | None = None
+    head: HeadShape, placement: Placement, labels: ArrayLike, occluded: ArrayLike | None = None
 ) -> dict[str, float]:
-    """Return the mean distance of labels from fitted points, % of the face's size, of each group and of all.
+    """Return how far labels lie from the points of faces fitted to them: the mean distance of each group and of all.
 
-    components: (C,) bool, the coefficients that the faces may use; all without it.
+    In % of the face's size. labels, occluded: as in `fit`, of faces that the placement was not fitted to.
     """
-    model = sheet.model(sliding)
-    model = model if components is None else model.with_components(components)
-    fits = fit_in_parts(model, labels, certainty)
-    distance = linearise(model, fits, labels, certainty).residual.norm(dim=-1) / 1.9 * 100
-    groups = {**{name: list(points) for name, points in GROUPS.items()}, "all": list(range(POINTS))}
+    points, certainty = prepare(labels, occluded)
+    sheet = Sheet(head, placement)
+    model = sheet.model(sheet.first(placement))
+    fits = fit_in_parts(model, points, certainty)
+    distance = linearise(model, fits, points, certainty).residual.norm(dim=-1) / 1.9 * 100
+    groups = {**{name: list(members) for name, members in GROUPS.items()}, "all": list(range(POINTS))}
     return {
-        name: round(float((distance * certainty)[:, points].sum() / certainty[:, points].sum()), 3)
-        for name, points in groups.items()
+        name: round(float((distance * certainty)[:, members].sum() / certainty[:, members].sum()), 3)
+        for name, members in groups.items()
     }
 
 

@@ -139,12 +139,9 @@ class Renderer:
             hair=hair,
             rotation=pose.head,
             scale=camera.scale,
-            expression=shape.expression,
             hairline=shape.hairline,
-            hair_volume=shape.hair_volume,
             hair_cut=self._hair_cut(hair, screen, outfit),
             brow_offset=shape.brow_offset,
-            has_glasses=outfit.has_glasses,
             has_long_hair=outfit.hair.worn,
             hat_kind=outfit.hat.kind,
         )
