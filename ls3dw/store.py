@@ -98,6 +98,9 @@ class Store:
     def drops_file(self, version: str) -> Path:
         return self.version(version) / "drops.parquet"
 
+    def subset_file(self, version: str, name: str) -> Path:
+        return self.root / "subsets" / version / f"{name}.parquet"
+
     def gallery(self, version: str, name: str) -> Path:
         return self.root / "galleries" / version / name
 
