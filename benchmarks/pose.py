@@ -82,7 +82,8 @@ def _deformed(way: Way, seen: Array, projection: Array) -> Array:
     ridge = way.ridge * (projection[:, 0] ** 2).sum(axis=1)
     system = drawn @ drawn.transpose(0, 2, 1) + ridge[:, None, None] * np.eye(len(basis))
     strengths = np.linalg.solve(system, drawn @ left.reshape(len(seen), -1, 1))[..., 0]
-    return np.einsum("nk,kpb->npb", strengths, basis)
+    added: Array = np.einsum("nk,kpb->npb", strengths, basis)
+    return added
 
 
 def ways() -> dict[str, Way]:

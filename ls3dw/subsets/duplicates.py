@@ -74,7 +74,7 @@ def _pairs_by_band(
     start, bits = band
     keys = ((hashes >> np.uint64(start)) & np.uint64((1 << bits) - 1)).astype(np.int64)
     order = np.argsort(keys, kind="stable")
-    begins = np.searchsorted(keys[order], np.arange((1 << bits) + 1)).astype(np.int32)
+    begins = np.concatenate(([0], np.cumsum(np.bincount(keys, minlength=1 << bits))))
     only = _only_owner(keys, owner, 1 << bits)
     clear = [np.flatnonzero(keys >> bit & 1 == 0) for bit in range(bits)]
     for mask, low in _masks(bits, limit // len(_BANDS)):
@@ -106,10 +106,10 @@ def _only_owner(keys: Integers, owner: Integers, size: int) -> NDArray[np.int64]
 
 
 def _expand(
-    asking: Integers, wanted: Integers, begins: NDArray[np.int32], order: Integers
+    asking: Integers, wanted: Integers, begins: Integers, order: Integers
 ) -> Iterator[tuple[Integers, Integers]]:
     """Yield everyone who asks beside everyone who has the wanted key, some millions of pairs at once."""
-    counts = (begins[wanted + 1] - begins[wanted]).astype(np.int64)
+    counts = begins[wanted + 1] - begins[wanted]
     ends = np.cumsum(counts)
     at = 0
     while at < len(asking):
