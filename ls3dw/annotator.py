@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from ls3dw.errors import DeviceError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, crop_placement, invert
@@ -74,9 +74,9 @@ class Annotator:
     """Annotates faces with 68 landmarks in 2D and 3D.
 
     model_2d, model_3d, model_depth: a zoo name or a safetensors file; None: the bundled ones; "none" for the depth:
-    no z. device: "cpu", "cuda", "cuda:1". flip: average the 2D network's heatmaps with the mirrored picture's.
-    decode: "subpixel", or "reference" for the published crop and decoding, which gives whole pixels.
-    batch: faces a pass; when the GPU's memory runs out it is halved.
+    no z. device: "cpu", "cuda", "cuda:1". flip: average the heatmaps of networks that see the picture alone (2d, 3d)
+    with the mirrored picture's. decode: "subpixel", or "reference" for the published crop, decoding and depth input,
+    which gives whole pixels. batch: faces a pass; when the GPU's memory runs out it is halved.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class Annotator:
 
     def _run(self, faces: FaceBatch, crops: Tensor) -> Tensor:
         picture = self._prepare(crops)
-        points_2d, peak_2d = self._decode(self._heatmaps_2d(picture))
+        points_2d, peak_2d = self._decode(self._heatmaps(self.model_2d.network, picture))
         guide = self._guidance(faces, self._as_crop(points_2d))
         points_3d, peak_3d = self._decode(self._heatmaps_3d(crops, picture, guide))
         depth = self._depth(crops, self._as_crop(points_3d))
@@ -197,29 +197,31 @@ class Annotator:
     def _prepare(self, x: Tensor) -> Tensor:
         return x.to(self._dtype, memory_format=torch.channels_last)
 
-    def _heatmaps_2d(self, picture: Tensor) -> Tensor:
-        network = self.model_2d.network
+    def _heatmaps_3d(self, crops: Tensor, picture: Tensor, guide: Tensor) -> Tensor:
+        model = self.model_3d
+        if model.contract.kind == "3d":
+            return self._heatmaps(model.network, picture)
+        gaussians = heatmap.draw_gaussians(guide, model.contract.guidance_std)
+        heatmaps: Tensor = model.network(self._guided(crops, gaussians))[-1]
+        return heatmaps.float()
+
+    def _heatmaps(self, network: nn.Module, picture: Tensor) -> Tensor:
+        """Run a network that sees the picture alone, and the mirrored one where that is asked for."""
         heatmaps: Tensor = network(picture)[-1].float()
         if self.flip:
             heatmaps = heatmaps + heatmap.mirror_heatmaps(network(picture.flip(-1))[-1].float())
             heatmaps *= 0.5
         return heatmaps
 
-    def _heatmaps_3d(self, crops: Tensor, picture: Tensor, guide: Tensor) -> Tensor:
-        model = self.model_3d
-        if model.contract.kind == "2d-to-3d":
-            picture = self._guided(crops, guide, model)
-        heatmaps: Tensor = model.network(picture)[-1]
-        return heatmaps.float()
-
     def _depth(self, crops: Tensor, points: Tensor) -> Tensor:
         if self.model_depth is None:
             return torch.zeros(points.shape[:2], device=self.device)
-        depth: Tensor = self.model_depth.network(self._guided(crops, points, self.model_depth))
+        draw = heatmap.stamp_gaussians if self.decode == "reference" else heatmap.draw_gaussians
+        gaussians = draw(points, self.model_depth.contract.guidance_std)
+        depth: Tensor = self.model_depth.network(self._guided(crops, gaussians))
         return depth.float()
 
-    def _guided(self, crops: Tensor, points: Tensor, model: Model) -> Tensor:
-        gaussians = heatmap.draw_gaussians(points, model.contract.guidance_std)
+    def _guided(self, crops: Tensor, gaussians: Tensor) -> Tensor:
         return self._prepare(torch.cat((crops, gaussians), dim=1))
 
     def _decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,7 +246,7 @@ class Annotator:
         """Bring a pass's outputs (N, 68, 7) to image pixels."""
         crop = np.stack([window.crop for window in faces.windows])
         if self.decode == "reference":
-            landmarks_2d, plane = (_to_whole_pixels(outputs[..., i : i + 2], faces.boxes) for i in (0, 2))
+            landmarks_2d, plane = (to_whole_pixels(outputs[..., i : i + 2], faces.boxes) for i in (0, 2))
         else:
             landmarks_2d, plane = (apply(invert(crop), outputs[..., i : i + 2]) for i in (0, 2))
         side = REFERENCE_SIDE * crop_placement(faces.boxes)[1]
@@ -268,14 +270,24 @@ class Annotator:
         log.warning("%s: out of memory, going on with batches of %d faces", self.device, self.batch)
 
 
-def _to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
+def to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
     """Map heatmap cells (N, P, 2) to whole image pixels as the published code does: through the box, then truncated.
 
-    Its coordinates cover pixel k with [k, k+1), so the whole part is the index of the pixel hit: our convention.
+    Its coordinates cover pixel k with [k, k+1), so the whole part is the index of the pixel hit: our convention. Boxes
+    of whole numbers put many points on the edge of a pixel, where rounding decides. So the map is inverted as there,
+    by singular values: in closed form one coordinate in a thousand would differ by a pixel.
     """
     centre, scale = crop_placement(boxes)
-    share = cells.astype(np.float64) / heatmap.CELLS - 0.5
-    return np.trunc(share * (REFERENCE_SIDE * scale)[:, None, None] + centre[:, None]).astype(np.float32)
+    side = REFERENCE_SIDE * scale
+    forward = np.zeros((len(boxes), 3, 3))
+    forward[:, 0, 0] = forward[:, 1, 1] = heatmap.CELLS / side
+    forward[:, :2, 2] = heatmap.CELLS * (-centre / side[:, None] + 0.5)
+    forward[:, 2, 2] = 1
+    left, values, right = np.linalg.svd(forward)
+    back = (np.swapaxes(right, 1, 2) * (1 / values)[:, None]) @ np.swapaxes(left, 1, 2)
+    points = np.concatenate((cells.astype(np.float64), np.ones((*cells.shape[:2], 1))), axis=2)
+    mapped: NDArray[np.float64] = points @ np.swapaxes(back, 1, 2)
+    return np.trunc(mapped[..., :2]).astype(np.float32)
 
 
 def _check_faces(images: Sequence[Picture], boxes: NDArray[np.float64]) -> None:

@@ -5,16 +5,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ls3dw.annotator import Annotations, Annotator, FaceBatch, Pass, concatenate, take
+from ls3dw.annotator import Annotations, FaceBatch, concatenate, take
 from ls3dw.pictures import Window
 from ls3dw.prepare import Chunk, PreparedFace
 from ls3dw.write import AnnotatedChunk
 
+Begun = TypeVar("Begun")
+
 AHEAD = 1
 """Batches that the GPU may be behind: while it works on one, the next is put together."""
+
+
+class Annotates(Protocol[Begun]):
+    """What turns batches of faces into annotations, begun first and collected later."""
+
+    @property
+    def batch(self) -> int:
+        """Faces that it takes at a time."""
+        ...
+
+    def begin(self, faces: FaceBatch) -> Begun: ...
+
+    def collect(self, begun: Begun) -> Annotations: ...
 
 
 @dataclass
@@ -30,19 +46,19 @@ class _Waiting:
         self.missing = self.left
 
 
-class Batcher:
+class Batcher(Generic[Begun]):
     """Feeds an annotator.
 
     mix: whether a batch may hold faces of several chunks. It keeps a GPU full; without it a batch depends on its chunk
-    alone, so that a CPU's last bits never depend on timing. guided: guide the 3D network by the source's points.
+    alone, so that a CPU's last bits never depend on timing. guided: give it the sources' own points too.
     """
 
-    def __init__(self, annotator: Annotator, *, guided: bool, mix: bool) -> None:
+    def __init__(self, annotator: Annotates[Begun], *, guided: bool, mix: bool) -> None:
         self._annotator = annotator
         self._guided = guided
         self._mix = mix
         self._waiting: deque[_Waiting] = deque()
-        self._begun: deque[tuple[Pass, list[tuple[_Waiting, int]]]] = deque()
+        self._begun: deque[tuple[Begun, list[tuple[_Waiting, int]]]] = deque()
 
     def add(self, chunk: Chunk) -> Iterator[AnnotatedChunk]:
         """Take a chunk; yield those that are complete now."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import Any
 
 from ls3dw.annotator import CPU_BATCH, Annotator
-from ls3dw.batching import Batcher
+from ls3dw.batching import Annotates, Batcher
 from ls3dw.config import BuildOptions, recorded
 from ls3dw.consumer import Consumer
 from ls3dw.execute import default_workers, stream
@@ -16,6 +16,7 @@ from ls3dw.finish import finish_version
 from ls3dw.models.device import devices
 from ls3dw.plan import Plan, make_plan
 from ls3dw.prepare import Chunk
+from ls3dw.published import Published
 from ls3dw.store import ShardRecord, Store, check_version, claim_version
 from ls3dw.write import AnnotatedChunk, ShardWriter
 
@@ -30,7 +31,7 @@ GPU_WAITING = 8
 Report = Callable[[Chunk], None]
 
 
-def model_records(annotator: Annotator) -> dict[str, Any]:
+def model_records(annotator: Annotator | Published) -> dict[str, Any]:
     """Say which weights an annotator uses, as manifests and shards record it."""
     models = {"2d": annotator.model_2d, "3d": annotator.model_3d, "depth": annotator.model_depth}
     return {
@@ -39,25 +40,32 @@ def model_records(annotator: Annotator) -> dict[str, Any]:
     }
 
 
+def make_annotators(options: BuildOptions) -> Sequence[Annotator] | Sequence[Published]:
+    """Return an annotator a device, or the one that takes what was published."""
+    if options.annotations == "published":
+        return [Published()]
+    return [
+        Annotator(
+            options.model_2d,
+            options.model_3d,
+            options.model_depth,
+            device=device,
+            flip=options.flip,
+            decode=options.decode,
+            # On the CPU always the same: the last bits depend on the size of a batch.
+            batch=None if device == "cpu" else options.batch,
+        )
+        for device in devices(options.gpu)
+    ]
+
+
 class Build:
     """One run of `ls3dw build`: finishes what is missing of a version, and does nothing twice."""
 
     def __init__(self, options: BuildOptions) -> None:
         self.options = options
         self.store = Store(options.out)
-        self.annotators = [
-            Annotator(
-                options.model_2d,
-                options.model_3d,
-                options.model_depth,
-                device=device,
-                flip=options.flip,
-                decode=options.decode,
-                # On the CPU always the same: the last bits depend on the size of a batch.
-                batch=None if device == "cpu" else options.batch,
-            )
-            for device in devices(options.gpu)
-        ]
+        self.annotators = make_annotators(options)
         self.configuration = recorded(options, model_records(self.annotators[0]))
 
     @property
@@ -82,7 +90,8 @@ class Build:
 
     def _annotate(self, plan: Plan, report: Report) -> None:
         work = plan.work(self.options, GPU_CHUNK if self.on_gpu else CPU_BATCH)
-        kinds = {source.name: source.annotation_kind for source in plan.sources}
+        published = self.options.annotations == "published"
+        kinds = {source.name: None if published else source.annotation_kind for source in plan.sources}
         writer = ShardWriter(self.store, self.options.version_name, self.configuration, kinds)
         waiting = GPU_WAITING if self.on_gpu else CPU_WAITING
         workers = default_workers(self.on_gpu) if self.options.workers is None else self.options.workers
@@ -100,8 +109,9 @@ class Build:
             for number, chunk in enumerate(chunks):
                 lanes[number % len(lanes)].put(chunk)
 
-    def _lane(self, annotator: Annotator, writing: Consumer[AnnotatedChunk], waiting: int) -> Consumer[Chunk]:
-        batcher = Batcher(annotator, guided=self.options.guidance == "annotated", mix=self.on_gpu)
+    def _lane(self, annotator: Annotates[Any], writing: Consumer[AnnotatedChunk], waiting: int) -> Consumer[Chunk]:
+        own_points = self.options.guidance == "annotated" or self.options.annotations == "published"
+        batcher = Batcher(annotator, guided=own_points, mix=self.on_gpu)
 
         def annotate(chunks: Iterator[Chunk]) -> None:
             for chunk in chunks:

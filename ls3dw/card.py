@@ -31,13 +31,20 @@ def render_card(index: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         "## Left out\n\n" + _drops(manifest["counts"]),
         "## How it was made\n\n" + _making(manifest["configuration"]),
         "## Sources, licences, citations\n\n" + _sources(manifest),
-        "## Limits\n\n" + LIMITS,
+        f"## Limits\n\n- {MADE_BY[manifest['configuration']['annotations']]}\n{LIMITS}",
     )
     return "\n\n".join(sections) + "\n"
 
 
+MADE_BY: Final = {
+    "network": "The landmarks are predictions of networks, not hand annotations; `nme` compares them with the source's"
+    " own points.",
+    "published": "The landmarks are the sources' own points as published; no network ran, and what was not published"
+    " (visible contour, depth, confidences) is NaN.",
+}
+"""By where the annotations come from."""
+
 LIMITS: Final = """\
-- The landmarks are predictions of networks, not hand annotations; `nme` compares them with the source's own points.
 - The pictures belong to their sources, each under its own licence (above); most allow research only.
 - Consecutive video frames are near-duplicates, and AFLW pictures can stand in both Menpo and AFLW2000-3D: split by
   video and by picture, not by row.

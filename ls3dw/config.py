@@ -12,17 +12,24 @@ from ls3dw.pictures import JPEG_QUALITY, KEPT_SIDE, KEPT_ZOOM, Decode
 from ls3dw.sources import SOURCES
 
 Guidance = Literal["predicted", "annotated"]
+AnnotationsFrom = Literal["network", "published"]
 
 SAMPLE: Final = "sample"
+IN_3D: Final = tuple(name for name, source in SOURCES.items() if source.annotation_kind == "3d")
+"""The sources whose own points are projected 3D ones, as in LS3D-W."""
+
 DEFAULT_SHARD_SIZE: Final = 256
+DEFAULT_VERSION: Final[dict[str, str]] = {"network": "v1", "published": "published"}
+"""By where the annotations come from."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
     """What `ls3dw build` was asked for.
 
-    roots: a folder for each source that has one of its own; root: the folder for all others. subsets, limit, ...: as
-    in `ls3dw build --help`.
+    roots: a folder for each source that has one of its own; root: the folder for all others. annotations: "published"
+    takes the sources' own points and runs no network. version_name: empty for the usual one. subsets, limit, ...: as in
+    `ls3dw build --help`.
     """
 
     sources: tuple[str, ...] = (SAMPLE,)
@@ -35,21 +42,30 @@ class BuildOptions:
     model_2d: str | None = None
     model_3d: str | None = None
     model_depth: str | None = None
+    annotations: AnnotationsFrom = "network"
     guidance: Guidance = "predicted"
     decode: Decode = "subpixel"
     flip: bool = True
     batch: int | None = None
     workers: int | None = None
     shard_size: int = DEFAULT_SHARD_SIZE
-    version_name: str = "v1"
+    version_name: str = ""
 
     def __post_init__(self) -> None:
-        faults = [*self._choice_faults(), *self._number_faults(), *self._root_faults()]
+        faults = [
+            *self._choice_faults(),
+            *self._number_faults(),
+            *self._root_faults(),
+            *(self._published_faults() if self.annotations == "published" else ()),
+        ]
         if faults:
             raise ConfigurationError("; ".join(faults))
+        if not self.version_name:
+            object.__setattr__(self, "version_name", DEFAULT_VERSION[self.annotations])
 
     def _choice_faults(self) -> list[str]:
         choices = (
+            ("annotations", self.annotations, get_args(AnnotationsFrom)),
             ("guidance", self.guidance, get_args(Guidance)),
             ("decode", self.decode, get_args(Decode)),
             *(("source", name, (*SOURCES, SAMPLE)) for name in self.sources),
@@ -89,6 +105,20 @@ class BuildOptions:
             if name in SOURCES and name not in self.roots
         ]
 
+    def _published_faults(self) -> list[str]:
+        """Only projected 3D points can be a version's annotations; what is for networks only would have no effect."""
+        faults = [
+            f"annotations published: source {name!r} has no 3D points of its own; expected some of {', '.join(IN_3D)}"
+            for name in self.sources
+            if name not in IN_3D
+        ]
+        models = {"model-2d": self.model_2d, "model-3d": self.model_3d, "model-depth": self.model_depth}
+        unused = [name for name, model in models.items() if model is not None]
+        unused += ["guidance"] if self.guidance == "annotated" else []
+        if unused:
+            faults.append(f"annotations published: no network runs, so leave out {', '.join(unused)}")
+        return faults
+
     def root_of(self, source: str) -> Path:
         root = self.roots.get(source, self.root)
         assert root is not None
@@ -98,6 +128,7 @@ class BuildOptions:
 def recorded(options: BuildOptions, models: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides the content of a version: two runs that differ in it must not share an output."""
     return {
+        "annotations": options.annotations,
         "data": "embedded sample" if options.sources == (SAMPLE,) else "sources",
         "decode": options.decode,
         "flip": options.flip,
@@ -136,7 +167,9 @@ def make_options(values: Mapping[str, Any]) -> BuildOptions:
 
 
 _NUMBERS: Final = ("limit", "batch", "workers", "shard_size")
-_TEXTS: Final = frozenset({"gpu", "model_2d", "model_3d", "model_depth", "guidance", "decode", "version_name"})
+_TEXTS: Final = frozenset(
+    {"gpu", "model_2d", "model_3d", "model_depth", "annotations", "guidance", "decode", "version_name"}
+)
 """A pipeline file may give these as numbers: `gpu: 0`."""
 
 
@@ -151,14 +184,19 @@ def _kind_faults(values: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def read_pipeline(path: Path) -> dict[str, Any]:
-    """Read the options of a pipeline file: YAML, with the names of `BuildOptions`, and '-' or '_' between words."""
+def read_yaml(path: Path) -> Any:
+    """Read a pipeline file of any kind; `ConfigurationError` if that cannot be done."""
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path}: not a readable pipeline ({error})") from error
+
+
+def read_pipeline(path: Path) -> dict[str, Any]:
+    """Read the options of a pipeline file: YAML, with the names of `BuildOptions`, and '-' or '_' between words."""
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}: expected options of ls3dw build, one a line, as 'name: value'")
     return {str(key).replace("-", "_"): value for key, value in values.items()}

@@ -18,7 +18,7 @@ from ls3dw.geometry import Affine, apply
 from ls3dw.index import read_index, read_subset
 from ls3dw.pictures import decode_kept
 from ls3dw.sample import Floats, Picture
-from ls3dw.shards import Shard
+from ls3dw.shards import ANNOTATION_COLUMNS, Shard
 from ls3dw.store import Store, read_dataset
 
 if TYPE_CHECKING:
@@ -109,7 +109,11 @@ class Dataset:
 
     def column(self, name: str) -> NDArray[Any]:
         """Read a whole column of the annotations, in the order of the index: (N, ...)."""
-        parts = []
+        known = {column.name: column for column in ANNOTATION_COLUMNS}
+        if name not in known:
+            raise KeyError(f"no column {name!r}; choose from {', '.join(known)}")
+        dtype = object if known[name].dtype == "str" else known[name].dtype
+        parts = [(np.empty(0, dtype=int), np.empty((0, *known[name].shape), dtype=dtype))]
         for (source, shard), rows in self.index.groupby(["source", "shard"], sort=False):
             file = self.store.annotations(self.version, str(source), str(shard))
             with Shard(file) as annotations:

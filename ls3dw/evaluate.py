@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.dataset import Dataset
-from ls3dw.errors import DatasetError
+from ls3dw.errors import DatasetError, PredictionError
 from ls3dw.metrics import FAILURE, auc, failure_rate, nme
 from ls3dw.predictions import Predictions
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 YAW_BINS: Final[dict[str, tuple[float, float]]] = {"0-30": (0, 30), "30-60": (30, 60), "60-90": (60, 90)}
 """Of LS3D-W Balanced, in degrees of |yaw|: [0, 30], (30, 60], (60, 90]."""
@@ -23,7 +20,10 @@ YAW_BINS: Final[dict[str, tuple[float, float]]] = {"0-30": (0, 30), "30-60": (30
 
 @dataclass(frozen=True)
 class Score:
-    """A row of the table. faces: those with an error; missing: those without points to compare; the rest: fractions."""
+    """A row of the table, of faces for which the source has points.
+
+    faces: those with an error; missing: those that the method has no points for; the rest: of `faces`, as fractions.
+    """
 
     group: str
     name: str
@@ -37,32 +37,62 @@ class Score:
     failure_rate: float | None = None
 
 
-def errors_of(dataset: Dataset, predictions: Predictions | None = None) -> NDArray[np.float64]:
-    """Return the NME of each face of the index (N,), NaN where the source or the prediction has no points.
+@dataclass(frozen=True)
+class Evaluation:
+    """What a method's landmarks are worth. unknown: predictions of faces that the data set does not have."""
 
-    predictions: another method's landmarks; None: the version's own, as stored when it was built.
+    method: str
+    threshold: float
+    unknown: int
+    scores: list[Score]
+
+
+def evaluate(dataset: Dataset, predictions: Predictions | None = None, threshold: float = FAILURE) -> Evaluation:
+    """Score all faces, then by source, by subset, by yaw as the version's 3D landmarks have it, and by both.
+
+    predictions: another method's landmarks; None: the version's own, with the errors stored when it was built.
     """
+    if not len(dataset):
+        raise DatasetError(f"{dataset.store.root}: version {dataset.version} has no faces to score")
+    annotation = dataset.column("annotation")
     if predictions is None:
-        return np.asarray(dataset.index["nme"].to_numpy(dtype=np.float64))
+        _check_predicted(dataset)
+        method, unknown = f"version {dataset.version}", 0
+        errors = dataset.index["nme"].to_numpy(dtype=np.float64)
+    else:
+        method, unknown = predictions.origin, _unknown(dataset, predictions)
+        errors = nme(predictions.take(dataset.index["id"]), annotation)
+    annotated = np.isfinite(annotation).all(axis=2).any(axis=1)
+    rows = [
+        _score(group, name, errors[chosen & annotated], threshold)
+        for group, name, chosen in groups(dataset)
+        if chosen.any()
+    ]
+    return Evaluation(method, threshold, unknown, rows)
+
+
+def _check_predicted(dataset: Dataset) -> None:
+    if dataset.manifest["configuration"]["annotations"] == "published":
+        raise DatasetError(
+            f"{dataset.store.root}: version {dataset.version} is the sources' own points, which are what others are"
+            " scored against; choose another --version, or --predictions"
+        )
+
+
+def _unknown(dataset: Dataset, predictions: Predictions) -> int:
+    """Count the predictions of faces that are not there; PredictionError if that is all of them."""
     unknown = predictions.ids - set(dataset.index["id"])
     if unknown == predictions.ids:
-        raise DatasetError(
+        raise PredictionError(
             f"{predictions.origin}: none of its {len(unknown)} ids is in {dataset.store.root} ({dataset.version});"
-            f" it has {min(unknown, default='none')!r}, the data set {dataset.index['id'].iloc[0]!r}"
+            f" it has {min(unknown)!r}, the data set {dataset.index['id'].iloc[0]!r}"
         )
-    points = predictions.take(dataset.index["id"])
-    return nme(points, dataset.column("annotation"))
+    return len(unknown)
 
 
-def scores(dataset: Dataset, errors: NDArray[np.float64], threshold: float = FAILURE) -> list[Score]:
-    """Score all faces, then by source, by subset, and by yaw as the version's 3D landmarks have it."""
-    return [
-        _score(group, name, errors[chosen], threshold) for group, name, chosen in groups(dataset.index) if chosen.any()
-    ]
-
-
-def groups(index: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+def groups(dataset: Dataset) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     """Yield the faces (N,) of all groups that a table shows: kind of group, name, which faces."""
+    index = dataset.index
     yield "all", "all", np.ones(len(index), dtype=bool)
     source, subset = index["source"].to_numpy(), index["subset"].to_numpy()
     for name in dict.fromkeys(source):
@@ -70,8 +100,12 @@ def groups(index: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     for name, part in dict.fromkeys(zip(source, subset, strict=True)):
         yield "subset", f"{name}/{part}", np.asarray((source == name) & (subset == part))
     turned = np.abs(index["yaw"].to_numpy(dtype=np.float64))
-    for name, (low, high) in YAW_BINS.items():
-        yield "yaw", name, (turned > low if low else turned >= low) & (turned <= high)
+    bins = {name: (turned > low if low else turned >= low) & (turned <= high) for name, (low, high) in YAW_BINS.items()}
+    for name, chosen in bins.items():
+        yield "yaw", name, chosen
+    for name in dict.fromkeys(source):
+        for part, chosen in bins.items():
+            yield "source and yaw", f"{name} {part}", chosen & (source == name)
 
 
 def _score(group: str, name: str, errors: NDArray[np.float64], threshold: float) -> Score:

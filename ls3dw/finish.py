@@ -14,6 +14,7 @@ from ls3dw.files import dump_json, read_json, sha256_file, write_atomic
 from ls3dw.index import write_drops, write_index
 from ls3dw.sheet import write_contact_sheets
 from ls3dw.store import FileRecord, ShardRecord, Store, configuration_hash, publish_version, read_dataset
+from ls3dw.trace import write_origins
 
 
 def finish_version(store: Store, version: str, configuration: Mapping[str, Any]) -> list[ShardRecord]:
@@ -23,8 +24,9 @@ def finish_version(store: Store, version: str, configuration: Mapping[str, Any])
     if _is_published(store, version, manifest):
         return records
     derived = [write_index(store, version, records), write_drops(store, version, records)]
-    manifest["files"] = [asdict(file) for file in _files(store, version, records, derived)]
     dataset = Dataset(store, version, versions=())
+    origins, manifest["balanced_origins"] = write_origins(dataset)
+    manifest["files"] = [asdict(file) for file in _files(store, version, records, [*derived, *origins])]
     write_contact_sheets(dataset)
     write_atomic(store.root / "DATASET_CARD.md", render_card(dataset.index, manifest).encode())
     write_atomic(store.manifest_file(version), dump_json(manifest))

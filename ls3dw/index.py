@@ -1,8 +1,9 @@
-"""Puts a version's index and drops together from its finished shards: one row a face, one row a drop."""
+"""The tables of a version: index and drops from its finished shards, one row a face or drop, and subsets."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
-FACE_FIELDS: Final = ("id", "subset", "media", "frame", "width", "height", "broken")
+FACE_FIELDS: Final = ("id", "subset", "media", "frame", "width", "height", "broken", "phash")
 """Columns that the index takes from the face shard as they are; the others are made in `_rows`."""
 
 BOX_FIELDS: Final = ("x0", "y0", "x1", "y1")
@@ -42,7 +43,7 @@ def _index_schema() -> pa.Schema:
     text, whole, real = pa.string(), pa.int32(), pa.float32()
     types = {"id": text, "source": text, "subset": text, "media": text, "frame": whole, "width": whole}
     types |= {"height": whole, "shard": text, "row": whole, "yaw": real, "pitch": real, "roll": real}
-    types |= {"nme": real, "confidence": real, "broken": pa.bool_()}
+    types |= {"nme": real, "confidence": real, "broken": pa.bool_(), "phash": pa.uint64()}
     types |= dict.fromkeys(("pose_residual", *BOX_FIELDS), real)
     return pa.schema(list(types.items()))
 
@@ -74,6 +75,16 @@ def write_drops(store: Store, version: str, records: list[ShardRecord]) -> FileR
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     return store.write(store.drops_file(version), buffer.getvalue())
+
+
+def write_subset(store: Store, version: str, name: str, columns: Mapping[str, list[Any]]) -> FileRecord:
+    """Write subsets/<version>/<name>.parquet: some faces by id, and what is said of each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(dict(columns)), buffer)
+    return store.write(store.subset_file(version, name), buffer.getvalue())
 
 
 def read_index(store: Store, version: str) -> pd.DataFrame:

@@ -94,16 +94,16 @@ def _open_sources(options: BuildOptions) -> Iterator[Source]:
 
 
 def _check_subsets(options: BuildOptions, sources: list[Source]) -> None:
-    known = {subset for source in sources for subset in source.subsets}
-    unknown = sorted(set(options.subsets) - known)
+    unknown = sorted(name for name in set(options.subsets) if not any(source.matching([name]) for source in sources))
     if unknown:
+        known = {subset for source in sources for subset in source.subsets}
         raise ConfigurationError(
             f"no subset {', '.join(unknown)} in these sources; choose from {', '.join(sorted(known))}"
         )
 
 
 def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, str], list[ShardRecord]]) -> SourcePlan:
-    wanted = [subset for subset in source.subsets if subset in options.subsets] if options.subsets else None
+    wanted = source.matching(options.subsets) if options.subsets else None
     media = source.media(wanted, options.shard_size) if wanted != [] else []
     parts: list[Part] = []
     left = options.limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ls3dw import t7
 from ls3dw.errors import PredictionError
 from ls3dw.markup import POINTS
 from ls3dw.sample import Floats
-from ls3dw.sources.face import Rejected
+from ls3dw.sources.face import Rejected, to_float32
 from ls3dw.sources.pts import parse_face
 
 
@@ -43,11 +44,14 @@ def read_predictions(path: Path) -> Predictions:
     - `.t7`: a table from id to tensor 68 x 2 (or 3), 0-based; or one with `id` and `landmarks` as above.
     - a folder: `<id>.pts` (1-based, as all `.pts` files) or `<id>.t7` (0-based, as in LS3D-W), in folders as ids have.
     """
+    kind = path.suffix.lower()
+    if not path.exists():
+        raise PredictionError(f"{path}: not there; expected .npz, .t7, or a folder of .pts or .t7 files")
     if path.is_dir():
         pairs: Iterable[tuple[str, Any]] = _read_folder(path)
-    elif path.suffix == ".npz":
+    elif kind == ".npz":
         pairs = _pairs(path, _read_npz(path))
-    elif path.suffix == ".t7":
+    elif kind == ".t7":
         pairs = _pairs(path, _read_table(path))
     else:
         raise PredictionError(f"{path}: expected .npz, .t7, or a folder of .pts or .t7 files")
@@ -63,10 +67,15 @@ def read_predictions(path: Path) -> Predictions:
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as file:
+            return {name.removesuffix(".npy"): _read_array(file.read(name)) for name in file.namelist()}
+    # On damaged archives zipfile raises a dozen kinds of errors.
+    except Exception as error:
         raise PredictionError(f"{path}: not a readable .npz file ({error}); write it with numpy.savez") from error
+
+
+def _read_array(data: bytes) -> NDArray[Any]:
+    return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
 
 
 def _read_table(path: Path) -> dict[Any, Any]:
@@ -77,30 +86,50 @@ def _read_table(path: Path) -> dict[Any, Any]:
 
 
 def _pairs(path: Path, table: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield ids and points of a table of either form."""
     if "landmarks" not in table:
-        return ((str(face), array) for face, array in table.items())
-    ids, landmarks = table.get("id"), np.asarray(table["landmarks"])
-    names = list(ids.values()) if isinstance(ids, dict) else np.asarray(ids).ravel().tolist()
-    if ids is None or len(names) != len(landmarks):
-        raise PredictionError(f"{path}: {len(landmarks)} landmarks and {0 if ids is None else len(names)} ids")
-    return ((str(face), array) for face, array in zip(names, landmarks, strict=True))
+        yield from ((_text(face), array) for face, array in table.items())
+        return
+    landmarks, ids = table["landmarks"], table.get("id", {})
+    if not isinstance(landmarks, np.ndarray) or landmarks.ndim != 3:
+        what = landmarks.shape if isinstance(landmarks, np.ndarray) else type(landmarks).__name__
+        raise PredictionError(f"{path}: landmarks: {what}; expected (N, {POINTS}, 2 or 3)")
+    names = [ids[key] for key in sorted(ids)] if isinstance(ids, dict) else np.asarray(ids).ravel().tolist()
+    if len(names) != len(landmarks):
+        raise PredictionError(f"{path}: {len(landmarks)} landmarks and {len(names)} in id; expected an id for each")
+    yield from zip(map(_text, names), landmarks, strict=True)
+
+
+def _text(face: Any) -> str:
+    return face.decode("utf-8", "replace") if isinstance(face, bytes) else str(face)
 
 
 def _read_folder(path: Path) -> Iterator[tuple[str, Any]]:
     for file in sorted(path.rglob("*")):
         face = file.relative_to(path).with_suffix("").as_posix()
-        if file.suffix == ".t7":
+        if file.suffix.lower() == ".t7":
             yield face, t7.load(file)
-        elif file.suffix == ".pts":
-            try:
-                yield face, parse_face(file.read_bytes()).annotation
-            except Rejected as fault:
-                raise PredictionError(f"{file}: {fault.reason}: {fault.detail}") from fault
+        elif file.suffix.lower() == ".pts":
+            yield face, _read_pts(file)
 
 
-def _checked(path: Path, face: str, array: Any) -> Floats:
-    points = np.asarray(array)
+def _read_pts(file: Path) -> Floats:
+    try:
+        return parse_face(file.read_bytes()).annotation
+    except Rejected as fault:
+        raise PredictionError(f"{file}: {fault.reason}: {fault.detail}") from fault
+    except OSError as error:
+        raise PredictionError(f"{file}: cannot be read ({error.strerror})") from error
+
+
+def _checked(path: Path, face: str, points: Any) -> Floats:
+    if not isinstance(points, np.ndarray):
+        raise PredictionError(f"{path}: {face}: a {type(points).__name__}; expected {POINTS} points of 2 or 3 numbers")
     if points.dtype.kind not in "fiu" or points.shape not in ((POINTS, 2), (POINTS, 3)):
-        what = f"{points.dtype} {points.shape}" if points.dtype.kind != "O" else type(array).__name__
-        raise PredictionError(f"{path}: {face}: {what}; expected {POINTS} points of 2 or 3 numbers")
-    return points[:, :2].astype(np.float32)
+        raise PredictionError(
+            f"{path}: {face}: {points.dtype} {points.shape}; expected {POINTS} points of 2 or 3 numbers"
+        )
+    plane = to_float32(points[:, :2].astype(np.float64))
+    if np.isinf(plane).any():
+        raise PredictionError(f"{path}: {face}: an infinite coordinate; write NaN where there is no point")
+    return plane

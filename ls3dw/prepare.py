@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ls3dw.errors import PictureError
 from ls3dw.geometry import Affine
+from ls3dw.phash import face_hash
 from ls3dw.pictures import Decode, Window, cut_kept, cut_window, encode_kept
 from ls3dw.sample import Drop, Floats, Media, Outcome, Sample
 
@@ -35,6 +36,7 @@ class PreparedFace:
     extra: Mapping[str, NDArray[Any]]
     to_picture: Affine
     picture: NDArray[np.uint8]
+    phash: np.uint64
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,7 @@ def _cut(sample: Sample, decode: Decode) -> tuple[PreparedFace, Window]:
         extra=dict(sample.extra),
         to_picture=kept.to_picture,
         picture=encode_kept(kept.pixels),
+        phash=face_hash(kept.pixels, kept.to_picture, sample.box),
     )
     return face, cut_window(image, sample.box, decode)
 
@@ -183,7 +186,7 @@ def face_rows(faces: list[PreparedFace]) -> dict[str, NDArray[Any]]:
     sizes = np.array([len(face.picture) for face in faces], dtype=np.int64)
     rows: dict[str, NDArray[Any]] = {
         name: np.array([getattr(face, name) for face in faces])
-        for name in ("id", "media", "subset", "frame", "width", "height", "yaw", "broken")
+        for name in ("id", "media", "subset", "frame", "width", "height", "yaw", "broken", "phash")
     }
     rows |= {name: np.stack([getattr(face, name) for face in faces]) for name in ("annotation", "box", "to_picture")}
     rows["picture_size"] = sizes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ls3dw.dataset import Dataset
@@ -21,8 +22,14 @@ def summarise(dataset: Dataset) -> dict[str, Any]:
         "faces": len(dataset),
         "sources": sources,
         "models": dataset.manifest["configuration"]["models"],
+        "balanced_origins": dataset.manifest.get("balanced_origins", {}),
         "gallery": str(dataset.store.gallery(dataset.version, NAME) / "index.html"),
     }
+
+
+def network_names(models: Mapping[str, Any]) -> str:
+    """List the networks of a version for people."""
+    return ", ".join(model["name"] for model in models.values() if model) or "none, the points as published"
 
 
 def render_summary(summary: dict[str, Any]) -> str:
@@ -33,10 +40,14 @@ def render_summary(summary: dict[str, Any]) -> str:
         nme = "-" if counts["mean_nme"] is None else f"{100 * counts['mean_nme']:.2f} %"
         lines.append(f"{name:<10} {counts['read']:>8} {counts['written']:>8} {dropped:>8}  {nme:>8}")
         lines += [f"{'':<10} {number:>26}  {reason}" for reason, number in counts["dropped"].items()]
+    traced = [f"{number} by {how}" for how, number in summary["balanced_origins"].items() if how != "none"]
+    if summary["balanced_origins"]:
+        unknown = summary["balanced_origins"].get("none", 0)
+        lines += ["", f"balanced   origins known: {', '.join(traced) or 'none'}; unknown: {unknown}"]
     lines += [
         "",
         f"faces      {summary['faces']}, version {summary['version']} of {', '.join(summary['versions'])}",
-        f"networks   {', '.join(model['name'] for model in summary['models'].values() if model)}",
+        f"networks   {network_names(summary['models'])}",
         f"data set   {summary['dataset']}",
         f"gallery    {summary['gallery']}",
     ]

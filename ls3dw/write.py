@@ -46,10 +46,12 @@ class _Gathering:
 class ShardWriter:
     """Writes the shards of one version of a data set, one after the other.
 
-    kinds: by source, which predicted points its own ones are compared with: "2d" or "3d".
+    kinds: by source, which predicted points its own ones are compared with: "2d" or "3d"; None: with none.
     """
 
-    def __init__(self, store: Store, version: str, configuration: Mapping[str, Any], kinds: Mapping[str, str]) -> None:
+    def __init__(
+        self, store: Store, version: str, configuration: Mapping[str, Any], kinds: Mapping[str, str | None]
+    ) -> None:
         self._kinds = kinds
         self._store = store
         self._version = version
@@ -117,20 +119,23 @@ class ShardWriter:
         }
 
 
-def _annotation_rows(faces: list[PreparedFace], annotations: list[Annotations], kind: str) -> dict[str, NDArray[Any]]:
+def _annotation_rows(
+    faces: list[PreparedFace], annotations: list[Annotations], kind: str | None
+) -> dict[str, NDArray[Any]]:
     """Turn faces and what the networks say of them into the columns of an annotation shard, but for `guided`."""
     names = ("landmarks_2d", "landmarks_3d", "confidence_2d", "confidence_3d", "crop", "pose")
     rows = {name: np.concatenate([getattr(part, name) for part in annotations]) for name in names}
     rows["id"] = np.array([face.id for face in faces])
     rows["annotation"] = np.stack([face.annotation for face in faces])
     rows["box"] = np.stack([face.box for face in faces])
-    predicted = rows["landmarks_2d"] if kind == "2d" else rows["landmarks_3d"][..., :2]
-    rows["nme"] = nme(predicted, rows["annotation"])
+    compared = {"2d": rows["landmarks_2d"], "3d": rows["landmarks_3d"][..., :2]}
+    rows["nme"] = nme(compared[kind], rows["annotation"]) if kind else np.full(len(faces), np.nan)
     return rows
 
 
 def _guided(annotation: NDArray[np.float32], configuration: Mapping[str, Any]) -> NDArray[np.bool_]:
     """Say which faces were guided by the source's points: those that have all of them, if that was asked for."""
     whole = np.isfinite(annotation).all(axis=(1, 2))
-    guided = configuration["guidance"] == "annotated" and configuration["models"]["3d"]["kind"] == "2d-to-3d"
+    model = configuration["models"]["3d"]
+    guided = configuration["guidance"] == "annotated" and model is not None and model["kind"] == "2d-to-3d"
     return np.asarray(whole & guided)

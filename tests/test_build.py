@@ -342,6 +342,7 @@ def test_pipeline_file_counts_less_than_the_command_line(
     dataset = open_dataset(tmp_path / "d")
     assert len(dataset) == 4
     assert dataset.manifest["configuration"] | {"models": 0, "picture": 0} == {
+        "annotations": "network",
         "data": "sources",
         "decode": "subpixel",
         "flip": False,

@@ -27,7 +27,9 @@ finally:
 """
 
 
-@pytest.mark.parametrize("words", [[], *([name] for name in COMMANDS), ["models", "list"], ["models", "info"]])
+@pytest.mark.parametrize(
+    "words", [[], *([name] for name in COMMANDS), *(["models", name] for name in ("list", "info", "fetch", "import"))]
+)
 def test_help_loads_nothing_heavy(program: list[str], words: list[str]) -> None:
     ended = subprocess.run([program[0], "-c", ASK_FOR_HELP, *words], capture_output=True, text=True, check=True)
     assert ended.stdout.startswith("Usage: ls3dw")
@@ -47,6 +49,8 @@ def test_help_loads_nothing_heavy(program: list[str], words: list[str]) -> None:
         ("info",),
         ("sample",),
         ("models", "info"),
+        ("models", "fetch"),
+        ("models", "import"),
     ],
 )
 def test_wrong_usage_is_2(ls3dw: Command, words: tuple[str, ...]) -> None:
@@ -118,10 +122,12 @@ def test_info(ls3dw: Command, sample_data: Path) -> None:
     assert Path(listed["gallery"]).is_file()
 
 
-def test_models(ls3dw: Command, tiny_models: dict[str, str]) -> None:
+def test_models(ls3dw: Command, tiny_models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LS3DW_HOME", str(tmp_path))
     listed = json.loads(ls3dw("models", "list", "--json").out)
     told = ls3dw("models", "list").out
-    assert {model["kind"] for model in listed} == {"2d", "2d-to-3d", "depth"}
+    assert {model["kind"] for model in listed if model["status"] == "bundled"} == {"2d", "2d-to-3d", "depth"}
+    assert {model["status"] for model in listed} == {"bundled", "published"}
     assert all(model["name"] in told for model in listed)
     facts = json.loads(ls3dw("models", "info", tiny_models["depth"], "--json").out)
     assert (facts["name"], facts["kind"], facts["guidance_std"]) == ("tiny-depth", "depth", 2.0)

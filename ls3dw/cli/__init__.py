@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "subset": "Draw subsets: balanced by pose, LS3D-W Balanced.",
     "split": "Split for training without leaks, and check two lists.",
     "head": "The head model of the rendered heads: build it, place its landmarks.",
+    "export": "Write a data set in the layout of others.",
     "synth": "Render heads with exact landmarks, as a source.",
     "models": "The networks: bundled ones and files.",
     "train": "Train the networks of a pipeline.",

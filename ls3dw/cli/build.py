@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     "sources",
     multiple=True,
     metavar="NAME",
-    help="300w, 300vw, menpo, aflw2000, 300wlp or sample (repeatable, or a comma list). [default: sample]",
+    help="300w, 300vw, menpo, aflw2000, ls3dw, 300wlp, heads or sample (repeatable, or a list). [default: sample]",
 )
 @click.option(
     "--root",
@@ -44,12 +44,23 @@ if TYPE_CHECKING:
 )
 @click.option("--gpu", default="auto", show_default=True, metavar="IDS", help="auto, none, or ids such as 0 or 0,1.")
 @click.option(
-    "--subset", "subsets", multiple=True, metavar="NAME", help="Only this subset of the sources (repeatable)."
+    "--subset",
+    "subsets",
+    multiple=True,
+    metavar="NAME",
+    help="Only this subset of the sources, or those whose names begin with it (repeatable).",
 )
 @click.option("--limit", type=int, help="At most this many pictures or frames of each source.")
 @click.option("--model-2d", metavar="MODEL", help="2D-FAN: a zoo name or a .safetensors file. [default: bundled]")
 @click.option("--model-3d", metavar="MODEL", help="2D-to-3D FAN, or a 3D-FAN. [default: bundled]")
 @click.option("--model-depth", metavar="MODEL", help="Depth network, or none. [default: bundled]")
+@click.option(
+    "--annotations",
+    type=click.Choice(["network", "published"]),
+    default="network",
+    show_default=True,
+    help="published: the sources' own points (of ls3dw, aflw2000) as they are; no network runs.",
+)
 @click.option(
     "--guidance",
     type=click.Choice(["predicted", "annotated"]),
@@ -77,7 +88,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Options from a YAML file; those given here count more.",
 )
-@click.option("--version-name", default="v1", show_default=True, help="Name of the version of the annotations.")
+@click.option("--version-name", metavar="NAME", help="Of the annotations. [default: v1, or published]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_context
@@ -88,6 +99,7 @@ def build(ctx: click.Context, /, dry_run: bool, as_json: bool, pipeline: Path | 
     ls3dw build                                          the embedded sample
     ls3dw build --source aflw2000 --root AFLW2000 --out ds
     ls3dw build --source 300vw,menpo --root /data --gpu 0
+    ls3dw build --source ls3dw --root LS3D-W --annotations published
     """
     # Threads that wait by spinning would take the cores from decoding and writing; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -142,6 +154,8 @@ def _roots(entries: tuple[str, ...]) -> dict[str, Any]:
 
 def _print_plan(run: Build, plan: Plan) -> None:
     """Say what is there, what differs from the published counts, and what is left to do."""
+    from ls3dw.summary import network_names
+
     for source in plan.sources:
         for count in source.counts:
             click.echo(
@@ -151,7 +165,7 @@ def _print_plan(run: Build, plan: Plan) -> None:
         click.echo(
             f"{source.name:<10} {source.units} pictures or frames, {len(open_parts)} of {len(source.parts)} parts left"
         )
-    click.echo(f"networks   {', '.join(model['name'] for model in run.configuration['models'].values() if model)}")
+    click.echo(f"networks   {network_names(run.configuration['models'])}")
     click.echo(f"devices    {', '.join(str(annotator.device) for annotator in run.annotators)}")
     click.echo(f"output     {run.options.out}, version {run.options.version_name}; nothing was written")
 

@@ -22,21 +22,17 @@ import click
 def evaluate(dataset: Path, version: str | None, predictions: Path | None, threshold: float, as_json: bool) -> None:
     """Score landmarks against the sources' own points: NME by sqrt(w h) of their box, AUC, failures."""
     from ls3dw.dataset import open_dataset
-    from ls3dw.evaluate import errors_of, render_scores, scores
+    from ls3dw.evaluate import evaluate as score
+    from ls3dw.evaluate import render_scores
     from ls3dw.predictions import read_predictions
 
     opened = open_dataset(dataset, version)
     read = read_predictions(predictions) if predictions else None
-    rows = scores(opened, errors_of(opened, read), threshold)
-    method = read.origin if read else f"version {opened.version}"
+    result = score(opened, read, threshold)
     if as_json:
-        result = {
-            "dataset": str(dataset),
-            "method": method,
-            "threshold": threshold,
-            "scores": [asdict(row) for row in rows],
-        }
-        click.echo(json.dumps(result, indent=1))
-    else:
-        click.echo(f"{method} against the sources' own points; per cent; failures above {100 * threshold:g} %\n")
-        click.echo(render_scores(rows))
+        click.echo(json.dumps({"dataset": str(dataset), "version": opened.version, **asdict(result)}, indent=1))
+        return
+    click.echo(f"{result.method} against the sources' own points; per cent; failures above {100 * threshold:g} %\n")
+    click.echo(render_scores(result.scores))
+    if result.unknown:
+        click.echo(f"\n{result.unknown} predictions are of faces that are not in the data set")

@@ -3,40 +3,140 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import click
+
+if TYPE_CHECKING:
+    from ls3dw.models.contract import Kind
+    from ls3dw.models.fan import Pooling
+    from ls3dw.models.fetch import Report
+    from ls3dw.models.importing import Imported
+
+KINDS = ("2d", "3d", "2d-to-3d", "depth")
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def models() -> None:
-    """The networks: bundled ones by name, others by file."""
+    """The networks: bundled, published and your own."""
 
 
 @models.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json_option
 def list_(as_json: bool) -> None:
-    """List the bundled networks."""
-    from ls3dw.models.zoo import BUNDLED, read_contract, weights_path
+    """List the bundled networks, the imported ones, and the published ones that can be fetched."""
+    from ls3dw.models.catalogue import catalogue
 
+    entries = catalogue()
     if as_json:
-        click.echo(json.dumps([read_contract(name).to_dict() for name in BUNDLED], indent=1))
+        click.echo(json.dumps(entries, indent=1))
         return
-    for name, text in BUNDLED.items():
-        size = weights_path(name).stat().st_size
-        click.echo(f"{name:<20} {read_contract(name).kind:<9} {size / 1e6:5.1f} MB  {text}")
+    for entry in entries:
+        size = f"{entry['bytes'] / 1e6:6.1f} MB" if "bytes" in entry else ""
+        about = entry.get("title") or _network(entry["network"])
+        click.echo(f"{entry['name']:<20} {entry['kind']:<9} {entry['status']:<10} {size:<10} {about}".rstrip())
 
 
 @models.command()
 @click.argument("model")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@as_json_option
 def info(model: str, as_json: bool) -> None:
     """Check MODEL (a name or a .safetensors file) and say what it is: kind, network, data, licence, SHA-256."""
-    from ls3dw.models.zoo import load, parameters
+    from ls3dw.models.catalogue import describe
 
-    loaded = load(model)
-    facts = loaded.contract.to_dict() | {"parameters": parameters(loaded.network)}
+    _print(describe(model), as_json)
+
+
+@models.command()
+@click.argument("name")
+@click.option(
+    "--mirror", "mirrors", multiple=True, metavar="URL", help="Try this folder first (repeatable; file:// too)."
+)
+@click.option("--offline", is_flag=True, help="Never touch the network: only what is fetched already, and file://.")
+@click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0, min_open=True), metavar="S")
+@as_json_option
+def fetch(name: str, mirrors: tuple[str, ...], offline: bool, timeout: float, as_json: bool) -> None:
+    """Download the published weights NAME, check them, and import them under that name.
+
+    What came is kept when it breaks off: the same command goes on from there. The cache folder is $LS3DW_HOME, or
+    ~/.cache/ls3dw.
+    """
+    from ls3dw.models.fetch import FetchOptions
+    from ls3dw.models.fetch import fetch as download
+    from ls3dw.models.importing import install
+    from ls3dw.models.published import find
+
+    item = find(name)
+    with _progress(item.file) as report:
+        download(item, FetchOptions(mirrors, offline, timeout), report)
+    _tell(install(item), as_json)
+
+
+@models.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(KINDS), help="What the network predicts. [needed, but for published files]")
+@click.option("--name", metavar="NAME", help="What to call it. [default: after the file]")
+@click.option("--pooling", type=click.Choice(["avg", "max"]), help="Of a FAN. [default: as in the file, else avg]")
+@click.option("--half", is_flag=True, help="Store float16 instead of the file's precision.")
+@click.option("--replace", is_flag=True, help="Replace other weights of the same name.")
+@as_json_option
+def import_(
+    file: Path, kind: str | None, name: str | None, pooling: str | None, half: bool, replace: bool, as_json: bool
+) -> None:
+    """Convert the weights in FILE and keep them under a name that --model-2d, --model-3d and --model-depth take.
+
+    FILE: a PyTorch state dict (.pth, .pth.tar), a TorchScript archive, .safetensors, or a Torch7 .t7 (also in .tar.gz).
+    Every shape is checked, and nothing in the file is run.
+    """
+    from ls3dw.models.importing import ImportOptions, import_weights
+
+    options = ImportOptions(cast("Kind | None", kind), name, cast("Pooling | None", pooling), half, replace)
+    _tell(import_weights(file, options), as_json)
+
+
+def _tell(made: Imported, as_json: bool) -> None:
+    """Report what was imported."""
+    if as_json:
+        click.echo(json.dumps(made.to_dict(), indent=1))
+        return
+    contract = made.contract
+    facts = {
+        "name": contract.name,
+        "kind": contract.kind,
+        "network": _network(contract.network),
+        "parameters": f"{made.parameters:,}",
+        "from": f"{contract.source['file']} ({made.format}), SHA-256 {contract.source['sha256']}",
+        "to": f"{made.path}, SHA-256 {contract.sha256}",
+    }
+    _print(facts, as_json)
+
+
+def _print(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
     for key, value in facts.items():
-        click.echo(f"{key:<14} {json.dumps(value) if isinstance(value, dict) else value}")
+        click.echo(f"{key:<14} {json.dumps(value) if isinstance(value, dict | list) else value}")
+
+
+def _network(network: Mapping[str, Any]) -> str:
+    """Say in words what a network is."""
+    arguments = ", ".join(f"{key} {value}" for key, value in network.items() if key != "class")
+    return f"{network['class']}: {arguments}"
+
+
+@contextmanager
+def _progress(label: str) -> Iterator[Report]:
+    """Show a bar on stderr where that is a terminal."""
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+
+        def report(done: int, total: int | None) -> None:
+            bar.length = total or max(done, 1)
+            bar.update(done - bar.pos)
+
+        yield report

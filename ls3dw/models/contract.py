@@ -30,7 +30,7 @@ CROP_RULE = "published: centre raised by 0.12 h, side 200 (w + h) / 195"
 @dataclass(frozen=True)
 class Contract:
     """kind: what the network gives; network: class name and arguments; guidance_std: std in crop pixels of the
-    Gaussians that guide it (0: none); sha256: of the safetensors file."""
+    Gaussians that guide it (0: none); sha256: of the safetensors file; source: what it was imported from, if it was."""
 
     name: str
     kind: Kind
@@ -44,6 +44,7 @@ class Contract:
     trained_on: str = "unknown"
     origin: str = "unknown"
     figures: Mapping[str, Any] = field(default_factory=dict)
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> Contract:
@@ -77,6 +78,11 @@ def _value_faults(values: dict[str, Any]) -> list[str]:
     ]
     faults += [
         f"{key} {values[key]!r}, expected text" for key in ("name", "sha256") if not isinstance(values[key], str)
+    ]
+    faults += [
+        f"{key} {values[key]!r}, expected an object"
+        for key in ("figures", "source")
+        if not isinstance(values.get(key, {}), dict)
     ]
     if kind not in get_args(Kind):
         return [*faults, f"kind {kind!r}, expected one of {', '.join(get_args(Kind))}"]

@@ -17,6 +17,12 @@ SMOOTHING_STD = 1.2
 SMOOTHING_RADIUS = 4
 LEAST = 1e-6
 
+STAMP_REACH = 6
+"""The published depth network's Gaussians end six pixels from their centre, three times their nominal std of 2."""
+
+PUBLISHED_STD = 3.25
+"""What their std really is in pixels: a quarter of the 13 pixels of their stamp."""
+
 
 def draw_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
     """Draw one Gaussian of height 1 a point at its sub-pixel place: (N, P, 2) -> (N, P, size, size).
@@ -28,13 +34,29 @@ def draw_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
     return profile[:, :, 1, :, None] * profile[:, :, 0, None, :]
 
 
+def stamp_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
+    """Draw Gaussians as the published code does for its depth network: (N, P, 2) crop pixels -> (N, P, size, size).
+
+    Centres are whole pixels, half a pixel above and left of a point in the middle of a cell; the square of 13x13 pixels
+    around them is drawn, the rest is 0. Near the left and upper border the published code starts its stamp too late,
+    which moves the Gaussian inward by up to two pixels; the network was trained with it.
+    """
+    # The published code counts pixels from 1: what it calls pixel k covers [k - 1, k).
+    at = (points + 0.5).floor()
+    late = torch.where(at < STAMP_REACH, 2, torch.where(at == STAMP_REACH, 1, 0))
+    grid = torch.arange(1, size + 1, dtype=points.dtype, device=points.device)
+    profile = torch.exp((grid - (at + late)[..., None]).square() * (-0.5 / std**2))
+    profile = profile * ((grid - at[..., None]).abs() <= STAMP_REACH)
+    return profile[:, :, 1, :, None] * profile[:, :, 0, None, :]
+
+
 def mirror_heatmaps(heatmaps: Tensor) -> Tensor:
     """Turn the heatmaps (N, 68, H, W) of a mirrored picture into those of the picture: columns and sides swapped."""
-    return heatmaps.flip(-1)[:, _mirror_on(heatmaps.device)]
+    return heatmaps.flip(-1)[:, mirror_on(heatmaps.device)]
 
 
 @cache
-def _mirror_on(device: torch.device) -> Tensor:
+def mirror_on(device: torch.device) -> Tensor:
     """Keep the partners on the device: copying them there would wait for all work under way."""
     return torch.tensor(MIRROR, device=device)
 

@@ -1,7 +1,8 @@
-"""Finds and loads weights: the bundled networks by name, others by file. Only safetensors, never a pickle."""
+"""Finds and loads weights: bundled and imported ones by name, others by file. Only safetensors, never a pickle."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,8 +14,9 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from ls3dw.errors import ModelError
-from ls3dw.files import dump_json, read_json, sha256, write_atomic
+from ls3dw.files import dump_json, is_safe_name, read_json, sha256, write_atomic
 from ls3dw.models.contract import Contract, Kind
+from ls3dw.models.published import imported_names, imported_path, published
 from ls3dw.resources import folder
 
 BUNDLED: Final[dict[str, str]] = {
@@ -38,15 +40,28 @@ class Model:
 
 
 def weights_path(spec: str | Path) -> Path:
-    """Return the weights file of a bundled name or a path; `ModelError` when there is none."""
-    if str(spec) in BUNDLED:
-        return folder("bundled") / f"{spec}.safetensors"
-    path = Path(spec)
+    """Return the weights file of a bundled name, an imported name or a path, in this order; `ModelError` for none."""
+    name, path = str(spec), Path(spec)
+    if name in BUNDLED:
+        return folder("bundled") / f"{name}.safetensors"
+    if is_safe_name(name) and imported_path(name).is_file():
+        return imported_path(name)
     if not path.is_file():
-        raise ModelError(f"model {str(spec)!r}: neither a file nor one of the bundled {', '.join(BUNDLED)}")
+        raise ModelError(_unknown(name))
     if path.suffix != ".safetensors":
-        raise ModelError(f"{path}: not a .safetensors file; other formats can run code when they are read")
+        raise ModelError(
+            f"{path}: not a .safetensors file; make it one with ls3dw models import {path.name} --kind ..."
+        )
     return path
+
+
+def _unknown(name: str) -> str:
+    if name in published():
+        return f"model {name!r}: published, but not fetched; run ls3dw models fetch {name}"
+    imported = imported_names()
+    also = f", the imported {', '.join(imported)}" if imported else ""
+    fetch = f", nor, once fetched, the published {', '.join(published())}"
+    return f"model {name!r}: neither a file nor one of the bundled {', '.join(BUNDLED)}{also}{fetch}"
 
 
 def read_contract(spec: str | Path) -> Contract:
@@ -74,20 +89,22 @@ def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
         tensors = load_safetensors(data)
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file ({error}); get the file again") from error
-    network = _build(contract, path)
-    _check_shapes(network, tensors, path)
+    network = build(contract, str(path.with_suffix(".json")))
+    check_shapes(network, tensors, path)
     network.load_state_dict(tensors, strict=True)
     return Model(network.eval().requires_grad_(False), contract)
 
 
-def _build(contract: Contract, path: Path) -> nn.Module:
+def build(contract: Contract, where: str) -> nn.Module:
+    """Make the network of a contract, with random weights; `ModelError` begins with `where`."""
     try:
         return contract.build()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ModelError(f"{path.with_suffix('.json')}: network {dict(contract.network)!r}: {error}") from error
+        raise ModelError(f"{where}: network {dict(contract.network)!r}: {error}") from error
 
 
-def _check_shapes(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def check_shapes(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `ModelError` with the first keys and shapes that differ, and how many there are."""
     wanted = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in tensors.items()}
     faults = [f"{key} missing" for key in wanted if key not in found]
@@ -101,14 +118,17 @@ def _check_shapes(network: nn.Module, tensors: dict[str, Tensor], path: Path) ->
 
 def save(network: nn.Module, path: Path, contract: Contract) -> Contract:
     """Write weights as float16 safetensors with their contract beside them; return it with the SHA-256 filled in."""
-    tensors = {
-        key: (value.half() if value.is_floating_point() else value).contiguous().cpu()
-        for key, value in network.state_dict().items()
-    }
-    half = save_safetensors(tensors)
-    signed = Contract(**{**contract.to_dict(), "sha256": sha256(half)})
-    write_atomic(path, half)
+    halves = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
+    return store(halves, path, contract)
+
+
+def store(tensors: Mapping[str, Tensor], path: Path, contract: Contract) -> Contract:
+    """Write tensors as they are; otherwise as `save`."""
+    data = save_safetensors({key: value.contiguous().cpu() for key, value in tensors.items()})
+    signed = Contract(**{**contract.to_dict(), "sha256": sha256(data)})
+    # The contract goes first: weights without one could be neither used nor known for what they are.
     write_atomic(path.with_suffix(".json"), dump_json(signed.to_dict()))
+    write_atomic(path, data)
     return signed
 
 

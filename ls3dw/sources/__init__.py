@@ -10,6 +10,7 @@ from ls3dw.sources.aflw2000 import AFLW2000
 from ls3dw.sources.base import Count, Source
 from ls3dw.sources.heads import Heads
 from ls3dw.sources.menpo import Menpo
+from ls3dw.sources.release import Release
 from ls3dw.sources.vw300 import VW300
 from ls3dw.sources.w300 import W300
 from ls3dw.sources.w300lp import W300LP
@@ -23,6 +24,7 @@ SOURCES: Final[dict[str, type[Source]]] = {
     "aflw2000": AFLW2000,
     "heads": Heads,
     "300wlp": W300LP,
+    "ls3dw": Release,
 }
 
 LS3DW: Final = ("300w", "300vw", "menpo", "aflw2000")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ls3dw.decode import decode_picture
 from ls3dw.errors import PictureError
@@ -20,10 +24,15 @@ PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".
 
 @dataclass(frozen=True)
 class AnnotationFormat:
-    """A kind of annotation file: its suffix in lower case, and what reads it."""
+    """A kind of annotation file: its suffix in lower case, and what reads it.
+
+    digests: whether its samples carry the SHA-256 of their picture, by which it can be found elsewhere: extra
+    `file_sha256` and `pixels_sha256` (32,) uint8.
+    """
 
     suffix: str
     parse: Parser
+    digests: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,11 @@ class StillMedia:
         annotation_file = self.part.folder / only(pair.annotations, "missing annotation")
         # The annotation first: it is cheap, and a picture without a usable one need not be decoded.
         face = read_face(annotation_file, self.format.parse)
-        return make_sample(face, read_picture(picture_file), place)
+        data = read_bytes(picture_file)
+        picture = decode(data, picture_file.name)
+        if self.format.digests:
+            face = replace(face, extra={**face.extra, **digests(data, picture)})
+        return make_sample(face, picture, place)
 
 
 def only(names: tuple[str, ...], missing: Reason) -> str:
@@ -117,14 +130,28 @@ def only(names: tuple[str, ...], missing: Reason) -> str:
     return names[0]
 
 
-def read_picture(path: Path) -> Picture:
-    """Decode a picture file; raises Rejected."""
+def read_bytes(path: Path) -> bytes:
+    """Read a picture file; raises Rejected."""
     try:
-        return decode_picture(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise Rejected("unreadable picture", f"{path.name} cannot be read: {error.strerror}") from error
+
+
+def decode(data: bytes, name: str) -> Picture:
+    """Decode the picture file `name`; raises Rejected."""
+    try:
+        return decode_picture(data)
     except PictureError as error:
-        raise Rejected("unreadable picture", f"{path.name}: {error}") from error
+        raise Rejected("unreadable picture", f"{name}: {error}") from error
+
+
+def digests(data: bytes, picture: Picture) -> dict[str, NDArray[np.uint8]]:
+    """Return the SHA-256 (32,) of a picture file, and of its pixels with their shape."""
+    pixels = hashlib.sha256(repr(picture.shape).encode())
+    pixels.update(np.ascontiguousarray(picture).data)
+    found = {"file_sha256": hashlib.sha256(data), "pixels_sha256": pixels}
+    return {name: np.frombuffer(digest.digest(), dtype=np.uint8) for name, digest in found.items()}
 
 
 class StillSource(Source):
@@ -149,8 +176,12 @@ class StillSource(Source):
         """Cut the pairs of one subset in pieces."""
         return [media for part in self.parts if part.subset == subset for media in self._pieces(part, piece)]
 
+    def list_part(self, part: Part) -> list[Pair]:
+        """List the pairs of one part."""
+        return list_pairs(part.folder, self.format.suffix)
+
     def _pieces(self, part: Part, piece: int) -> Iterator[StillMedia]:
-        pairs = list_pairs(part.folder, self.format.suffix)
+        pairs = self.list_part(part)
         for start in range(0, len(pairs), piece):
             some = tuple(pairs[start : start + piece])
             yield StillMedia(part.name, start, self.name, self.root, part, self.format, some)
@@ -162,9 +193,9 @@ class StillSource(Source):
 
     def expected_count(self, subset: str) -> int | None:
         """Look up the published number of faces."""
-        count: int | None = self.manifest["subsets"][subset].get("expected")
+        count: int | None = self.manifest["subsets"].get(subset, {}).get("expected")
         return count
 
     def _found(self, subset: str) -> int:
         parts = [part for part in self.parts if part.subset == subset]
-        return sum(len(list_pairs(part.folder, self.format.suffix)) for part in parts)
+        return sum(len(self.list_part(part)) for part in parts)

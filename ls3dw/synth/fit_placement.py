@@ -7,6 +7,7 @@ jaw's lines find the far contour is searched on turned faces fitted without it. 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -74,21 +75,29 @@ def fit(
 def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Read `landmarks` (N, 68, 2) and, if it is there, `externally_occluded` (N, 68) from an .npz file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             occluded = file.get("externally_occluded")
             return np.asarray(file["landmarks"]), occluded
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
         raise ConfigurationError(f"{path}: expected an .npz file with landmarks (N, {POINTS}, 2): {error}") from error
 
 
 def prepare(labels: ArrayLike, occluded: ArrayLike | None = None) -> tuple[Tensor, Tensor]:
     """Return labels in units (M, 68, 2), y up, and how much each counts (M, 68), of the faces with enough points."""
-    values = torch.from_numpy(np.array(labels, dtype=np.float64))
+    try:
+        values = torch.from_numpy(np.array(labels, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"labels are no numbers: {error}") from error
     if values.ndim != 3 or values.shape[1:] != (POINTS, 2):
         raise ConfigurationError(f"labels of shape {tuple(values.shape)}: expected (faces, {POINTS}, 2)")
     known = values.isfinite().all(-1)
     if occluded is not None:
-        known &= ~torch.from_numpy(np.array(occluded, dtype=bool))
+        hidden = torch.from_numpy(np.array(occluded, dtype=bool))
+        if hidden.shape != known.shape:
+            raise ConfigurationError(
+                f"externally_occluded of shape {tuple(hidden.shape)}: expected {tuple(known.shape)}, one a point"
+            )
+        known &= ~hidden
     enough = known.sum(1) >= FEWEST_POINTS
     if enough.sum() < 2:
         raise ConfigurationError(f"{int(enough.sum())} faces with {FEWEST_POINTS} visible points: expected hundreds")

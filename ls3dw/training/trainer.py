@@ -71,6 +71,8 @@ class Trainer:
         """Losses since the last line of the log, and their number."""
         self.results: dict[str, Figures] = {}
         self.taken = 0
+        self.stopping = False
+        """Set it from a signal handler: the run saves a checkpoint after the present step, and ends."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Name every tensor that a checkpoint holds."""
@@ -91,6 +93,18 @@ class Trainer:
         seconds = self._resume()
         sets = make_sets(self.options.validation, self.open_heads, self.group.device) if self.group.leads else []
         monitor = Monitor(self.out, self.taken) if self.group.leads else None
+        if self.length.share(self.taken, seconds) < 1:
+            seconds = self._train(seconds, monitor, sets)
+        if self._unsaved:
+            self._save(seconds)
+        if not self.stopping:
+            self._validate(monitor, sets)
+        if monitor is not None:
+            monitor.close()
+        return self.results
+
+    def _train(self, seconds: float, monitor: Monitor | None, sets: list[ValidationSet]) -> float:
+        """Take all steps that are left after `seconds` of training; return the seconds of all."""
         self._capture()
         prefetch = Prefetch(self.feed.inputs, self.group.device)
         rendering = time.perf_counter()
@@ -99,16 +113,11 @@ class Trainer:
         begun = time.perf_counter() - seconds
         self.clock.restart()
         queue: deque[torch.cuda.Event] = deque()
-        while self.length.share(self.taken, time.perf_counter() - begun) < 1:
+        while not self.stopping and self.length.share(self.taken, time.perf_counter() - begun) < 1:
             self._take(prefetch, rate_at(self.options.optimizer, self.length, self.taken, time.perf_counter() - begun))
             self._throttle(queue)
             self._report(monitor, sets, time.perf_counter() - begun)
-        if self._unsaved:
-            self._save(time.perf_counter() - begun)
-        self._validate(monitor, sets)
-        if monitor is not None:
-            monitor.close()
-        return self.results
+        return time.perf_counter() - begun
 
     def _take(self, prefetch: Prefetch, rate: float) -> None:
         """Take one step, and begin with the next one's data."""
@@ -197,7 +206,9 @@ class Trainer:
     def _validate(self, monitor: Monitor | None, sets: list[ValidationSet]) -> None:
         if monitor is None or not sets:
             return
-        self.results = validate(self.averages, sets)
+        # Looking for the fastest algorithms would take longer than it saves: many shapes, few passes each.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=True):
+            self.results = validate(self.averages, sets)
         monitor.write(self.taken, "validation", self.results)
         for name, figures in self.results.items():
             log.info("step %d: %s %s", self.taken, name, _shown(figures))

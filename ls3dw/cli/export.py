@@ -1,0 +1,44 @@
+"""`ls3dw export`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.option("--format", "kind", type=click.Choice(["ls3d-w"]), required=True, help="ls3d-w: as LS3D-W was released.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
+@click.option("--source", "sources", multiple=True, metavar="NAME", help="Only faces of this source (repeatable).")
+@click.option("--round", "whole_pixels", is_flag=True, help="Whole pixels, truncated as in the release.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def export(
+    dataset: Path,
+    kind: str,
+    out: Path,
+    version: str | None,
+    sources: tuple[str, ...],
+    whole_pixels: bool,
+    as_json: bool,
+) -> None:
+    """Write a version of a data set in the layout of others: the kept pictures, and landmarks in their pixels.
+
+    \b
+    ls3dw export ls3dw-data --format ls3d-w --out LS3D-W
+    """
+    from ls3dw.dataset import open_dataset
+    from ls3dw.export import FORMATS, Options
+
+    opened = open_dataset(dataset, version)
+    done = FORMATS[kind](opened, out, Options(sources, whole_pixels))
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "version": opened.version, **asdict(done)}, indent=1))
+        return
+    click.echo(f"{done.written} faces of version {opened.version} written to {out}")
+    for name, count in done.left_out.items():
+        click.echo(f"{count} of {name} left out: no place in this format")
