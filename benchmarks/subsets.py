@@ -3,6 +3,7 @@
     python benchmarks/subsets.py index                    230,000 rows: time, memory, which plants were found
     python benchmarks/subsets.py shapes merl_rav.npz      PDB on `landmarks` (N,68,2): histogram before and after
     python benchmarks/subsets.py poses aflw2000.npz       which faces change bin by published and by our pose
+    python benchmarks/subsets.py boxes aflw2000.npz --pictures AFLW2000    hashes of one face in boxes of two labellings
 
 The index has the shape of the real sources: 114 videos of about 1,900 frames whose pose and hash wander, 9,000 faces of
 Menpo, 2,000 of AFLW2000-3D, 600 of 300-W; pictures that two sources share and videos that leak are planted in it.
@@ -14,6 +15,7 @@ import argparse
 import resource
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ls3dw.geometry import tight_box
+from ls3dw.metrics import box_size
+from ls3dw.phash import face_hash
 from ls3dw.pose import head_pose_fit
+from ls3dw.sample import Sample
+from ls3dw.sources import open_source
 from ls3dw.subsets.balanced import BalancedDraw, BalancedOptions, draw_balanced
 from ls3dw.subsets.leaks import find_leaks
 from ls3dw.subsets.plot import draw_histogram
@@ -42,16 +49,21 @@ LEAKED_VIDEOS = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("what", choices=("index", "shapes", "poses"))
+    parser.add_argument("what", choices=("index", "shapes", "poses", "boxes"))
     parser.add_argument("file", type=Path, nargs="?")
     parser.add_argument("--plot", type=Path, help="Where to write the histogram of `shapes`.")
+    parser.add_argument("--pictures", type=Path, help="Folder of AFLW2000-3D, for `boxes`.")
     options = parser.parse_args()
+    if options.what == "boxes" and not options.pictures:
+        parser.error("boxes: expected --pictures")
     if options.what != "index" and not options.file:
         parser.error(f"{options.what}: expected an .npz file")
     if options.what == "index":
         measure_index()
     elif options.what == "shapes":
         measure_shapes(options.file, options.plot)
+    elif options.what == "boxes":
+        measure_boxes(options.file, options.pictures)
     else:
         measure_poses(options.file)
 
@@ -242,6 +254,37 @@ def report_poses(
     own = [dict(zip(drawn.rows.tolist(), drawn.bin, strict=True)) for drawn in draws]
     other = sum(own[0].get(row, name) != name for row, name in own[1].items())
     print(f"of the faces that both drew, in another bin: {other} (smaller draw: {least} faces)")
+
+
+def measure_boxes(file: Path, pictures: Path) -> None:
+    """Shake the boxes of real faces as two labellings of AFLW2000-3D differ, and compare the hashes."""
+    with np.load(file) as arrays:
+        first, second = (
+            arrays["published_pt3d_68"][:, :2].transpose(0, 2, 1),
+            arrays["reannotated_xy"].transpose(0, 2, 1),
+        )
+    # Both to 0-based pixels, of which the published points are one off.
+    boxes = tight_box(first - 1).astype(np.float64), tight_box(second).astype(np.float64)
+    shakes = (boxes[1] - boxes[0]) / box_size(boxes[0])[:, None]
+    dice, here = np.random.default_rng(0), np.eye(2, 3)
+    bits = []
+    for sample in read_samples(pictures):
+        box, picture = sample.box.astype(np.float64), sample.image()
+        own = int(face_hash(picture, here, box))
+        shaken = box + shakes[dice.choice(len(shakes), 150, replace=False)] * box_size(box[None])
+        bits += [(own ^ int(face_hash(picture, here, each))).bit_count() for each in shaken]
+    print(f"box sides differ by {100 * np.sqrt((shakes**2).mean()):.1f} % of the face, root mean square")
+    for limit in (6, 8, 11):
+        print(
+            f"hashes within {limit} bits: {100 * (np.array(bits) <= limit).mean():.0f} %; median {np.median(bits):.0f}"
+        )
+
+
+def read_samples(pictures: Path) -> Iterator[Sample]:
+    for media in open_source("aflw2000", pictures).list_media("all", 1000):
+        for _, outcome in media.read(lambda number: False):
+            assert isinstance(outcome, Sample), outcome
+            yield outcome
 
 
 def _index_of(rows: NDArray[Any], yaw: NDArray[Any], residual: NDArray[Any]) -> pd.DataFrame:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from ls3dw.errors import ConfigurationError
 
 NEAR: Final = 8
-"""Bits in which two hashes of one picture may differ: docs/release.md has the measurements."""
+"""Bits in which two hashes of one picture may differ: docs/release.md and docs/subsets.md have the measurements."""
 
 FARTHEST: Final = 11
-"""The largest limit: four bits a band would take minutes, and different faces are that near each other."""
+"""The largest limit: from 14 on different faces are that near each other, and the search takes far longer."""
 
 _BANDS: Final = ((0, 22), (22, 21), (43, 21))
 """First bit and number of bits."""
