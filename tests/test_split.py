@@ -181,3 +181,13 @@ def test_split_and_check_commands(ls3dw: Command, tmp_path: Path) -> None:
 def test_wrong_words_are_2(ls3dw: Command) -> None:
     for words in (("check",), ("check", "a.txt", "b.txt"), ("--share", "x", "d"), ("draw",), ("a", "b")):
         assert ls3dw("split", *words).status == 2
+
+
+def test_split_of_a_built_data_set(ls3dw: Command, sample_data: Path) -> None:
+    ended = ls3dw("split", sample_data, "--share", 0.3, "--name", "third", "--json")
+    assert ended.status == 0, ended.err
+    report = json.loads(ended.out)
+    assert sum(report["faces"].values()) == len(open_dataset(sample_data))
+    assert report["faces"]["held-out"] > 0
+    assert ls3dw("split", "check", *report["files"], "--dataset", sample_data).status == 0
+    assert ls3dw("verify", sample_data).status == 0

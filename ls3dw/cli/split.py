@@ -40,7 +40,7 @@ def split() -> None:
     """
 
 
-@split.command(_DRAW)
+@split.command(_DRAW, short_help="Split DATASET in train and held-out.")
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
 @click.option("--share", type=float, default=0.1, show_default=True, help="Of each source's faces to hold out.")

@@ -18,7 +18,7 @@ def subset(ctx: click.Context, dataset: Path, version: str | None) -> None:
     ctx.obj = (dataset, version)
 
 
-@subset.command("pose-balanced")
+@subset.command("pose-balanced", short_help="Poses balanced by their principal component (PDB).")
 @click.option("--bins", type=click.IntRange(1), default=9, show_default=True, help="Equal bins of |projection|.")
 @click.option("--component", type=click.IntRange(0), default=0, show_default=True, help="0: the strongest.")
 @click.option(
@@ -49,7 +49,7 @@ def pose_balanced(opened: tuple[Path, str | None], /, name: str, as_json: bool, 
     click.echo(f"{path}: {report['faces']} faces, {report['left out']} left out for missing points")
 
 
-@subset.command()
+@subset.command(short_help="LS3D-W Balanced: as many faces of each third of |yaw|.")
 @click.option("--total", type=int, default=7200, show_default=True, help="Faces, a third in each bin.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
