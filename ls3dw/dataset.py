@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ls3dw.errors import DatasetError
 from ls3dw.files import read_json
 from ls3dw.geometry import Affine, apply
-from ls3dw.index import read_index
+from ls3dw.index import read_index, read_subset
 from ls3dw.pictures import decode_kept
 from ls3dw.sample import Floats, Picture
 from ls3dw.shards import ANNOTATION_COLUMNS, Shard
@@ -81,6 +81,11 @@ class Dataset:
     def index(self) -> pd.DataFrame:
         """One row a face: id, source, subset, media, frame, width, height, shard, row, yaw, pitch, roll, nme, ..."""
         return read_index(self.store, self.version)
+
+    def subset(self, name: str) -> pd.DataFrame:
+        """Read subsets/<version>/<name>.parquet: one row a face, `id` first; `ls3dw subset` and `ls3dw split` write
+        them."""
+        return read_subset(self.store, self.version, name)
 
     @cached_property
     def _row_of(self) -> dict[str, int]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ls3dw.errors import DatasetError
+from ls3dw.pose import head_pose_fit
 from ls3dw.shards import Shard
 from ls3dw.store import FileRecord, ShardRecord, Store
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 FACE_FIELDS: Final = ("id", "subset", "media", "frame", "width", "height", "broken", "phash")
 """Columns that the index takes from the face shard as they are; the others are made in `_rows`."""
+
+BOX_FIELDS: Final = ("x0", "y0", "x1", "y1")
 
 
 def write_index(store: Store, version: str, records: list[ShardRecord]) -> FileRecord:
@@ -40,6 +44,7 @@ def _index_schema() -> pa.Schema:
     types = {"id": text, "source": text, "subset": text, "media": text, "frame": whole, "width": whole}
     types |= {"height": whole, "shard": text, "row": whole, "yaw": real, "pitch": real, "roll": real}
     types |= {"nme": real, "confidence": real, "broken": pa.bool_(), "phash": pa.uint64()}
+    types |= dict.fromkeys(("pose_residual", *BOX_FIELDS), real)
     return pa.schema(list(types.items()))
 
 
@@ -47,13 +52,15 @@ def _rows(store: Store, version: str, record: ShardRecord) -> dict[str, Any]:
     with Shard(store.faces(record.source, record.name)) as faces:
         rows: dict[str, Any] = {name: faces.column(name) for name in FACE_FIELDS}
     with Shard(store.annotations(version, record.source, record.name)) as annotations:
-        pose = annotations.column("pose")
+        pose, box = annotations.column("pose"), annotations.column("box")
+        rows["pose_residual"] = head_pose_fit(annotations.column("landmarks_3d")).residual
         rows["nme"] = annotations.column("nme")
         rows["confidence"] = annotations.column("confidence_3d").mean(axis=1)
     rows["source"] = [record.source] * record.written
     rows["shard"] = [record.name] * record.written
     rows["row"] = np.arange(record.written)
-    return rows | dict(zip(("yaw", "pitch", "roll"), pose.T, strict=True))
+    rows |= dict(zip(("yaw", "pitch", "roll"), pose.T, strict=True))
+    return rows | dict(zip(BOX_FIELDS, box.T, strict=True))
 
 
 def write_drops(store: Store, version: str, records: list[ShardRecord]) -> FileRecord:
@@ -84,3 +91,13 @@ def read_index(store: Store, version: str) -> pd.DataFrame:
     import pandas as pd
 
     return pd.read_parquet(store.index_file(version))
+
+
+def read_subset(store: Store, version: str, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    path = store.subset_file(version, name)
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
+        raise DatasetError(f"{path}: no such subset, there are: {known}; draw it with ls3dw subset")
+    return pd.read_parquet(path)

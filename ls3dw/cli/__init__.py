@@ -23,6 +23,8 @@ COMMANDS: Final[dict[str, str]] = {
     "info": "What a data set holds.",
     "verify": "Check that every byte of a data set is as written.",
     "evaluate": "Score landmarks against the sources' own points.",
+    "subset": "Draw subsets: balanced by pose, LS3D-W Balanced.",
+    "split": "Split for training without leaks, and check two lists.",
     "head": "The head model of the rendered heads: build it, place its landmarks.",
     "export": "Write a data set in the layout of others.",
     "synth": "Render heads with exact landmarks, as a source.",
