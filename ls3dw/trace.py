@@ -53,7 +53,7 @@ class Origin:
 
 
 def write_origins(dataset: Dataset) -> tuple[list[FileRecord], dict[str, int]]:
-    """Write subsets/<version>/published-balanced.parquet, if the published balanced set is in the data set; count by how.
+    """Write subsets/<version>/published-balanced.parquet, if the published balanced set is there; count by how.
 
     Columns: id, bin (of |yaw|, as published), and those of `Origin`.
     """

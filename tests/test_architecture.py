@@ -25,23 +25,24 @@ LAYERS = (
     ("annotator", "config", "index", "plan", "batching", "write", "dataset", "draw", "published"),
     ("predictions", "training"),
     ("card", "sheet", "summary", "verify", "finish", "evaluate", "trace", "export"),
-    ("build",),
+    ("build", "subsets"),
     ("cli",),
     ("__main__",),
 )
 """A module may import from its own layer and from those before it."""
 
 HOMES = {
-    "torch": {"models", "annotator", "synth", "training"},
+    "torch": {"models", "annotator", "synth", "training", "subsets"},
     "safetensors": {"models", "training"},
     "h5py": {"shards"},
     "click": {"cli"},
     "subprocess": {"execute"},
-    "pandas": {"index", "dataset", "card", "evaluate"},
-    "pyarrow": {"index"},
+    "pandas": {"index", "dataset", "card", "evaluate", "subsets"},
+    "pyarrow": {"index", "subsets"},
     "yaml": {"config", "training"},
     "triton": {"synth"},
     "anny": {"synth"},
+    "matplotlib": {"subsets"},
     "pickle": {"transport"},
 }
 """Which parts of the package may import a heavy or dangerous one, at any place; transport: from our own processes."""
