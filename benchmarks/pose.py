@@ -4,8 +4,7 @@
 
 The faces are cut in halves by turns: what to use may be chosen on the first half, and is reported on the second.
 `rigid` is what `ls3dw.pose` does. The others change one thing: no linear map before the rotation; robust weights
-(Cauchy) at a distance in units of the head; directions of identity or expression of the bundled head, held by a ridge;
-the mean of the bundled head with its present placement of the points, which was fitted to labels of other faces.
+(Cauchy) at a distance in units of the head; directions of identity or expression of the bundled head, held by a ridge.
 """
 
 from __future__ import annotations
@@ -103,7 +102,6 @@ def ways() -> dict[str, Way]:
         "robust, 0.2": replace(rigid, robust=0.2),
         "8 identities": replace(rigid, basis=at_points(head.identity[:8]), ridge=0.05),
         "4 expressions": replace(rigid, basis=mouths, ridge=0.3),
-        "present placement": Way(at_points(head.mean)),
     }
 
 

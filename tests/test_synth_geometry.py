@@ -145,7 +145,7 @@ def test_a_frontal_face_keeps_its_jaw_and_a_turned_one_slides_its_far_side_to_th
     assert float(moved.max()) < 0.12
     turned = renderer.stage(1, Draws(0), torch.tensor([45.0]))
     moved = (turned.landmarks_2d - turned.landmarks_3d[..., :2])[0].norm(dim=-1) / turned.scene.scale
-    assert float(moved[9:17].max()) < 0.12  # the near side
+    assert float(moved[9:17].max()) < 0.2  # the near side: 2D points follow an edge in front of the 3D ones
     assert float(moved[1:5].min()) > 0.15
     assert float(moved[17:].max()) < 1e-4
     # Nothing of the head is left of the far cheek's points.

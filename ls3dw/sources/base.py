@@ -94,4 +94,3 @@ class Source(ABC):
         if missing:
             raise SourceError(f"{self.name}: no subset {', '.join(missing)} in {self.root}; choose from {there}")
         return self.matching(chosen)
-
