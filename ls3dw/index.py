@@ -38,7 +38,7 @@ def _index_schema() -> pa.Schema:
     text, whole, real = pa.string(), pa.int32(), pa.float32()
     types = {"id": text, "source": text, "subset": text, "media": text, "frame": whole, "width": whole}
     types |= {"height": whole, "shard": text, "row": whole, "yaw": real, "pitch": real, "roll": real}
-    types |= {"nme": real, "confidence": real, "broken": pa.bool_()}
+    types |= {"nme": real, "confidence": real, "broken": pa.bool_(), "made_by": text}
     return pa.schema(list(types.items()))
 
 
@@ -49,6 +49,7 @@ def _rows(store: Store, version: str, record: ShardRecord) -> dict[str, Any]:
         pose = annotations.column("pose")
         rows["nme"] = annotations.column("nme")
         rows["confidence"] = annotations.column("confidence_3d").mean(axis=1)
+        rows["made_by"] = annotations.column("made_by")
     rows["source"] = [record.source] * record.written
     rows["shard"] = [record.name] * record.written
     rows["row"] = np.arange(record.written)
