@@ -62,7 +62,8 @@ def settle(dataset: Path, given: Mapping[str, Any]) -> RegenerateOptions:
     listed = read_dataset(dataset)
     wanted = {key: value for key, value in given.items() if value is not None and value not in ((), {})}
     name, parent = wanted.pop("version_name", None), wanted.pop("parent", None)
-    begun = _begun(store, [name] if name else [listed["newest"], *_unlisted(store, listed["versions"])])
+    unfinished = [version for version in store.begun() if version not in listed["versions"]]
+    begun = _begun(store, [name] if name else [listed["newest"], *unfinished])
     for version, known in begun.items():
         if known[REGENERATED]["parent"] in listed["versions"] and parent in (None, known[REGENERATED]["parent"]):
             options = _inherit(store, {**wanted, "parent": known[REGENERATED]["parent"], "version_name": version})
@@ -81,11 +82,6 @@ def _begun(store: Store, versions: list[str]) -> dict[str, dict[str, Any]]:
     files = {version: store.configuration_file(version) for version in versions if version}
     known = {version: read_json(path) for version, path in files.items() if path.is_file()}
     return {version: values for version, values in known.items() if isinstance(values, dict) and REGENERATED in values}
-
-
-def _unlisted(store: Store, listed: list[str]) -> list[str]:
-    folders = sorted(path.parent.name for path in store.root.glob("annotations/*/configuration.json"))
-    return [name for name in folders if name not in listed]
 
 
 def _free_name(store: Store, listed: Mapping[str, Any]) -> str:

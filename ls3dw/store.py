@@ -109,6 +109,12 @@ class Store:
         for path in sorted(self.version(version).glob("*/*.json")):
             yield ShardRecord.from_dict(read_json(path), path)
 
+    def begun(self) -> list[str]:
+        """Return the names of all versions that were begun, finished or not."""
+        names = (path.parent.name for path in self.root.glob("annotations/*/configuration.json"))
+        # What a deletion left behind has a name that no version can have.
+        return sorted(name for name in names if is_safe_name(name))
+
     def write(self, path: Path, data: bytes | memoryview) -> FileRecord:
         write_atomic(path, data)
         return FileRecord.of(path, self.root, data)

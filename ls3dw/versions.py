@@ -40,8 +40,7 @@ def list_versions(root: Path) -> list[Version]:
     """List the finished versions in the order they were finished, and then those that were only begun."""
     store, listed = Store(root), read_dataset(root)
     finished = [_finished(store, name, listed) for name in listed["versions"]]
-    begun = sorted(path.parent.name for path in root.glob("annotations/*/configuration.json"))
-    left = [name for name in begun if name not in listed["versions"] and is_safe_name(name)]
+    left = [name for name in store.begun() if name not in listed["versions"]]
     return finished + [_describe(name, read_json(store.configuration_file(name)), listed, ()) for name in left]
 
 
