@@ -63,7 +63,7 @@ def lineage(store: Store, parent: str) -> list[dict[str, Any]]:
     """
     manifest = read_json(store.manifest_file(parent))
     own = {"version": parent, "parent": manifest["parent"], "configuration": manifest["configuration"]}
-    return [*manifest["lineage"], own]
+    return [*manifest.get("lineage", []), own]
 
 
 def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bool:

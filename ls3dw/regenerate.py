@@ -214,7 +214,6 @@ def _stored_plans(
                     start=record.number * shard_size,
                     source=name,
                     path=store.faces(name, record.name),
-                    subset=record.part,
                     expected=record.written,
                 ),
                 name=record.part,

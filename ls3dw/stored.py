@@ -26,8 +26,13 @@ class StoredMedia:
     start: int
     source: str
     path: Path
-    subset: str
     expected: int
+
+    @property
+    def subset(self) -> str:
+        """The subset of all its faces: a part belongs to one."""
+        with Shard(self.path) as faces:
+            return str(faces.cell("subset", 0))
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, StoredSample]]:
         """Yield every face that is not skipped; its picture is read and decoded when it is asked for."""
