@@ -365,3 +365,22 @@ def test_in_use(ls3dw: Command, data: Path, other: list[str]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "in use by another ls3dw process" in ls3dw("regenerate", data, *other).error
     assert not os.path.lexists(data / "annotations" / "v2")
+
+
+def test_drops_stay_counted(ls3dw: Command, tmp_path: Path, quick: list[str]) -> None:
+    """Of shards of two, one has a face and a drop, and one has nothing but drops."""
+    root, out = Path(shutil.copytree(folder("embedded") / "300W", tmp_path / "300W")), tmp_path / "d"
+    for name in ("indoor_002", "indoor_003", "indoor_004"):
+        (root / "01_Indoor" / f"{name}.pts").unlink()
+    words = ("--source", "300w", "--root", root, "--shard-size", "2")
+    assert ls3dw("build", "--out", out, *quick, *words).status == 0
+    assert ls3dw("regenerate", out, *quick).status == 0
+    assert ls3dw("regenerate", out, *quick, "--parent", "v1", "--from", "sources", "--root", root).status == 0
+    first = open_dataset(out, "v1")
+    assert first.manifest["counts"]["300w"] == {"read": 12, "written": 9, "dropped": {"missing annotation": 3}}
+    for version in ("v2", "v3"):
+        second = open_dataset(out, version)
+        assert second.manifest["counts"] == first.manifest["counts"]
+        assert verify(out, version)[1] == []
+        drops = [pd.read_parquet(dataset.store.drops_file(dataset.version)) for dataset in (first, second)]
+        pd.testing.assert_frame_equal(*drops)
