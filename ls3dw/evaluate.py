@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from ls3dw.dataset import Dataset
 from ls3dw.errors import DatasetError, PredictionError
 from ls3dw.metrics import FAILURE, auc, failure_rate, nme
 from ls3dw.predictions import Predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 YAW_BINS: Final[dict[str, tuple[float, float]]] = {"0-30": (0, 30), "30-60": (30, 60), "60-90": (60, 90)}
 """Of LS3D-W Balanced, in degrees of |yaw|: [0, 30], (30, 60], (60, 90]."""
@@ -65,7 +68,7 @@ def evaluate(dataset: Dataset, predictions: Predictions | None = None, threshold
     annotated = np.isfinite(annotation).all(axis=2).any(axis=1)
     rows = [
         _score(group, name, errors[chosen & annotated], threshold)
-        for group, name, chosen in groups(dataset)
+        for group, name, chosen in groups(dataset.index)
         if chosen.any()
     ]
     return Evaluation(method, threshold, unknown, rows)
@@ -90,9 +93,8 @@ def _unknown(dataset: Dataset, predictions: Predictions) -> int:
     return len(unknown)
 
 
-def groups(dataset: Dataset) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+def groups(index: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     """Yield the faces (N,) of all groups that a table shows: kind of group, name, which faces."""
-    index = dataset.index
     yield "all", "all", np.ones(len(index), dtype=bool)
     source, subset = index["source"].to_numpy(), index["subset"].to_numpy()
     for name in dict.fromkeys(source):

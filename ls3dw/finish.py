@@ -13,7 +13,15 @@ from ls3dw.dataset import Dataset
 from ls3dw.files import dump_json, read_json, sha256_file, write_atomic
 from ls3dw.index import write_drops, write_index
 from ls3dw.sheet import write_contact_sheets
-from ls3dw.store import FileRecord, ShardRecord, Store, configuration_hash, publish_version, read_dataset
+from ls3dw.store import (
+    REGENERATED,
+    FileRecord,
+    ShardRecord,
+    Store,
+    configuration_hash,
+    publish_version,
+    read_dataset,
+)
 from ls3dw.trace import write_origins
 
 
@@ -30,7 +38,7 @@ def finish_version(store: Store, version: str, configuration: Mapping[str, Any])
     write_contact_sheets(dataset)
     write_atomic(store.root / "DATASET_CARD.md", render_card(dataset.index, manifest).encode())
     write_atomic(store.manifest_file(version), dump_json(manifest))
-    publish_version(store, version)
+    publish_version(store, version, configuration.get(REGENERATED))
     return records
 
 
@@ -38,14 +46,26 @@ def _manifest(
     store: Store, version: str, configuration: Mapping[str, Any], records: list[ShardRecord]
 ) -> dict[str, Any]:
     """Return a version's manifest, but for its files."""
+    asked = configuration.get(REGENERATED)
     return {
         "ls3dw": __version__,
         "version": version,
-        "parent": None,
+        "parent": asked and asked["parent"],
+        "lineage": lineage(store, asked["parent"]) if asked else [],
         "configuration": dict(configuration),
         "configuration_sha256": configuration_hash(configuration),
         "counts": counts(records),
     }
+
+
+def lineage(store: Store, parent: str) -> list[dict[str, Any]]:
+    """Return the versions behind one that has this parent, the oldest first, each with its configuration.
+
+    So that a row says what made it even when the version that did is deleted.
+    """
+    manifest = read_json(store.manifest_file(parent))
+    own = {"version": parent, "parent": manifest["parent"], "configuration": manifest["configuration"]}
+    return [*manifest.get("lineage", []), own]
 
 
 def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bool:
