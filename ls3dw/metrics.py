@@ -13,7 +13,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ls3dw.geometry import tight_box
 from ls3dw.markup import GROUPS
 
 FAILURE: Final = 0.07
@@ -45,6 +44,26 @@ def box_size(box: ArrayLike) -> NDArray[np.float64]:
     return np.sqrt(area)
 
 
+def face_sides(points: ArrayLike) -> NDArray[np.float64]:
+    """Return width and height (N, 2) of the tight box of points (N, P, 2 or 3), without NaN; NaN without a point.
+
+    As `geometry.tight_box`, but as exact as the points are.
+    """
+    array = np.asarray(points)
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    out = np.empty((len(array), 2))
+    for piece in _pieces(len(array)):
+        # One axis at a time: numpy takes twelve times as long to go through rows of two numbers.
+        axes = array[piece, :, 0], array[piece, :, 1]
+        missing = np.isnan(axes[0]) | np.isnan(axes[1])
+        for number, values in enumerate(axes):
+            low = np.where(missing, array.dtype.type(np.inf), values).min(axis=1)
+            high = np.where(missing, array.dtype.type(-np.inf), values).max(axis=1)
+            out[piece, number] = np.subtract(high, low, dtype=np.float64)
+    return np.where(out >= 0, out, np.nan)
+
+
 def mean_errors(prediction: ArrayLike, truth: ArrayLike, size: ArrayLike) -> NDArray[np.float64]:
     """Return each face's mean point distance in units of `size` (N,): (N, P, D), (N, P, D) -> (N,).
 
@@ -65,8 +84,9 @@ def nme(prediction: ArrayLike, truth: ArrayLike, box: ArrayLike | None = None) -
     box: (N, 4), by default the tight box of `truth`; the normaliser is sqrt(width * height). Others are in
     `ls3dw.normalisers`, for `mean_errors`. Missing points (NaN) are left out; a face with none left is NaN.
     """
-    _alike(prediction, truth)
-    return mean_errors(prediction, truth, box_size(tight_box(np.asarray(truth)) if box is None else box))
+    _, true = _alike(prediction, truth)
+    size = np.sqrt(face_sides(true).prod(axis=1)) if box is None else box_size(box)
+    return mean_errors(prediction, truth, size)
 
 
 def z_errors(prediction: ArrayLike, truth: ArrayLike, size: ArrayLike) -> NDArray[np.float64]:

@@ -11,9 +11,8 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ls3dw.geometry import tight_box
 from ls3dw.markup import GROUPS, POINTS
-from ls3dw.metrics import box_size
+from ls3dw.metrics import face_sides
 
 Normaliser = Literal["box", "interocular", "interpupil", "outer-eye", "diagonal", "face-size"]
 
@@ -57,12 +56,13 @@ def _given_size(box: ArrayLike | None, faces: int) -> NDArray[np.float64]:
 
 
 def _box(points: Points) -> Sizes:
-    return box_size(tight_box(points))
+    size: Sizes = np.sqrt(face_sides(points).prod(axis=1))
+    return size
 
 
 def _diagonal(points: Points) -> Sizes:
-    box = tight_box(points).astype(np.float64)
-    return np.hypot(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1])
+    diagonal: Sizes = np.hypot(*face_sides(points).T)
+    return diagonal
 
 
 def _between(points: Points, right: list[int], left: list[int]) -> Sizes:
