@@ -60,16 +60,20 @@ class Truth:
     @property
     def known(self) -> NDArray[np.bool_]:
         """Say which faces have a point to compare with, (N,)."""
-        return np.asarray(np.isfinite(self.points).all(axis=2).any(axis=1))
+        return np.asarray(np.isfinite(self.points[..., 0] + self.points[..., 1]).any(axis=1))
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A method's errors. unknown: its faces that the data set does not have; errors, z: (N,) as fractions of the
-    truth's size, NaN where either side has no points; landmarks: the 68 over all faces."""
+    """A method's landmarks and their errors, NaN where there are none.
+
+    unknown: its faces that the data set does not have; points: (N, 68, 2) image pixels; errors, z: (N,) as fractions of
+    the truth's size; landmarks: the 68 over all faces.
+    """
 
     method: str
     unknown: int
+    points: Floats
     errors: NDArray[np.float64]
     z: NDArray[np.float64]
     landmarks: list[PartErrors]
@@ -116,6 +120,7 @@ def _measured(method: str, unknown: int, truth: Truth, points: Floats, z: Floats
     return Measured(
         method=method,
         unknown=unknown,
+        points=points,
         errors=mean_errors(points, truth.points, truth.sizes),
         z=z_errors(z, truth.z, truth.sizes),
         landmarks=landmark_errors(points, truth.points, truth.sizes),
