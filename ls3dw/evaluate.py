@@ -90,11 +90,9 @@ def independent_units(dataset: Dataset) -> NDArray[np.int64]:
     index = dataset.index
     units: NDArray[np.int64] = np.arange(len(index), dtype=np.int64)
     frames = np.flatnonzero(index["frame"].to_numpy() > 0)
-    if len(frames):
-        _, first, video = np.unique(
-            (index["source"] + "/" + index["media"]).to_numpy(dtype=str)[frames], return_index=True, return_inverse=True
-        )
-        units[frames] = frames[first[video]]
+    videos = index.iloc[frames].groupby(["source", "media"], sort=False).ngroup().to_numpy()
+    # Numbers of their own, past those of the stills.
+    units[frames] = len(index) + videos
     return units
 
 
