@@ -391,6 +391,15 @@ def test_papers_figures_stand_beside_what_they_are_figures_of(ls3dw: Command, sa
     ]
 
 
+def test_the_command_line_knows_what_the_library_knows() -> None:
+    from ls3dw.ablations import ABLATIONS
+    from ls3dw.cli import evaluate as command
+    from ls3dw.normalisers import NORMALISERS
+
+    assert command.NORMALISERS == NORMALISERS
+    assert command.ABLATIONS == ABLATIONS
+
+
 def test_two_methods_of_one_name(ls3dw: Command, sample: Dataset, shaken: Table, tmp_path: Path) -> None:
     file = write_npz(tmp_path / "s.npz", shaken)
     ended = ls3dw("evaluate", sample.store.root, "--predictions", file, "--predictions", file)

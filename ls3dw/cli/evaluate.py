@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ls3dw.measure import Measured, Question
     from ls3dw.report import Report
 
+# Those of the library, whose import would make --help slow; a test holds them together.
 NORMALISERS = ("box", "interocular", "interpupil", "outer-eye", "diagonal", "face-size")
+ABLATIONS = ("yaw", "noise", "resolution", "size")
 
 
 @click.command()
@@ -49,7 +51,7 @@ NORMALISERS = ("box", "interocular", "interpupil", "outer-eye", "diagonal", "fac
 @click.option("--temporal", is_flag=True, help="Also judge videos: jitter, jumps, lost faces.")
 @click.option(
     "--ablation",
-    type=click.Choice(["yaw", "noise", "resolution", "size"]),
+    type=click.Choice(ABLATIONS),
     help="Run networks on the faces instead: by yaw, with shaken boxes, reduced, or of several sizes.",
 )
 @click.option("--model-2d", "models_2d", multiple=True, metavar="NAME", help="Of an ablation (repeatable).")
