@@ -85,11 +85,11 @@ def _line(label: str, results: Sequence[Result], zoom: float) -> Line:
 def render_ablation(ablation: Ablation, results: Sequence[Result]) -> str:
     """Return the table as text, in per cent."""
     head = f"{'network':<32} {'points':>6} {ablation:>10} {'faces':>8} {'NME':>7} {'AUC':>7}"
-    head += f" {'of 95 %':>14} {'failures':>9}"
+    head += f" {'of 95 %':>14} {'failed':>7}"
     return "\n".join([head, *(_row(result) for result in results)])
 
 
 def _row(result: Result) -> str:
     spread = "-" if result.auc_interval is None else "{:.2f} - {:.2f}".format(*(100 * x for x in result.auc_interval))
-    figures = f"{100 * result.nme_mean:>7.2f} {100 * result.auc:>7.2f} {spread:>14} {100 * result.failure_rate:>9.2f}"
+    figures = f"{100 * result.nme_mean:>7.2f} {100 * result.auc:>7.2f} {spread:>14} {100 * result.failure_rate:>7.2f}"
     return f"{result.network:<32} {result.points:>6} {result.name:>10} {result.faces:>8} {figures}"

@@ -170,6 +170,12 @@ def render_scores(rows: list[Score]) -> str:
     return "\n".join(lines)
 
 
+def render_parts(parts: dict[str, PartErrors]) -> str:
+    """Return the mean error of each part of the face as text, in per cent."""
+    named = (f"{name} {100 * part.mean:.2f}" for name, part in parts.items() if part.points)
+    return f"by part of the face: {', '.join(named)}"
+
+
 def _percentages(row: Score) -> str:
     values: dict[str, Any] = asdict(row)
     nme, median, auc, published, z = (

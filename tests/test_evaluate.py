@@ -128,6 +128,7 @@ def test_the_version_itself(ls3dw: Command, sample: Dataset) -> None:
     assert video["nme_interval"] is None, "the frames of one video say nothing of others"
     text = ls3dw("evaluate", sample.store.root).out
     assert "by yaw" in text
+    assert f"right eye {100 * told['parts']['right eye']['mean']:.2f}" in text
     assert f"{100 * errors.mean():.2f}" in text.splitlines()[3]
 
 

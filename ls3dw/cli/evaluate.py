@@ -143,7 +143,7 @@ def _named(text: str) -> tuple[str | None, Path]:
 
 
 def _text(report: Report) -> str:
-    from ls3dw.evaluate import render_scores
+    from ls3dw.evaluate import render_parts, render_scores
     from ls3dw.measure import ANNOTATION
     from ls3dw.paper import beside_paper, render_beside
 
@@ -153,6 +153,7 @@ def _text(report: Report) -> str:
     for evaluation in report.evaluations:
         head = f"{evaluation.method} against {against}; per cent by {question.normaliser}"
         parts.append(f"{head}; failures above {100 * question.threshold:g} %\n\n{render_scores(evaluation.scores)}")
+        parts.append(render_parts(evaluation.parts))
         if paper := render_beside(beside_paper(report.dataset, evaluation)):
             parts.append(paper)
         if evaluation.unknown:
