@@ -39,6 +39,8 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "figure.dpi": 100,
+    # A method's name may have dollar signs in it.
+    "text.parse_math": False,
 }
 
 

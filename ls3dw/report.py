@@ -52,16 +52,17 @@ class Report:
         """The faces above the threshold, worst first: id, method, source, subset, yaw, nme."""
         import pandas as pd
 
-        index = self.dataset.index
-        parts = []
+        rows, methods, errors = [np.empty(0, dtype=np.int64)], [], [np.empty(0)]
         for measured in self.measured:
             failed = np.flatnonzero(measured.errors > self.question.threshold)
             failed = failed[np.argsort(-measured.errors[failed], kind="stable")]
-            part = index.loc[failed, ["id", "source", "subset", "yaw"]].reset_index(drop=True)
-            part.insert(1, "method", pd.Series([measured.method] * len(part), dtype=str))
-            part["nme"] = measured.errors[failed]
-            parts.append(part)
-        return pd.concat(parts, ignore_index=True)
+            rows.append(failed)
+            methods += [measured.method] * len(failed)
+            errors.append(measured.errors[failed])
+        index = self.dataset.index.iloc[np.concatenate(rows)]
+        columns = {"id": index["id"], "method": pd.array(methods, dtype="str"), "source": index["source"]}
+        columns |= {"subset": index["subset"], "yaw": index["yaw"], "nme": np.concatenate(errors)}
+        return pd.DataFrame(columns).reset_index(drop=True)
 
 
 def write_report(report: Report, out: Path) -> list[Path]:

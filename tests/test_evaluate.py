@@ -341,11 +341,11 @@ def test_a_version_that_lacks_faces(two_versions: Path, monkeypatch: pytest.Monk
 
 def test_several_methods_in_one_report(ls3dw: Command, sample: Dataset, shaken: Table, tmp_path: Path) -> None:
     exact = {face.id: face.annotation for face in sample}
-    files = {"shaken": write_npz(tmp_path / "s.npz", shaken), "exact": write_npz(tmp_path / "e=1.npz", exact)}
+    files = {"shaken": write_npz(tmp_path / "s.npz", shaken), "$exact$": write_npz(tmp_path / "e=1.npz", exact)}
     given = [word for name, file in files.items() for word in ("--predictions", f"{name}={file}")]
     words = ("evaluate", sample.store.root, "--version", "v1", *given, "--normaliser", "outer-eye")
     told = json.loads(ls3dw(*words, "--out", tmp_path / "a", "--json").out)
-    assert [method["method"] for method in told["methods"]] == ["version v1", "shaken", "exact"]
+    assert [method["method"] for method in told["methods"]] == ["version v1", "shaken", "$exact$"]
     assert told["methods"][2]["scores"][0]["nme_mean"] == 0
     assert told == json.loads((tmp_path / "a" / "evaluation.json").read_text())
     text = ls3dw(*words, "--out", tmp_path / "b").out
@@ -356,7 +356,7 @@ def test_several_methods_in_one_report(ls3dw: Command, sample: Dataset, shaken: 
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
     drawing = (tmp_path / "a" / "ced.svg").read_text()
-    assert all(f">{name} (AUC" in drawing for name in ("version v1", "shaken", "exact"))
+    assert all(f">{name} (AUC" in drawing for name in ("version v1", "shaken", "$exact$"))
     with (tmp_path / "a" / "landmarks.csv").open() as file:
         landmarks = list(csv.DictReader(file))
     assert len(landmarks) == 3 * 68
@@ -428,3 +428,5 @@ def test_heads_have_their_3d_points_too(tmp_path: Path, ls3dw: Command, quick: l
     contour = read_truth(dataset, Question(points="source"))
     np.testing.assert_array_equal(contour.points, true[rows, :, :2] + 1)
     assert np.isnan(contour.z).all()
+    ended = ls3dw("evaluate", out, "--temporal")
+    assert (ended.status, "is a frame of a video" in ended.error) == (1, True)
