@@ -19,7 +19,20 @@ PACKAGE = Path(ls3dw.__file__).parent
 LAYERS = (
     ("errors", "markup", "resources"),
     ("sample", "geometry"),
-    ("files", "decode", "pictures", "metrics", "pose", "transport", "execute", "consumer", "t7", "phash"),
+    (
+        "files",
+        "decode",
+        "pictures",
+        "metrics",
+        "pose",
+        "transport",
+        "execute",
+        "consumer",
+        "t7",
+        "phash",
+        "bootstrap",
+        "normalisers",
+    ),
     ("sources", "models", "prepare"),
     ("shards", "store", "synth"),
     (
@@ -69,7 +82,7 @@ HOMES = {
     "yaml": {"config", "training"},
     "triton": {"synth"},
     "anny": {"synth"},
-    "matplotlib": {"subsets", "diff_report"},
+    "matplotlib": {"subsets", "diff_report", "plots"},
     "pickle": {"transport"},
 }
 """Which parts of the package may import a heavy or dangerous one, at any place; transport: from our own processes."""
