@@ -23,15 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ls3dw.dataset import open_dataset
-from ls3dw.diff import changes, compare, most_changed
 from ls3dw.files import dump_json
 from ls3dw.geometry import crop_affine, tight_box
 from ls3dw.index import row_groups, write_drops
 from ls3dw.metrics import nme
 from ls3dw.pose import mean_head
-from ls3dw.selection import select
 from ls3dw.shards import ANNOTATION_COLUMNS, encode_shard
 from ls3dw.store import Store
+from ls3dw.versions.diff import changes, compare, most_changed
+from ls3dw.versions.selection import select
 
 SHARD = 256
 STILLS = {"300w": 600, "menpo": 8979, "aflw2000": 2000}

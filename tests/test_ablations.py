@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import Command
 
-from ls3dw.ablations import (
+from ls3dw.dataset import Dataset, open_dataset
+from ls3dw.evaluation.ablations import (
     HEIGHTS,
     NOISE,
     AblationOptions,
@@ -22,9 +23,8 @@ from ls3dw.ablations import (
     shaken,
     true_yaw,
 )
-from ls3dw.dataset import Dataset, open_dataset
+from ls3dw.evaluation.measure import Question, read_truth
 from ls3dw.geometry import apply, invert
-from ls3dw.measure import Question, read_truth
 from ls3dw.metrics import mean_errors
 from ls3dw.sample import Picture
 

@@ -14,10 +14,10 @@ from conftest import Command
 from PIL import Image
 
 from ls3dw.dataset import open_dataset
-from ls3dw.diff import Moves, changes, compare, most_changed
 from ls3dw.errors import DatasetError
 from ls3dw.markup import GROUPS
 from ls3dw.metrics import nme
+from ls3dw.versions.diff import Moves, changes, compare, most_changed
 
 MOVED_JAW = 3.0
 """Pixels of the crop by which the jaws of menpo are moved to the right, in 2D and 3D."""

@@ -20,10 +20,10 @@ from PIL import Image
 from ls3dw import t7
 from ls3dw.dataset import Dataset, open_dataset
 from ls3dw.errors import PredictionError
-from ls3dw.evaluate import Score, evaluate
-from ls3dw.measure import Question, read_truth
-from ls3dw.paper import PUBLISHED
-from ls3dw.predictions import read_predictions
+from ls3dw.evaluation.evaluate import Score, evaluate
+from ls3dw.evaluation.measure import Question, read_truth
+from ls3dw.evaluation.paper import PUBLISHED
+from ls3dw.evaluation.predictions import read_predictions
 
 Table = dict[str, np.ndarray]
 
@@ -331,7 +331,7 @@ def test_a_version_that_lacks_faces(two_versions: Path, monkeypatch: pytest.Monk
     dataset, other = open_dataset(two_versions, "v1"), open_dataset(two_versions, "v2")
     kept = other.index.iloc[3:].sample(frac=1, random_state=0).reset_index(drop=True)
     monkeypatch.setitem(other.__dict__, "index", kept)
-    monkeypatch.setattr("ls3dw.measure._sibling", lambda dataset, version: other)
+    monkeypatch.setattr("ls3dw.evaluation.measure._sibling", lambda dataset, version: other)
     question = Question(against="v2", points="2d")
     truth = read_truth(dataset, question)
     assert np.isnan(truth.points[:3]).all()
@@ -393,8 +393,8 @@ def test_papers_figures_stand_beside_what_they_are_figures_of(ls3dw: Command, sa
 
 
 def test_the_command_line_knows_what_the_library_knows() -> None:
-    from ls3dw.ablations import ABLATIONS
     from ls3dw.cli import evaluate as command
+    from ls3dw.evaluation.ablations import ABLATIONS
     from ls3dw.normalisers import NORMALISERS
 
     assert command.NORMALISERS == NORMALISERS

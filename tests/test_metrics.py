@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ls3dw.bootstrap import ALONE, BINS, mean_intervals
+from ls3dw.evaluation.bootstrap import ALONE, BINS, mean_intervals
 from ls3dw.markup import GROUPS, POINTS
 from ls3dw.metrics import (
     auc,

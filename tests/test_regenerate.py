@@ -25,8 +25,8 @@ from ls3dw.files import sha256_file
 from ls3dw.geometry import apply, crop_affine
 from ls3dw.pictures import Kept, cut_kept, cut_kept_window, cut_window
 from ls3dw.resources import folder
-from ls3dw.selection import select
 from ls3dw.verify import verify
+from ls3dw.versions.selection import select
 
 LIMIT, SHARD_SIZE = 12, 7
 

@@ -12,8 +12,8 @@ import pytest
 from conftest import Command
 
 from ls3dw.dataset import open_dataset
+from ls3dw.evaluation.temporal import JUMP, measure_motion
 from ls3dw.markup import POINTS
-from ls3dw.temporal import JUMP, measure_motion
 
 FRAMES = 20
 SIZE = 100.0

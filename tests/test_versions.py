@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from conftest import Command
 
-from ls3dw import versions
 from ls3dw.build import Build
 from ls3dw.config import BuildOptions
 from ls3dw.dataset import open_dataset
 from ls3dw.errors import ConfigurationError, DatasetError
 from ls3dw.files import remove_partial, sha256_file
-from ls3dw.regenerate import Regeneration, settle
 from ls3dw.verify import verify
+from ls3dw.versions import listing as versions
+from ls3dw.versions.regenerate import Regeneration, settle
 
 
 @pytest.fixture(scope="module")

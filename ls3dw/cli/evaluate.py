@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ls3dw.ablations import Ablation, Networks
-    from ls3dw.measure import Measured, Question
-    from ls3dw.report import Report
+    from ls3dw.evaluation.ablations import Ablation, Networks
+    from ls3dw.evaluation.measure import Measured, Question
+    from ls3dw.evaluation.report import Report
 
 # Those of the library, whose import would make --help slow; a test holds them together.
 NORMALISERS = ("box", "interocular", "interpupil", "outer-eye", "diagonal", "face-size")
@@ -79,8 +79,8 @@ def evaluate(
 
 
 def _compare(path: Path, options: dict[str, Any], temporal: bool, out: Path | None, as_json: bool) -> None:
-    from ls3dw.report import write_report
-    from ls3dw.temporal import draw_motion, motion_table, summarise_motion
+    from ls3dw.evaluation.report import write_report
+    from ls3dw.evaluation.temporal import draw_motion, motion_table, summarise_motion
 
     report = _report(path, options)
     values = report.to_dict()
@@ -90,7 +90,7 @@ def _compare(path: Path, options: dict[str, Any], temporal: bool, out: Path | No
         motion = summarise_motion(table)
         values["temporal"] = [asdict(row) for row in motion]
         if out:
-            from ls3dw.report import write_motion
+            from ls3dw.evaluation.report import write_motion
 
             files += [*write_motion(table, values["temporal"], out), *draw_motion(table, out / "temporal")]
     if as_json:
@@ -98,7 +98,7 @@ def _compare(path: Path, options: dict[str, Any], temporal: bool, out: Path | No
         return
     click.echo(_text(report))
     if temporal:
-        from ls3dw.temporal import render_motion
+        from ls3dw.evaluation.temporal import render_motion
 
         click.echo(f"\nover time\n{render_motion(motion)}")
     _list(files)
@@ -106,9 +106,9 @@ def _compare(path: Path, options: dict[str, Any], temporal: bool, out: Path | No
 
 def _report(path: Path, options: dict[str, Any]) -> Report:
     from ls3dw.dataset import open_dataset
-    from ls3dw.evaluate import tabulate
-    from ls3dw.measure import Question, read_truth
-    from ls3dw.report import Report
+    from ls3dw.evaluation.evaluate import tabulate
+    from ls3dw.evaluation.measure import Question, read_truth
+    from ls3dw.evaluation.report import Report
 
     question = Question(
         options["against"], options["points"], options["normaliser"], options["threshold"], options["seed"]
@@ -122,8 +122,8 @@ def _report(path: Path, options: dict[str, Any]) -> Report:
 
 def _measure(options: dict[str, Any], dataset: Any, truth: Any, question: Question) -> list[Measured]:
     """Measure the versions that are named, or the newest where nothing is; then the other methods."""
-    from ls3dw.measure import measure_predictions, measure_version
-    from ls3dw.predictions import read_predictions
+    from ls3dw.evaluation.measure import measure_predictions, measure_version
+    from ls3dw.evaluation.predictions import read_predictions
 
     versions = options["versions"] or (() if options["predictions"] else (None,))
     measured = [measure_version(dataset, truth, question, version) for version in versions]
@@ -143,9 +143,9 @@ def _named(text: str) -> tuple[str | None, Path]:
 
 
 def _text(report: Report) -> str:
-    from ls3dw.evaluate import render_parts, render_scores
-    from ls3dw.measure import ANNOTATION
-    from ls3dw.paper import beside_paper, render_beside
+    from ls3dw.evaluation.evaluate import render_parts, render_scores
+    from ls3dw.evaluation.measure import ANNOTATION
+    from ls3dw.evaluation.paper import beside_paper, render_beside
 
     question = report.question
     against = "the sources' own points" if question.against == ANNOTATION else f"version {question.against}"
@@ -162,9 +162,9 @@ def _text(report: Report) -> str:
 
 
 def _ablate(path: Path, ablation: Ablation, options: dict[str, Any], out: Path | None, as_json: bool) -> None:
-    from ls3dw.ablation_report import ablation_dict, render_ablation, write_ablation
-    from ls3dw.ablations import AblationOptions, run_ablation
     from ls3dw.dataset import open_dataset
+    from ls3dw.evaluation.ablation_report import ablation_dict, render_ablation, write_ablation
+    from ls3dw.evaluation.ablations import AblationOptions, run_ablation
 
     dataset = open_dataset(path, options["versions"][0] if options["versions"] else None)
     chosen = AblationOptions(options["limit"], options["normaliser"], options["threshold"], options["seed"])

@@ -13,7 +13,7 @@ from ls3dw.cli.options import network_options, split_roots
 from ls3dw.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from ls3dw.regenerate import Regeneration
+    from ls3dw.versions.regenerate import Regeneration
 
 
 @click.command()
@@ -58,7 +58,7 @@ def regenerate(dataset: Path, roots: tuple[str, ...], dry_run: bool, as_json: bo
     # Threads that wait by spinning would take the cores from decoding and writing; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from ls3dw.errors import ConfigurationError
-    from ls3dw.regenerate import Regeneration, settle
+    from ls3dw.versions.regenerate import Regeneration, settle
 
     try:
         options = settle(dataset, given | split_roots(roots))

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ls3dw.dataset import Dataset
 from ls3dw.errors import DatasetError, PredictionError
+from ls3dw.evaluation.predictions import Predictions
 from ls3dw.markup import POINTS
 from ls3dw.metrics import FAILURE, PartErrors, landmark_errors, mean_errors, z_errors
 from ls3dw.normalisers import Normaliser, face_sizes
-from ls3dw.predictions import Predictions
 from ls3dw.sample import Floats
 from ls3dw.shards import Shard
 from ls3dw.sources import SOURCES

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.errors import ConfigurationError, DatasetError
-from ls3dw.evaluate import YAW_BINS
+from ls3dw.evaluation.evaluate import YAW_BINS
 from ls3dw.metrics import FAILURE
 from ls3dw.pose import UNLIKELY
 from ls3dw.subsets.draw import Faces, Round, Stage, draw_round

@@ -163,7 +163,7 @@ def _mat(fields: dict[str, Any]) -> bytes:
     from scipy.io import savemat
 
     buffer = io.BytesIO()
-    savemat(buffer, fields)  # type: ignore[arg-type]  # any file object will do
+    savemat(buffer, fields)
     data = bytearray(buffer.getvalue())
     header = b"MATLAB 5.0 MAT-file, written by ls3dw"
     data[:116] = header.ljust(116)

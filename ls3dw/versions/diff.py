@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ls3dw.dataset import Dataset
 from ls3dw.errors import DatasetError
-from ls3dw.evaluate import groups
+from ls3dw.evaluation.evaluate import groups
 from ls3dw.markup import GROUPS
 from ls3dw.metrics import FAILURE, box_size, point_errors
 from ls3dw.sample import Floats

@@ -11,10 +11,10 @@ from typing import Any, Final
 from PIL import Image
 
 from ls3dw.dataset import Dataset
-from ls3dw.diff import Moves
-from ls3dw.diff_report import Chosen, face_values, plots
 from ls3dw.files import write_atomic
 from ls3dw.sheet import PAPER, TILE, draw_tile
+from ls3dw.versions.diff import Moves
+from ls3dw.versions.diff_report import Chosen, face_values, plots
 
 GAP: Final = 6
 

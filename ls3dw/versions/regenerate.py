@@ -16,11 +16,11 @@ from ls3dw.errors import ConfigurationError
 from ls3dw.files import read_json, sha256_file
 from ls3dw.models.zoo import BUNDLED, DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
 from ls3dw.plan import Part, Plan, SourcePlan, make_plan
-from ls3dw.rewrite import Rewriter, Selected
-from ls3dw.selection import failures_of, select
 from ls3dw.sources import SOURCES
 from ls3dw.store import REGENERATED, ShardRecord, Store, read_dataset
-from ls3dw.stored import StoredMedia
+from ls3dw.versions.rewrite import Rewriter, Selected
+from ls3dw.versions.selection import failures_of, select
+from ls3dw.versions.stored import StoredMedia
 
 Origin = Literal["stored", "sources"]
 
@@ -32,7 +32,7 @@ _INHERITED: Final = ("limit", "shard_size", "subsets")
 class RegenerateOptions(BuildOptions):
     """What `ls3dw regenerate` was asked for, with what it takes from its parent; `settle` makes them.
 
-    origin: where the pictures come from; only: the faces that are annotated again, as in `ls3dw.selection`, all if
+    origin: where the pictures come from; only: the faces that are annotated again, as in `selection`, all if
     empty; parent: the version whose rows are kept for the others.
     """
 

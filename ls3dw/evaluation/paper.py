@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ls3dw.dataset import Dataset
-from ls3dw.evaluate import Evaluation
-from ls3dw.measure import ANNOTATION, Question
+from ls3dw.evaluation.evaluate import Evaluation
+from ls3dw.evaluation.measure import ANNOTATION, Question
 from ls3dw.metrics import FAILURE
 
 HOW_FAR: Final = '"How far are we from solving the 2D & 3D face alignment problem?", ICCV 2017'

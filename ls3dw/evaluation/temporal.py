@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ls3dw.dataset import Dataset
 from ls3dw.errors import DatasetError
+from ls3dw.evaluation.measure import Measured, Truth
+from ls3dw.evaluation.plots import Line, draw_over_time
 from ls3dw.geometry import tight_box
-from ls3dw.measure import Measured, Truth
 from ls3dw.metrics import FAILURE, mean_errors
-from ls3dw.plots import Line, draw_over_time
 
 if TYPE_CHECKING:
     import pandas as pd

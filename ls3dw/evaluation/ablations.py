@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.annotator import Annotator
-from ls3dw.bootstrap import mean_intervals
 from ls3dw.dataset import Dataset, Face
 from ls3dw.errors import DatasetError
-from ls3dw.evaluate import YAW_BINS, Interval, independent_units, yaw_bins
+from ls3dw.evaluation.bootstrap import mean_intervals
+from ls3dw.evaluation.evaluate import YAW_BINS, Interval, independent_units, yaw_bins
+from ls3dw.evaluation.measure import Question, Truth, read_truth
 from ls3dw.files import sha256
 from ls3dw.geometry import Affine, apply, compose, invert
-from ls3dw.measure import Question, Truth, read_truth
 from ls3dw.metrics import FAILURE, auc_parts, mean_errors
 from ls3dw.models.zoo import Model, parameters
 from ls3dw.normalisers import Normaliser

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.diff import MOVED, Change, Moves, PartMove, changes
 from ls3dw.metrics import FAILURE
+from ls3dw.versions.diff import MOVED, Change, Moves, PartMove, changes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

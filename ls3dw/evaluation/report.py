@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ls3dw.dataset import Dataset
-from ls3dw.evaluate import Evaluation
+from ls3dw.evaluation.evaluate import Evaluation
+from ls3dw.evaluation.measure import ANNOTATION, Measured, Question, Truth
+from ls3dw.evaluation.paper import beside_paper
+from ls3dw.evaluation.plots import draw_ced
 from ls3dw.files import dump_json, write_atomic
 from ls3dw.markup import GROUPS
-from ls3dw.measure import ANNOTATION, Measured, Question, Truth
-from ls3dw.paper import beside_paper
-from ls3dw.plots import draw_ced
 
 if TYPE_CHECKING:
     import pandas as pd

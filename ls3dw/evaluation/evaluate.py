@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.bootstrap import mean_intervals
 from ls3dw.dataset import Dataset
-from ls3dw.measure import Measured, Question, Truth, measure_predictions, measure_version, read_truth
+from ls3dw.evaluation.bootstrap import mean_intervals
+from ls3dw.evaluation.measure import Measured, Question, Truth, measure_predictions, measure_version, read_truth
+from ls3dw.evaluation.predictions import Predictions
 from ls3dw.metrics import PartErrors, auc_parts, group_errors
-from ls3dw.predictions import Predictions
 
 if TYPE_CHECKING:
     import pandas as pd
