@@ -84,3 +84,9 @@ def read_index(store: Store, version: str) -> pd.DataFrame:
     import pandas as pd
 
     return pd.read_parquet(store.index_file(version))
+
+
+def read_drops(store: Store, version: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(store.drops_file(version))

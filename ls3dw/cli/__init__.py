@@ -23,6 +23,8 @@ COMMANDS: Final[dict[str, str]] = {
     "info": "What a data set holds.",
     "verify": "Check that every byte of a data set is as written.",
     "evaluate": "Score landmarks against the sources' own points.",
+    "gallery": "Pages on which people judge faces.",
+    "audit": "Apply what people decided on a gallery.",
     "head": "The head model of the rendered heads: build it, place its landmarks.",
     "export": "Write a data set in the layout of others.",
     "synth": "Render heads with exact landmarks, as a source.",
