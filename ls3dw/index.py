@@ -1,13 +1,17 @@
-"""The tables of a version: index and drops from its finished shards, one row a face or drop, and subsets."""
+"""The tables of a version: index and drops from its finished shards, one row a face or drop, and subsets.
+
+Faces that people rejected stay in the shards, but stand among the drops."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ls3dw.decisions import Audit
+from ls3dw.sample import Drop
 from ls3dw.shards import Shard
 from ls3dw.store import FileRecord, ShardRecord, Store
 
@@ -19,7 +23,7 @@ FACE_FIELDS: Final = ("id", "subset", "media", "frame", "width", "height", "brok
 """Columns that the index takes from the face shard as they are; the others are made in `_rows`."""
 
 
-def write_index(store: Store, version: str, records: list[ShardRecord]) -> FileRecord:
+def write_index(store: Store, version: str, records: list[ShardRecord], audit: Audit) -> FileRecord:
     """Write index.parquet, a row group a shard: memory does not grow with the data set."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -29,8 +33,16 @@ def write_index(store: Store, version: str, records: list[ShardRecord]) -> FileR
     with pq.ParquetWriter(buffer, schema) as writer:
         for record in records:
             if record.written:
-                writer.write_table(pa.table(_rows(store, version, record), schema=schema))
+                rows = pa.table(_rows(store, version, record, audit), schema=schema)
+                writer.write_table(rows.filter(_kept(rows, audit.rejected)))
     return store.write(store.index_file(version), buffer.getvalue())
+
+
+def _kept(table: pa.Table, rejected: Collection[str]) -> pa.Array:
+    """Say which rows of a table with ids stay (N,)."""
+    import pyarrow as pa
+
+    return pa.array([face not in rejected for face in table["id"].to_pylist()], pa.bool_())
 
 
 def _index_schema() -> pa.Schema:
@@ -39,11 +51,11 @@ def _index_schema() -> pa.Schema:
     text, whole, real = pa.string(), pa.int32(), pa.float32()
     types = {"id": text, "source": text, "subset": text, "media": text, "frame": whole, "width": whole}
     types |= {"height": whole, "shard": text, "row": whole, "yaw": real, "pitch": real, "roll": real}
-    types |= {"nme": real, "confidence": real, "broken": pa.bool_(), "phash": pa.uint64()}
+    types |= {"nme": real, "confidence": real, "broken": pa.bool_(), "phash": pa.uint64(), "audit": text}
     return pa.schema(list(types.items()))
 
 
-def _rows(store: Store, version: str, record: ShardRecord) -> dict[str, Any]:
+def _rows(store: Store, version: str, record: ShardRecord, audit: Audit) -> dict[str, Any]:
     with Shard(store.faces(record.source, record.name)) as faces:
         rows: dict[str, Any] = {name: faces.column(name) for name in FACE_FIELDS}
     with Shard(store.annotations(version, record.source, record.name)) as annotations:
@@ -53,15 +65,26 @@ def _rows(store: Store, version: str, record: ShardRecord) -> dict[str, Any]:
     rows["source"] = [record.source] * record.written
     rows["shard"] = [record.name] * record.written
     rows["row"] = np.arange(record.written)
+    rows["audit"] = [audit.outcomes[face].verdict if face in audit.outcomes else "" for face in rows["id"]]
     return rows | dict(zip(("yaw", "pitch", "roll"), pose.T, strict=True))
 
 
-def write_drops(store: Store, version: str, records: list[ShardRecord]) -> FileRecord:
+def rejections(store: Store, records: list[ShardRecord], audit: Audit) -> list[Drop]:
+    """Return the faces of the shards that people rejected, as drops."""
+    drops = []
+    for record in records if audit.rejected else []:
+        if record.written:
+            with Shard(store.faces(record.source, record.name)) as faces:
+                found = [audit.rejected[face] for face in faces.column("id") if face in audit.rejected]
+            drops += [Drop(decision.id, record.source, "rejected in audit", decision.text) for decision in found]
+    return drops
+
+
+def write_drops(store: Store, version: str, drops: list[Drop]) -> FileRecord:
     """Write drops.parquet: id, source, reason, detail."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    drops = [drop for record in records for drop in record.drops]
     names = ("id", "source", "reason", "detail")
     schema = pa.schema([(name, pa.string()) for name in names])
     table = pa.table({name: [getattr(drop, name) for drop in drops] for name in names}, schema=schema)
@@ -78,6 +101,25 @@ def write_subset(store: Store, version: str, name: str, columns: Mapping[str, li
     buffer = io.BytesIO()
     pq.write_table(pa.table(dict(columns)), buffer)
     return store.write(store.subset_file(version, name), buffer.getvalue())
+
+
+def carry_subsets(store: Store, parent: str, version: str, rejected: Collection[str]) -> dict[str, int]:
+    """Write the subsets of another version without the faces that were rejected; return how many each lost.
+
+    What else stands in the files (how a subset was drawn) stays: nothing is drawn anew.
+    """
+    import pyarrow.parquet as pq
+
+    lost = {}
+    for path in sorted(store.subset_file(parent, "any").parent.glob("*.parquet")):
+        table = pq.read_table(path)
+        if "id" in table.column_names:
+            kept = table.filter(_kept(table, rejected))
+            lost[path.stem] = len(table) - len(kept)
+            buffer = io.BytesIO()
+            pq.write_table(kept, buffer)
+            store.write(store.subset_file(version, path.stem), buffer.getvalue())
+    return lost
 
 
 def read_index(store: Store, version: str) -> pd.DataFrame:

@@ -13,6 +13,9 @@ from ls3dw.sample import Drop
 
 FORMAT: Final = 1
 
+AUDITED: Final = "audited"
+"""The entry of a configuration that names the version it builds on and the decisions of people that it follows."""
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -97,6 +100,10 @@ class Store:
 
     def drops_file(self, version: str) -> Path:
         return self.version(version) / "drops.parquet"
+
+    def audit_file(self, digest: str) -> Path:
+        """What people decided, by the SHA-256 of it: versions that follow the same decisions share it."""
+        return self.root / "audits" / f"{digest[:16]}.json"
 
     def subset_file(self, version: str, name: str) -> Path:
         return self.root / "subsets" / version / f"{name}.parquet"

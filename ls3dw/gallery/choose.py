@@ -30,7 +30,7 @@ class Request:
 
     def __post_init__(self) -> None:
         kind, colon, version = self.show.partition(":")
-        if (kind not in SHOWS and kind != DROPS) or (kind == "changed") != bool(version) or colon and not version:
+        if (kind not in SHOWS and kind != DROPS) or (kind == "changed") != bool(version) or (colon and not version):
             known = ", ".join([*(name for name in SHOWS if name != "changed"), "changed:VERSION", DROPS])
             raise ConfigurationError(f"--show {self.show}: choose from {known}")
         if kind == DROPS and (self.subsets or self.yaw):

@@ -20,7 +20,7 @@ Scores = NDArray[np.float64]
 """(N,): in the order of the index."""
 
 INNER: Final = [point for name, members in GROUPS.items() if name != "jaw" for point in members]
-"""The points that the 2D and the 3D mark-up share: the jaw follows the visible contour in one, the head in the other."""
+"""The points that the 2D and the 3D mark-up share: the jaw follows the visible contour in one only."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import io
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ls3dw.dataset import Dataset, Face

@@ -103,7 +103,7 @@ def _write_drops(dataset: Dataset, request: Request, folder: Path, head: dict[st
     shown = drops.iloc[: request.limit]
     head |= {"title": "Left out", "label": "", "percent": False, "pictures": False}
     head |= {"total": len(drops), "shown": len(shown)}
-    (folder / "data.js").write_bytes(head_script(head, {name: shown[name].tolist() for name in shown}))
+    (folder / "data.js").write_bytes(head_script(head, {str(name): values.tolist() for name, values in shown.items()}))
     return len(shown), len(drops)
 
 
@@ -122,10 +122,7 @@ def _with_neighbours(dataset: Dataset, rows: NDArray[np.intp]) -> tuple[NDArray[
     """Add the rows of the frames beside those of videos; return all, and for each chosen face which stand beside it."""
     place = {int(row): number for number, row in enumerate(rows)}
     steps = [neighbours(dataset, step) for step in STEPS_BESIDE]
-    beside = [
-        [place.setdefault(int(step[row]), len(place)) for step in steps if step[row] >= 0]
-        for row in rows
-    ]
+    beside = [[place.setdefault(int(step[row]), len(place)) for step in steps if step[row] >= 0] for row in rows]
     return np.array(list(place), dtype=np.intp), beside
 
 

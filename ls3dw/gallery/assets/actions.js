@@ -173,7 +173,8 @@ Object.assign(gallery, {
 
   listen() {
     document.addEventListener("keydown", (event) => this.onKey(event));
-    for (const name of ["source", "yaw", "verdict", "sort", "reverse"]) get(name).addEventListener("change", () => this.arrange());
+    for (const name of ["source", "yaw", "verdict"]) get(name).addEventListener("change", () => this.arrange());
+    for (const name of ["sort", "reverse"]) get(name).addEventListener("change", () => this.arrange(false));
     get("find").addEventListener("input", () => this.arrange());
     for (const layer of Object.values(LAYER_KEYS)) {
       get(`layer-${layer}`).addEventListener("change", () => this.toggle(layer));

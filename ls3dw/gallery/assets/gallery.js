@@ -112,8 +112,8 @@ const gallery = {
       && (!verdict || (verdict === "none" ? !decision.verdict : verdict === "note" ? !!decision.note : decision.verdict === verdict));
   },
 
-  /** Filter and sort; the marked face stays marked if it is still there. */
-  arrange() {
+  /** Filter and sort. @param {boolean} stay the marked face stays marked if it is still there */
+  arrange(stay = true) {
     const { faces, head } = this;
     const marked = this.order[this.at];
     const order = Array.from({ length: head.shown }, (_, face) => face).filter((face) => this.wanted(face));
@@ -123,7 +123,7 @@ const gallery = {
       order.sort((a, b) => compare(key(a), key(b)) || a - b);
     }
     this.order = get("reverse").checked ? order.reverse() : order;
-    this.at = Math.max(0, this.order.indexOf(marked));
+    this.at = stay ? Math.max(0, this.order.indexOf(marked)) : 0;
     this.show();
   },
 
@@ -131,8 +131,8 @@ const gallery = {
     return Math.floor(this.at / PAGE);
   },
 
-  /** Draw the page of the marked face. */
-  show() {
+  /** Draw the page of the marked face. @param {boolean} focus */
+  show(focus = false) {
     const start = this.page * PAGE;
     get("grid").replaceChildren(...this.order.slice(start, start + PAGE).map((face) => this.tile(face)));
     this.drawn = this.page;
@@ -141,7 +141,7 @@ const gallery = {
     get("page").textContent = `page ${this.page + 1} of ${pages}`;
     get("page-back").disabled = this.page === 0;
     get("page-on").disabled = this.page + 1 >= pages;
-    this.mark(this.at, false);
+    this.mark(this.at, focus);
     this.count();
   },
 
@@ -189,7 +189,7 @@ const gallery = {
   mark(at, focus = true) {
     if (!this.order.length) return;
     this.at = Math.max(0, Math.min(at, this.order.length - 1));
-    if (this.page !== this.drawn) return this.show();
+    if (this.page !== this.drawn) return this.show(focus);
     for (const old of document.querySelectorAll(".tile")) {
       old.classList.remove("current");
       old.removeAttribute("aria-current");
