@@ -29,8 +29,8 @@ SWITCHES = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 )
 
-READY = "document.querySelectorAll('#grid path.points').length === 3 * Math.min(60, gallery.head.shown)"
-"""All tiles of the page have their points."""
+TILES = 60
+"""Of a page."""
 
 DECODED = """Promise.all([...document.querySelectorAll('#grid image')].map((tile) => {
   const image = new Image(); image.src = tile.href.baseVal; return image.decode(); }))"""
@@ -77,7 +77,11 @@ def _renamed(old: Path, store: Store, new: Path, columns: tuple[Column, ...], co
 
 def measure_page(page: Path, chromium: str, times: int = 5) -> dict[str, float]:
     """Open the page several times; return medians in milliseconds."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import Page, sync_playwright
+
+    def ready(tab: Page) -> None:
+        """Wait until all tiles of the page have their points."""
+        tab.locator("#grid path.points").nth(3 * TILES - 1).wait_for(state="attached")
 
     found: dict[str, list[float]] = {
         "first page, with points": [],
@@ -91,7 +95,7 @@ def measure_page(page: Path, chromium: str, times: int = 5) -> dict[str, float]:
             tab = browser.new_page(viewport={"width": 1280, "height": 900})
             start = time.perf_counter()
             tab.goto(page.as_uri(), wait_until="commit")
-            tab.wait_for_function(f"typeof gallery !== 'undefined' && gallery.head && {READY}")
+            ready(tab)
             found["first page, with points"].append(time.perf_counter() - start)
             tab.evaluate(DECODED)
             found["and its pictures"].append(time.perf_counter() - start)
@@ -101,7 +105,7 @@ def measure_page(page: Path, chromium: str, times: int = 5) -> dict[str, float]:
                     tab.keyboard.press(act)
                 else:
                     tab.select_option("#sort", "yaw")
-                tab.wait_for_function(READY)
+                ready(tab)
                 tab.evaluate(DECODED)
                 found[name].append(time.perf_counter() - start)
             tab.close()

@@ -108,7 +108,7 @@ def test_keys_alone(visit: Callable[[Path], Page], worst: Path, data: Path) -> N
     errors = open_dataset(data).index.dropna(subset="nme").sort_values("nme", ascending=False, kind="stable")
     order = errors["id"].tolist()
     assert shown(page) == order[:60]
-    page.wait_for_function("document.querySelectorAll('#grid path.points').length === 3 * 60")
+    page.locator("#grid path.points").nth(3 * 60 - 1).wait_for(state="attached")
     page.keyboard.press("j")
     assert marked(page) == order[1]
     page.keyboard.press("ArrowRight")
@@ -259,12 +259,12 @@ def test_decisions_are_kept_exported_applied_and_imported(
     page.reload()
     assert badge(page, first) == ""
     page.set_input_files("#file", file)
-    page.wait_for_function("document.getElementById('status').textContent.startsWith('2 decisions taken')")
+    page.locator("#status", has_text="2 decisions taken").wait_for()
     assert (badge(page, first), badge(page, second)) == ("reject", "annotation wrong ✎")
     other = tmp_path / "other.json"
     other.write_text(json.dumps(found | {"manifest": "0" * 64}))
     page.set_input_files("#file", other)
-    page.wait_for_function("document.getElementById('status').textContent.includes('another data set')")
+    page.locator("#status", has_text="another data set").wait_for()
     assert page.locator("#grid .tile").count() == 60
 
 

@@ -67,7 +67,9 @@ Object.assign(gallery, {
     get("facts").replaceChildren(...this.table(face).flatMap(([name, value]) => [element("dt", name), element("dd", value)]));
     const frames = [face, ...faces.beside[face]].sort((a, b) => faces.frame[a] - faces.frame[b]);
     get("beside").replaceChildren(...(frames.length > 1 ? frames.map((other) => this.frame(other, face)) : []));
-    if (!get("zoom").open) get("zoom").showModal();
+    if (get("zoom").open) return;
+    get("zoom").showModal();
+    get("zoom").focus();
   },
 
   /** @param {number} face @returns {[string, string][]} everything that is known of it */
@@ -82,7 +84,7 @@ Object.assign(gallery, {
       ["NME", faces.nme[face] == null ? "no points to compare with" : told(100 * faces.nme[face], 2, " %")],
       ["yaw, pitch, roll", angles],
       ["confidence", told(faces.confidence[face], 2, "")],
-      [this.head.label, this.number(face)],
+      [this.head.label, this.number(face).slice(this.head.label.length + 1)],
       ["note", decision.note],
     ];
     return rows.filter(([, value]) => value);
