@@ -16,7 +16,7 @@ from ls3dw.errors import AuditError, ConfigurationError
 from ls3dw.files import exclusive, read_json, remove_partial, sha256_file
 from ls3dw.finish import finish_version
 from ls3dw.index import carry_subsets
-from ls3dw.store import AUDITED, FileRecord, Store, check_version, claim_version, configuration_hash
+from ls3dw.store import AUDITED, REGENERATED, FileRecord, Store, check_version, claim_version, configuration_hash
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,9 @@ def _check_origin(parent: Dataset, file: DecisionsFile, known: Audit) -> None:
 
 def _configuration(parent: Dataset, kept: FileRecord) -> dict[str, Any]:
     """Return the parent's configuration with the audit in it: versions made from this one inherit it."""
-    asked = {"parent": parent.version, "decisions": kept.sha256}
-    return {**parent.manifest["configuration"], AUDITED: asked}
+    manifest = {parent.version: sha256_file(parent.store.manifest_file(parent.version))}
+    asked = {"parent": parent.version, "from": "audit", "only": [], "manifests": manifest}
+    return {**parent.manifest["configuration"], REGENERATED: asked, AUDITED: {"decisions": kept.sha256}}
 
 
 def _version_name(parent: Dataset, configuration: dict[str, Any], wanted: str | None) -> str:

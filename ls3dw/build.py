@@ -13,6 +13,7 @@ from ls3dw.consumer import Consumer
 from ls3dw.execute import default_workers, stream
 from ls3dw.files import exclusive, remove_partial
 from ls3dw.finish import finish_version
+from ls3dw.models.contract import Contract
 from ls3dw.models.device import devices
 from ls3dw.plan import Plan, make_plan
 from ls3dw.prepare import Chunk
@@ -31,12 +32,11 @@ GPU_WAITING = 8
 Report = Callable[[Chunk], None]
 
 
-def model_records(annotator: Annotator | Published) -> dict[str, Any]:
-    """Say which weights an annotator uses, as manifests and shards record it."""
-    models = {"2d": annotator.model_2d, "3d": annotator.model_3d, "depth": annotator.model_depth}
+def model_records(contracts: Sequence[Contract | None]) -> dict[str, Any]:
+    """Say which weights are used, as manifests and shards record it: of the 2D, the 3D and the depth network."""
     return {
-        role: model and {"name": model.contract.name, "kind": model.contract.kind, "sha256": model.contract.sha256}
-        for role, model in models.items()
+        role: contract and {"name": contract.name, "kind": contract.kind, "sha256": contract.sha256}
+        for role, contract in zip(("2d", "3d", "depth"), contracts, strict=True)
     }
 
 
@@ -66,16 +66,26 @@ class Build:
         self.options = options
         self.store = Store(options.out)
         self.annotators = make_annotators(options)
-        self.configuration = recorded(options, model_records(self.annotators[0]))
+        first = self.annotators[0]
+        models = (first.model_2d, first.model_3d, first.model_depth)
+        self.configuration = self.record(model_records([model.contract if model else None for model in models]))
 
     @property
     def on_gpu(self) -> bool:
         return self.annotators[0].device.type == "cuda"
 
+    def record(self, models: dict[str, Any]) -> dict[str, Any]:
+        """Return what decides the content of the version."""
+        return recorded(self.options, models)
+
     def plan(self) -> Plan:
         """List what is there and what is left to do; writes nothing."""
         # First: shards cut in another way would be taken for a source that changed.
         check_version(self.store, self.options.version_name, self.configuration)
+        return self.planned()
+
+    def planned(self) -> Plan:
+        """List what is there and what is left to do."""
         return make_plan(self.options, self.store)
 
     def run(self, begin: Callable[[Plan], None], report: Report) -> list[ShardRecord]:
@@ -85,14 +95,19 @@ class Build:
             plan = self.plan()
             claim_version(self.store, self.options.version_name, self.configuration)
             begin(plan)
-            self._annotate(plan, report)
+            self.annotate(plan, report)
             return finish_version(self.store, self.options.version_name, self.configuration)
 
-    def _annotate(self, plan: Plan, report: Report) -> None:
-        work = plan.work(self.options, GPU_CHUNK if self.on_gpu else CPU_BATCH)
+    def writer(self, plan: Plan) -> ShardWriter:
+        """Return what writes the shards of the plan."""
         published = self.options.annotations == "published"
         kinds = {source.name: None if published else source.annotation_kind for source in plan.sources}
-        writer = ShardWriter(self.store, self.options.version_name, self.configuration, kinds)
+        return ShardWriter(self.store, self.options.version_name, self.configuration, kinds)
+
+    def annotate(self, plan: Plan, report: Report) -> None:
+        """Make all shards that the plan has left to do."""
+        work = plan.work(self.options, GPU_CHUNK if self.on_gpu else CPU_BATCH)
+        writer = self.writer(plan)
         waiting = GPU_WAITING if self.on_gpu else CPU_WAITING
         workers = default_workers(self.on_gpu) if self.options.workers is None else self.options.workers
 

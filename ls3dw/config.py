@@ -184,14 +184,19 @@ def _kind_faults(values: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def read_pipeline(path: Path) -> dict[str, Any]:
-    """Read the options of a pipeline file: YAML, with the names of `BuildOptions`, and '-' or '_' between words."""
+def read_yaml(path: Path) -> Any:
+    """Read a pipeline file of any kind; `ConfigurationError` if that cannot be done."""
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigurationError(f"{path}: not a readable pipeline ({error})") from error
+
+
+def read_pipeline(path: Path) -> dict[str, Any]:
+    """Read the options of a pipeline file: YAML, with the names of `BuildOptions`, and '-' or '_' between words."""
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path}: expected options of ls3dw build, one a line, as 'name: value'")
     return {str(key).replace("-", "_"): value for key, value in values.items()}

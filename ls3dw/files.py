@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,8 +86,11 @@ def _sync_folder(folder: Path) -> None:
 
 def remove_partial(folder: Path) -> None:
     """Remove what an interrupted run left half-written under `folder`."""
-    for partial in folder.rglob(f"*{TEMPORARY}"):
-        partial.unlink()
+    for partial in sorted(folder.rglob(f"*{TEMPORARY}")):
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)  # perhaps it was in such a folder
 
 
 @contextlib.contextmanager

@@ -15,7 +15,16 @@ from ls3dw.files import dump_json, read_json, sha256_file, write_atomic
 from ls3dw.index import rejections, write_drops, write_index
 from ls3dw.sample import Drop
 from ls3dw.sheet import write_contact_sheets
-from ls3dw.store import AUDITED, FileRecord, ShardRecord, Store, configuration_hash, publish_version, read_dataset
+from ls3dw.store import (
+    AUDITED,
+    REGENERATED,
+    FileRecord,
+    ShardRecord,
+    Store,
+    configuration_hash,
+    publish_version,
+    read_dataset,
+)
 from ls3dw.trace import write_origins
 
 
@@ -24,7 +33,7 @@ def finish_version(store: Store, version: str, configuration: Mapping[str, Any])
     records = list(store.markers(version))
     audit = read_audit(store, configuration)
     drops = [drop for record in records for drop in record.drops] + rejections(store, records, audit)
-    manifest = _manifest(version, configuration, counts(records, drops), audit)
+    manifest = _manifest(store, version, configuration, counts(records, drops), audit)
     if _is_published(store, version, manifest):
         return records
     derived = [write_index(store, version, records, audit), write_drops(store, version, drops)]
@@ -34,23 +43,35 @@ def finish_version(store: Store, version: str, configuration: Mapping[str, Any])
     write_contact_sheets(dataset)
     write_atomic(store.root / "DATASET_CARD.md", render_card(dataset.index, manifest).encode())
     write_atomic(store.manifest_file(version), dump_json(manifest))
-    publish_version(store, version)
+    publish_version(store, version, configuration.get(REGENERATED))
     return records
 
 
 def _manifest(
-    version: str, configuration: Mapping[str, Any], counted: Mapping[str, Any], audit: Audit
+    store: Store, version: str, configuration: Mapping[str, Any], counted: Mapping[str, Any], audit: Audit
 ) -> dict[str, Any]:
     """Return a version's manifest, but for its files."""
+    asked = configuration.get(REGENERATED)
     audited = {"audit": audit.summary()} if audit.decisions else {}
     return audited | {
         "ls3dw": __version__,
         "version": version,
-        "parent": configuration[AUDITED]["parent"] if AUDITED in configuration else None,
+        "parent": asked and asked["parent"],
+        "lineage": lineage(store, asked["parent"]) if asked else [],
         "configuration": dict(configuration),
         "configuration_sha256": configuration_hash(configuration),
         "counts": dict(counted),
     }
+
+
+def lineage(store: Store, parent: str) -> list[dict[str, Any]]:
+    """Return the versions behind one that has this parent, the oldest first, each with its configuration.
+
+    So that a row says what made it even when the version that did is deleted.
+    """
+    manifest = read_json(store.manifest_file(parent))
+    own = {"version": parent, "parent": manifest["parent"], "configuration": manifest["configuration"]}
+    return [*manifest.get("lineage", []), own]
 
 
 def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.errors import PictureError
-from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, compose, crop_affine, crop_placement, invert
+from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, compose, crop_affine, crop_placement, invert
 from ls3dw.sample import Picture
 
 Decode = Literal["subpixel", "reference"]
@@ -121,6 +121,20 @@ def cut_kept(image: Picture, box: NDArray[Any]) -> Kept:
         pixels = _resize(pixels, max(1, round(width * zoom)), max(1, round(height * zoom)), cv2.INTER_AREA)
         to_picture = compose(_resize_affine(pixels.shape[1] / width, pixels.shape[0] / height), to_picture)
     return Kept(pixels, to_picture)
+
+
+def cut_kept_window(kept: Kept, box: NDArray[Any]) -> Window:
+    """Cut what the networks need from a kept picture; box (4,) and the window's `crop` are those of the source's.
+
+    The crop is the very one of `cut_window`: only where its pixels come from differs.
+    """
+    crop = crop_affine(box)
+    centre, scale = crop_placement(box)
+    # Rounding to whole pixels can reduce one axis a little less than the other.
+    zoom = float(np.abs(kept.to_picture[:, :2]).max())
+    reach = REFERENCE_SIDE * float(scale) * zoom * (0.5 + 1 / CROP_SIZE) + 1
+    pixels, to_window = _cut(kept.pixels, apply(kept.to_picture, centre[None])[0], reach)
+    return Window(pixels, compose(crop, invert(compose(to_window, kept.to_picture))), crop)
 
 
 def encode_kept(pixels: Picture) -> NDArray[np.uint8]:

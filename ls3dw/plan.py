@@ -17,7 +17,10 @@ from ls3dw.store import ShardRecord, Store
 
 @dataclass(frozen=True)
 class Part:
-    """A media, and how much of it is wanted and done. name: that of its part of the source, safe in a path."""
+    """A media, and how much of it is wanted and done. name: that of its part of the source, safe in a path.
+
+    selected: ids of the faces to annotate again, in a version that builds on another; None: all.
+    """
 
     media: Media
     name: str
@@ -25,6 +28,7 @@ class Part:
     limit: int | None
     done: frozenset[int]
     complete: bool
+    selected: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Plan:
                 decode=options.decode,
                 done=part.done,
                 limit=part.limit,
+                selected=part.selected,
             )
             for source, part in pending
         ]

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from ls3dw.errors import PictureError
 from ls3dw.geometry import Affine
 from ls3dw.phash import face_hash
-from ls3dw.pictures import Decode, Window, cut_kept, cut_window, encode_kept
-from ls3dw.sample import Drop, Floats, Media, Outcome, Sample
+from ls3dw.pictures import Decode, Kept, Window, cut_kept, cut_kept_window, cut_window, encode_kept
+from ls3dw.sample import Drop, Floats, Media, Outcome, Picture, Sample, StoredSample
 
 
 @dataclass(frozen=True)
 class PreparedFace:
-    """A sample without its picture, and what was cut from it."""
+    """A sample without its picture, and what was cut from it. picture: JPEG; empty where it is kept already."""
 
     id: str
     media: str
@@ -70,7 +70,8 @@ class Preparation:
     """The unit of work: read `media` and yield its chunks. Picklable.
 
     part: the media's name as part of a path; expected: units to count on; done: shards that are finished already;
-    limit: units to read at most.
+    limit: units to read at most; selected: ids of the only faces to take, whose pictures are kept already and are not
+    encoded again; None: all, with their pictures.
     """
 
     source: str
@@ -82,22 +83,34 @@ class Preparation:
     decode: Decode
     done: frozenset[int] = frozenset()
     limit: int | None = None
+    selected: frozenset[str] | None = None
 
     def __call__(self) -> Iterator[Chunk]:
         collector = _Collector(self)
         for number, outcome in self._units():
             yield from collector.move_to(number // self.shard_size)
-            yield from collector.add(_prepare(outcome, self.decode))
+            yield from collector.add(self._prepare(outcome))
         yield from collector.finish()
 
     def _units(self) -> Iterator[tuple[int, Outcome]]:
         for number, outcome in self.media.read(self._is_done):
             if self.limit is not None and number - (self.media.start or 0) >= self.limit:
                 return
-            yield number, outcome
+            if self.selected is None or outcome.id in self.selected:
+                yield number, outcome
 
     def _is_done(self, number: int) -> bool:
         return number // self.shard_size in self.done
+
+    def _prepare(self, outcome: Outcome) -> tuple[PreparedFace, Window] | Drop:
+        if isinstance(outcome, Drop):
+            return outcome
+        try:
+            if isinstance(outcome, StoredSample):
+                return _cut_stored(outcome)
+            return _cut(outcome, self.decode, encode=self.selected is None)
+        except PictureError as error:
+            return Drop(outcome.id, outcome.source, "unreadable picture", str(error))
 
 
 class _Collector:
@@ -150,35 +163,40 @@ class _Collector:
         return chunk
 
 
-def _prepare(outcome: Outcome, decode: Decode) -> tuple[PreparedFace, Window] | Drop:
-    if isinstance(outcome, Drop):
-        return outcome
-    try:
-        return _cut(outcome, decode)
-    except PictureError as error:
-        return Drop(outcome.id, outcome.source, "unreadable picture", str(error))
-
-
-def _cut(sample: Sample, decode: Decode) -> tuple[PreparedFace, Window]:
+def _cut(sample: Sample, decode: Decode, *, encode: bool) -> tuple[PreparedFace, Window]:
     image = sample.image()
     kept = cut_kept(image, sample.box)
-    face = PreparedFace(
+    picture = encode_kept(kept.pixels) if encode else _NO_PICTURE
+    face = _face(sample, (image.shape[1], image.shape[0]), kept, picture)
+    return face, cut_window(image, sample.box, decode)
+
+
+def _cut_stored(sample: StoredSample) -> tuple[PreparedFace, Window]:
+    kept = Kept(sample.image(), sample.to_picture)
+    face = _face(sample, (sample.width, sample.height), kept, _NO_PICTURE)
+    return face, cut_kept_window(kept, sample.box)
+
+
+_NO_PICTURE: Picture = np.empty(0, dtype=np.uint8)
+
+
+def _face(sample: Sample, size: tuple[int, int], kept: Kept, picture: Picture) -> PreparedFace:
+    return PreparedFace(
         id=sample.id,
         media=sample.media,
         subset=sample.subset,
         frame=sample.frame or 0,
-        width=image.shape[1],
-        height=image.shape[0],
+        width=size[0],
+        height=size[1],
         annotation=sample.annotation,
         box=sample.box,
         yaw=float("nan") if sample.yaw is None else sample.yaw,
         broken="broken" in sample.flags,
         extra=dict(sample.extra),
         to_picture=kept.to_picture,
-        picture=encode_kept(kept.pixels),
+        picture=picture,
         phash=face_hash(kept.pixels, kept.to_picture, sample.box),
     )
-    return face, cut_window(image, sample.box, decode)
 
 
 def face_rows(faces: list[PreparedFace]) -> dict[str, NDArray[Any]]:

@@ -76,6 +76,18 @@ class Sample:
         return self.load()
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredSample(Sample):
+    """A face read back from a data set: its image is the kept picture, everything else is in the source's pixels.
+
+    to_picture: (2, 3) affine from the source picture's pixels to those of `image()`; width, height: of the source's.
+    """
+
+    to_picture: NDArray[np.float64]
+    width: int
+    height: int
+
+
 Outcome: TypeAlias = Sample | Drop
 
 

@@ -60,6 +60,7 @@ ANNOTATION_COLUMNS: Final = (
     Column("pose", (3,), "float32", "yaw, pitch, roll in degrees"),
     Column("nme", (), "float32", "against the source's own points, as a fraction; NaN where it has none"),
     Column("guided", (), "bool", "the 3D network was guided by the source's points, not by predicted ones"),
+    Column("made_by", (), "str", "the version whose networks made the row: this one, or one it builds on"),
 )
 """What a version says of a face."""
 

@@ -13,8 +13,11 @@ from ls3dw.sample import Drop
 
 FORMAT: Final = 1
 
+REGENERATED: Final = "regenerated"
+"""The entry of a configuration that says which version it builds on and what was made again; a build has none."""
+
 AUDITED: Final = "audited"
-"""The entry of a configuration that names the version it builds on and the decisions of people that it follows."""
+"""The entry of a configuration that names the decisions of people that a version follows."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,12 @@ class Store:
         for path in sorted(self.version(version).glob("*/*.json")):
             yield ShardRecord.from_dict(read_json(path), path)
 
+    def begun(self) -> list[str]:
+        """Return the names of all versions that were begun, finished or not."""
+        names = (path.parent.name for path in self.root.glob("annotations/*/configuration.json"))
+        # What a deletion left behind has a name that no version can have.
+        return sorted(name for name in names if is_safe_name(name))
+
     def write(self, path: Path, data: bytes | memoryview) -> FileRecord:
         write_atomic(path, data)
         return FileRecord.of(path, self.root, data)
@@ -172,8 +181,11 @@ def read_dataset(root: Path) -> dict[str, Any]:
     return values
 
 
-def publish_version(store: Store, version: str) -> None:
-    """List a finished version in dataset.json as the newest."""
+def publish_version(store: Store, version: str, asked: Mapping[str, Any] | None = None) -> None:
+    """List a finished version in dataset.json as the newest. asked: its parent and what was asked of it, if any."""
     values = read_dataset(store.root)
     versions = [name for name in values["versions"] if name != version] + [version]
-    write_atomic(store.dataset_file, dump_json({**values, "newest": version, "versions": versions}))
+    values |= {"newest": version, "versions": versions}
+    if asked is not None:
+        values["lineage"] = values.get("lineage", {}) | {version: dict(asked)}
+    write_atomic(store.dataset_file, dump_json(values))

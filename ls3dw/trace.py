@@ -53,7 +53,7 @@ class Origin:
 
 
 def write_origins(dataset: Dataset) -> tuple[list[FileRecord], dict[str, int]]:
-    """Write subsets/<version>/balanced.parquet, if the published balanced set is in the data set; count by how.
+    """Write subsets/<version>/published-balanced.parquet, if the published balanced set is there; count by how.
 
     Columns: id, bin (of |yaw|, as published), and those of `Origin`.
     """
@@ -66,7 +66,7 @@ def write_origins(dataset: Dataset) -> tuple[list[FileRecord], dict[str, int]]:
     origins = trace(dataset, np.flatnonzero(balanced), np.flatnonzero(~balanced))
     columns = {field.name: [getattr(origin, field.name) for origin in origins] for field in fields(Origin)}
     names = {"id": chosen["id"].tolist(), "bin": [subset.removeprefix(f"{BALANCED}-") for subset in chosen["subset"]]}
-    file = write_subset(dataset.store, dataset.version, BALANCED, names | columns)
+    file = write_subset(dataset.store, dataset.version, f"published-{BALANCED}", names | columns)
     return [file], dict(sorted(Counter(origin.how for origin in origins).items()))
 
 

@@ -56,6 +56,7 @@ class ShardWriter:
         self._store = store
         self._version = version
         self._configuration = dict(configuration)
+        self._configuration_hash = configuration_hash(configuration)
         self._open: dict[tuple[str, str, int], _Gathering] = {}
 
     def add(self, done: AnnotatedChunk) -> None:
@@ -63,13 +64,18 @@ class ShardWriter:
         key = (done.chunk.source, done.chunk.part, done.chunk.shard)
         gathering = self._open.setdefault(key, _Gathering())
         if gathering.add(done):
-            self._write(self._open.pop(key).in_order())
+            self._store.write_marker(self._version, self._write(self._open.pop(key).in_order()))
 
-    def _write(self, done: list[AnnotatedChunk]) -> None:
+    def _write(self, done: list[AnnotatedChunk]) -> ShardRecord:
+        """Write the files of a shard and return its record."""
         first, last = done[0].chunk, done[-1].chunk
         faces = [face for part in done for face in part.chunk.faces]
-        files = self._write_files(first.source, shard_name(first.part, first.shard), faces, done) if faces else ()
-        record = ShardRecord(
+        files: tuple[FileRecord, ...] = ()
+        if faces:
+            shard = shard_name(first.part, first.shard)
+            kept = self._write_faces(first.source, shard, face_rows(faces))
+            files = kept, self._write_annotations(first.source, shard, self._rows(first.source, faces, done))
+        return ShardRecord(
             source=first.source,
             part=first.part,
             number=first.shard,
@@ -79,18 +85,19 @@ class ShardWriter:
             written=len(faces),
             drops=tuple(drop for part in done for drop in part.chunk.drops),
             files=files,
-            configuration=configuration_hash(self._configuration),
+            configuration=self._configuration_hash,
         )
-        self._store.write_marker(self._version, record)
 
-    def _write_files(
-        self, source: str, shard: str, faces: list[PreparedFace], done: list[AnnotatedChunk]
-    ) -> tuple[FileRecord, ...]:
-        kept = self._write_faces(source, shard, face_rows(faces))
+    def _rows(self, source: str, faces: list[PreparedFace], done: list[AnnotatedChunk]) -> dict[str, NDArray[Any]]:
+        """Return the columns of an annotation shard for these faces."""
         rows = _annotation_rows(faces, [part.annotations for part in done if part.annotations], self._kinds[source])
         rows["guided"] = _guided(rows["annotation"], self._configuration)
+        rows["made_by"] = np.full(len(faces), self._version)
+        return rows
+
+    def _write_annotations(self, source: str, shard: str, rows: Rows) -> FileRecord:
         data = encode_shard(ANNOTATION_COLUMNS, rows, {}, self._attributes(source))
-        return kept, self._store.write(self._store.annotations(self._version, source, shard), data)
+        return self._store.write(self._store.annotations(self._version, source, shard), data)
 
     def _write_faces(self, source: str, shard: str, rows: Rows) -> FileRecord:
         """Write the pictures, which all versions share; what is there already must be the same to the byte."""
@@ -122,7 +129,7 @@ class ShardWriter:
 def _annotation_rows(
     faces: list[PreparedFace], annotations: list[Annotations], kind: str | None
 ) -> dict[str, NDArray[Any]]:
-    """Turn faces and what the networks say of them into the columns of an annotation shard, but for `guided`."""
+    """Turn faces and what the networks say of them into the columns that need no configuration."""
     names = ("landmarks_2d", "landmarks_3d", "confidence_2d", "confidence_3d", "crop", "pose")
     rows = {name: np.concatenate([getattr(part, name) for part in annotations]) for name in names}
     rows["id"] = np.array([face.id for face in faces])

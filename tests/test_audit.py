@@ -252,3 +252,18 @@ def test_an_audit_is_part_of_the_configuration(ls3dw: Command, data: Path, tmp_p
     kept = Store(data).audit_file(configuration[AUDITED]["decisions"])
     assert kept.is_file()
     assert kept.relative_to(data).as_posix() in {file["path"] for file in open_dataset(data).manifest["files"]}
+
+
+def test_regenerating_keeps_decisions(ls3dw: Command, data: Path, tmp_path: Path, tiny_models: dict[str, str]) -> None:
+    ls3dw("audit", "apply", data, decide(data, tmp_path / "a.json", "Ada", [(GONE, "reject"), (WRONG, "accept")]))
+    networks = [f"--model-{kind}={tiny_models[kind]}" for kind in ("2d", "3d")]
+    words = (*networks, "--model-depth", "none", "--gpu", "none", "--workers", "0", "--flip", "--only", "source:300w")
+    ended = ls3dw("regenerate", data, *words)
+    assert ended.status == 0, ended.err
+    assert open_dataset(data).version == "v3"
+    assert ids(data) == ids(data, "v2")
+    assert open_dataset(data).index.set_index("id")["audit"][WRONG] == "accept"
+    assert verify(data)[1] == []
+    assert ls3dw("gallery", data, "--show", "changed:v2").status == 0
+    shown = (data / "galleries" / "v3" / "changed-v2" / "data.js").read_text()
+    assert '"total":11' in shown, "the faces of 300-W that are left moved, and no other"

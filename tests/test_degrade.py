@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ls3dw.errors import ConfigurationError
 from ls3dw.synth.blobs import occlude
 from ls3dw.synth.degrade import DegradeOptions, degrade
 from ls3dw.synth.draws import Draws
@@ -107,10 +109,31 @@ def test_occluders_cover_as_often_as_they_should(pictures: Tensor) -> None:
     assert 0.3 < covered.float().mean() < 0.6
 
 
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"jpeg": 1.5}, "jpeg 1.5: expected 0 to 1"),
+        ({"occluders": (0.5, -1.0)}, r"occluders\[1\] -1.0"),
+        ({"gamma": (2.0, 1.0)}, r"gamma \(2.0, 1.0\): expected low and high"),
+        ({"quality": (0.0, 50.0)}, "quality"),
+        ({"smallest": 0}, "smallest 0: expected at least 16"),
+        ({"noise": float("nan")}, "noise nan"),
+    ],
+)
+def test_options_that_make_no_sense(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        DegradeOptions(**values)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 450, 450), (2, 3, 64, 48)])
+def test_pictures_that_have_no_whole_blocks(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigurationError, match=f"{shape[3]} x {shape[2]} pixels"):
+        degrade(torch.zeros(shape), Draws(0))
+
+
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_nothing_waits_for_the_device() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     draws, images = Draws(0, "cuda"), torch.rand(16, 3, 256, 256, device="cuda")
     degrade(images, draws)
     torch.cuda.set_sync_debug_mode("error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import zipfile
@@ -10,15 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import Command
 from helpers import pts
+from PIL import Image
 
 from ls3dw import t7
 from ls3dw.dataset import Dataset, open_dataset
 from ls3dw.errors import PredictionError
-from ls3dw.evaluate import Score, evaluate
-from ls3dw.predictions import read_predictions
+from ls3dw.evaluation.evaluate import Score, evaluate
+from ls3dw.evaluation.measure import Question, read_truth
+from ls3dw.evaluation.paper import PUBLISHED
+from ls3dw.evaluation.predictions import read_predictions
 
 Table = dict[str, np.ndarray]
 
@@ -87,8 +92,10 @@ def test_scores_are_those_of_a_plain_loop(
     file = write_npz(tmp_path / "p.npz", table)
     ended = ls3dw("evaluate", sample.store.root, "--predictions", file, "--threshold", threshold, "--json")
     told = json.loads(ended.out)
-    assert (told["method"], told["threshold"], told["unknown"], told["version"]) == (str(file), threshold, 0, "v1")
-    rows = {(row["group"], row["name"]): row for row in told["scores"]}
+    (method,) = told["methods"]
+    assert (method["method"], method["unknown"], told["version"]) == (str(file), 0, "v1")
+    assert told["question"]["threshold"] == threshold
+    rows = {(row["group"], row["name"]): row for row in method["scores"]}
     groups: dict[tuple[str, str], Callable[[Any], bool]] = {
         ("all", "all"): lambda row: True,
         ("source", "300w"): lambda row: row.source == "300w",
@@ -110,13 +117,18 @@ def test_scores_are_those_of_a_plain_loop(
 
 def test_the_version_itself(ls3dw: Command, sample: Dataset) -> None:
     told = json.loads(ls3dw("evaluate", sample.store.root, "--json").out)
+    (told,) = told["methods"]
     assert told["method"] == "version v1"
     errors = sample.index["nme"].dropna()
     whole = told["scores"][0]
     assert (whole["faces"], whole["missing"]) == (len(errors), 0)
     assert whole["nme_mean"] == pytest.approx(errors.mean(), rel=1e-6)
+    assert whole["nme_interval"][0] < whole["nme_mean"] < whole["nme_interval"][1]
+    video = next(row for row in told["scores"] if row["name"] == "300vw/A")
+    assert video["nme_interval"] is None, "the frames of one video say nothing of others"
     text = ls3dw("evaluate", sample.store.root).out
     assert "by yaw" in text
+    assert f"right eye {100 * told['parts']['right eye']['mean']:.2f}" in text
     assert f"{100 * errors.mean():.2f}" in text.splitlines()[3]
 
 
@@ -269,3 +281,152 @@ def test_whole_columns_are_those_of_the_faces(sample: Dataset) -> None:
             np.testing.assert_array_equal(column[row], getattr(sample[row], name))
     with pytest.raises(KeyError, match="no column 'landmarks'; choose from id"):
         sample.column("landmarks")
+
+
+@pytest.fixture(scope="module")
+def two_versions(sample_data: Path, tiny_models: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stills of the sample in two versions, the second with the 2D network's points in both."""
+    from ls3dw.build import Build
+    from ls3dw.config import BuildOptions
+
+    out = tmp_path_factory.mktemp("versions") / "data"
+    for name, model_3d in (("v1", tiny_models["2d-to-3d"]), ("v2", tiny_models["3d"])):
+        options = BuildOptions(
+            out=out,
+            model_2d=tiny_models["2d"],
+            model_3d=model_3d,
+            model_depth=tiny_models["depth"],
+            gpu="none",
+            workers=0,
+            flip=False,
+            limit=4,
+            version_name=name,
+        )
+        Build(options).run(lambda plan: None, lambda record: None)
+    return out
+
+
+def test_one_version_against_another(ls3dw: Command, two_versions: Path) -> None:
+    first, second = (open_dataset(two_versions, name) for name in ("v1", "v2"))
+    words = ("evaluate", two_versions, "--version", "v1", "--against", "v2", "--points", "3d", "--json")
+    (told,) = json.loads(ls3dw(*words).out)["methods"]
+    ours, theirs = first.column("landmarks_3d"), second.column("landmarks_3d")
+    rows = [plain_nme(a[:, :2], b[:, :2]) for a, b in zip(ours, theirs, strict=True)]
+    whole = told["scores"][0]
+    assert whole["faces"] == len(first)
+    assert whole["nme_mean"] == pytest.approx(np.mean(rows), rel=1e-5)
+    gaps = (ours - theirs)[..., 2].astype(float)
+    sizes = np.sqrt(np.ptp(theirs[..., 0], axis=1) * np.ptp(theirs[..., 1], axis=1))
+    z = np.abs(gaps - gaps.mean(axis=1, keepdims=True)).mean(axis=1) / sizes
+    assert whole["z_mean"] == pytest.approx(z.mean(), rel=1e-4)
+    (flat,) = json.loads(ls3dw(*words[:-2], "2d", "--json").out)["methods"]
+    assert flat["scores"][0]["nme_mean"] == 0, "both have the same 2D network"
+    ended = ls3dw("evaluate", two_versions, "--version", "v2", "--against", "v2")
+    assert (ended.status, "against itself" in ended.error) == (1, True)
+    ended = ls3dw("evaluate", two_versions, "--against", "v9")
+    assert (ended.status, "no version 'v9'" in ended.error) == (1, True)
+
+
+def test_a_version_that_lacks_faces(two_versions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, other = open_dataset(two_versions, "v1"), open_dataset(two_versions, "v2")
+    kept = other.index.iloc[3:].sample(frac=1, random_state=0).reset_index(drop=True)
+    monkeypatch.setitem(other.__dict__, "index", kept)
+    monkeypatch.setattr("ls3dw.evaluation.measure._sibling", lambda dataset, version: other)
+    question = Question(against="v2", points="2d")
+    truth = read_truth(dataset, question)
+    assert np.isnan(truth.points[:3]).all()
+    assert truth.known.tolist() == [False] * 3 + [True] * (len(dataset) - 3)
+    np.testing.assert_array_equal(truth.points[3:], dataset.column("landmarks_2d")[3:])
+
+
+def test_several_methods_in_one_report(ls3dw: Command, sample: Dataset, shaken: Table, tmp_path: Path) -> None:
+    exact = {face.id: face.annotation for face in sample}
+    files = {"shaken": write_npz(tmp_path / "s.npz", shaken), "$exact$": write_npz(tmp_path / "e=1.npz", exact)}
+    given = [word for name, file in files.items() for word in ("--predictions", f"{name}={file}")]
+    words = ("evaluate", sample.store.root, "--version", "v1", *given, "--normaliser", "outer-eye")
+    told = json.loads(ls3dw(*words, "--out", tmp_path / "a", "--json").out)
+    assert [method["method"] for method in told["methods"]] == ["version v1", "shaken", "$exact$"]
+    assert told["methods"][2]["scores"][0]["nme_mean"] == 0
+    assert told == json.loads((tmp_path / "a" / "evaluation.json").read_text())
+    text = ls3dw(*words, "--out", tmp_path / "b").out
+    assert "per cent by outer-eye" in text
+    names = {path.name for path in (tmp_path / "a").iterdir()}
+    tables = {"evaluation.json", "scores.csv", "landmarks.csv", "failures.parquet", "failures.json"}
+    assert names == tables | {"ced.png", "ced.svg"}
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+    drawing = (tmp_path / "a" / "ced.svg").read_text()
+    assert all(f">{name} (AUC" in drawing for name in ("version v1", "shaken", "$exact$"))
+    with (tmp_path / "a" / "landmarks.csv").open() as file:
+        landmarks = list(csv.DictReader(file))
+    assert len(landmarks) == 3 * 68
+    assert landmarks[68 + 30]["group"] == "nose ridge"
+
+
+def test_failures_are_listed_worst_first(ls3dw: Command, sample: Dataset, shaken: Table, tmp_path: Path) -> None:
+    file = write_npz(tmp_path / "s.npz", shaken)
+    out = tmp_path / "out"
+    told = json.loads(ls3dw("evaluate", sample.store.root, "--predictions", file, "--out", out, "--json").out)
+    listed = json.loads((out / "failures.json").read_text())
+    errors = {face.id: plain_nme(shaken[face.id], face.annotation) for face in sample}
+    expected = sorted((name for name, error in errors.items() if error > 0.07), key=lambda name: -errors[name])
+    assert [row["id"] for row in listed] == expected
+    assert len(expected) == told["methods"][0]["scores"][0]["failures"] > 3
+    table = pd.read_parquet(out / "failures.parquet")
+    assert table["id"].tolist() == expected
+    assert table["nme"].to_numpy() == pytest.approx([errors[name] for name in expected], rel=1e-5)
+    assert {"id", "method", "source", "subset", "yaw", "nme"} == set(table)
+
+
+def test_papers_figures_stand_beside_what_they_are_figures_of(ls3dw: Command, sample: Dataset) -> None:
+    words = ("evaluate", sample.store.root)
+    (beside,) = json.loads(ls3dw(*words, "--json").out)["methods"][0]["paper"]
+    assert (beside["published"], beside["faces"]) == (0.669, 12)
+    assert "ICCV 2017" in beside["where"]
+    assert "66.9 %" in ls3dw(*words).out
+    for other in (("--normaliser", "diagonal"), ("--threshold", 0.08), ("--points", "3d")):
+        assert json.loads(ls3dw(*words, *other, "--json").out)["methods"][0]["paper"] == []
+    assert [(figure.title, figure.auc) for figure in PUBLISHED] == [
+        ("300-VW category C", 0.641),
+        ("300-W test set", 0.669),
+    ]
+
+
+def test_the_command_line_knows_what_the_library_knows() -> None:
+    from ls3dw.cli import evaluate as command
+    from ls3dw.evaluation.ablations import ABLATIONS
+    from ls3dw.normalisers import NORMALISERS
+
+    assert command.NORMALISERS == NORMALISERS
+    assert command.ABLATIONS == ABLATIONS
+
+
+def test_two_methods_of_one_name(ls3dw: Command, sample: Dataset, shaken: Table, tmp_path: Path) -> None:
+    file = write_npz(tmp_path / "s.npz", shaken)
+    ended = ls3dw("evaluate", sample.store.root, "--predictions", file, "--predictions", file)
+    assert (ended.status, "two methods of one name" in ended.err) == (2, True)
+
+
+def test_heads_have_their_3d_points_too(tmp_path: Path, ls3dw: Command, quick: list[str]) -> None:
+    """A source that annotates the contour and carries exact 3D points beside it, as rendered heads do."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "heads"
+    folder.mkdir()
+    true = rng.uniform(40, 160, (3, 68, 3)).astype(np.float32)
+    for number, points in enumerate(true):
+        fields = {"landmarks_2d": (points[:, :2] + 1).tolist(), "landmarks_3d": points.tolist()}
+        fields |= {"visible": [1] * 68, "pose": [0.0, 0.0, 0.0]}
+        (folder / f"head_{number:06d}.json").write_text(json.dumps(fields))
+        Image.fromarray(rng.integers(0, 255, (200, 200, 3), dtype=np.uint8)).save(folder / f"head_{number:06d}.jpg")
+    out = tmp_path / "data"
+    assert ls3dw("build", "--source", "heads", "--root", folder, "--out", out, *quick).status == 0
+    dataset = open_dataset(out)
+    rows = [int(name[-6:]) for name in dataset.index["id"]]
+    truth = read_truth(dataset, Question(points="3d"))
+    np.testing.assert_array_equal(truth.points, true[rows, :, :2])
+    np.testing.assert_array_equal(truth.z, true[rows, :, 2])
+    contour = read_truth(dataset, Question(points="source"))
+    np.testing.assert_array_equal(contour.points, true[rows, :, :2] + 1)
+    assert np.isnan(contour.z).all()
+    ended = ls3dw("evaluate", out, "--temporal")
+    assert (ended.status, "is a frame of a video" in ended.error) == (1, True)

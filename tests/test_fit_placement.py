@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Command
 from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
 from ls3dw.markup import MIRROR, POINTS
 from ls3dw.pose import mean_head
 from ls3dw.synth.fit_faces import JAW, FaceModel, Fits, fit_faces, linearise, normalised
-from ls3dw.synth.fit_placement import fit, fit_contour, prepare
+from ls3dw.synth.fit_placement import fit, fit_contour, held_out_error, prepare
+from ls3dw.synth.frontal import with_frontal_jaw
 from ls3dw.synth.head import load_head
 from ls3dw.synth.placement import BUNDLED, Placement, dump_placement, load_placement
 from ls3dw.synth.places import Places, cast_rays, make_track, neighbours_of
@@ -67,6 +69,8 @@ def egg_head() -> tuple[HeadShape, Placement]:
         load_placement(),
         point_vertices=corners,
         point_weights=weights,
+        jaw_vertices=np.repeat(corners[:17, None], 12, axis=1),
+        jaw_weights=np.repeat(weights[:17, None], 12, axis=1),
         jaw_directions=(flat / np.linalg.norm(flat, axis=1, keepdims=True)).astype(np.float32),
     )
 
@@ -98,7 +102,19 @@ def test_the_bundled_placement_survives_its_file(tmp_path: Path) -> None:
     assert again.read_bytes() == BUNDLED.read_bytes()
     assert placement.jaw_vertices.shape == (17, 12, 3)
     assert placement.brow_vertices.shape == (10, 7, 3)
-    np.testing.assert_array_equal(placement.point_vertices[:17], placement.jaw_vertices[:, 0])
+
+
+def test_3d_jaw_points_make_the_frontal_contour() -> None:
+    """They lie behind what 2D annotators follow, but for the chin, and the frontal face shows both in one place."""
+    head, placement = HeadShape.of(load_head()), load_placement()
+    solid = Places(local_vertices(head, placement.point_vertices[:17]), placement.point_weights[:17])
+    seen = Places(local_vertices(head, placement.jaw_vertices[:, 0]), placement.jaw_weights[:, 0])
+    behind = seen.positions(head.mean) - solid.positions(head.mean)
+    assert (behind[np.r_[0:7, 10:17], 2] > 0.05).all()
+    assert abs(behind[8]).max() < 0.01
+    assert np.linalg.norm(behind[:, :2], axis=1).max() < 0.06
+    again = with_frontal_jaw(head, placement)
+    np.testing.assert_array_equal(again.point_vertices, placement.point_vertices)
 
 
 def test_the_bundled_directions_are_mirror_images() -> None:
@@ -186,6 +202,32 @@ def test_a_missing_point_has_no_say() -> None:
     assert torch.equal(fit_faces(model, *one).rotation, fit_faces(model, *other).rotation)
     with pytest.raises(ConfigurationError, match="0 faces with 20 visible points"):
         prepare(np.full((5, 68, 2), np.nan))
+    with pytest.raises(ConfigurationError, match=r"shape \(12, 51, 2\): expected \(faces, 68, 2\)"):
+        prepare(np.zeros((12, 51, 2)))
+    with pytest.raises(ConfigurationError, match=r"externally_occluded of shape \(68,\): expected \(\d+, 68\)"):
+        prepare(labels, guessed)
+
+
+@pytest.mark.parametrize("kind", ["missing", "text", "empty", "cut", "pickle", "array", "other", "words", "few"])
+def test_labels_that_cannot_be_used_are_one_clear_error(kind: str, tmp_path: Path, ls3dw: Command) -> None:
+    path, out = tmp_path / f"{kind}.npz", tmp_path / "placement.json"
+    arrays: dict[str, np.ndarray] = {
+        "pickle": np.array([{"a": 1}], dtype=object),
+        "words": np.full((9, 68, 2), "x"),
+        "few": np.zeros((9, 51, 2)),
+    }
+    np.savez(path, **{"points" if kind == "other" else "landmarks": arrays.get(kind, np.zeros((9, 68, 2)))})
+    if kind == "missing":
+        path.unlink()
+    elif kind == "array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros((9, 68, 2)))
+    elif kind in ("text", "empty", "cut"):
+        path.write_bytes({"text": b"x y", "empty": b"", "cut": path.read_bytes()[:-30]}[kind])
+    refused = ls3dw("head", "fit", path, out)
+    assert refused.status == 1
+    assert "(faces, 68, 2)" in refused.error if kind == "few" else refused.error.startswith("Error: ")
+    assert not out.exists()
 
 
 def test_a_known_placement_is_found_again() -> None:
@@ -200,13 +242,19 @@ def test_a_known_placement_is_found_again() -> None:
     found = fit(head, labelled(sheet, truth, 40).numpy(), start=start, rounds=(5,))
 
     def where(placement: Placement) -> np.ndarray:
-        return (placement.point_weights[..., None] * head.mean[placement.point_vertices]).sum(1)
+        vertices, weights = placement.point_vertices.copy(), placement.point_weights.copy()
+        vertices[:17], weights[:17] = placement.jaw_vertices[:, 0], placement.jaw_weights[:, 0]
+        return (weights[..., None] * head.mean[vertices]).sum(1)
 
     before, after = (np.linalg.norm(where(one) - where(aim), axis=1) for one in (start, found))
     assert after[17:27].mean() < 0.35 * before[17:27].mean()
     assert after[1:8].mean() < 0.5 * before[1:8].mean()
     np.testing.assert_array_equal(found.point_vertices[36], start.point_vertices[36])
     assert found.fitted_on["faces"] == 40
+    others = labelled(sheet, truth, 30).numpy()
+    errors = [held_out_error(head, placement, others)["left brow"] for placement in (aim, found, start)]
+    assert errors[0] < errors[1] + 0.05
+    assert errors[1] < 0.5 * errors[2]
 
 
 def test_the_contour_rule_is_found_again() -> None:

@@ -220,7 +220,7 @@ def test_name_of_the_version() -> None:
 
 
 def origins(out: Path) -> pd.DataFrame:
-    return pd.read_parquet(out / "subsets" / "published" / "balanced.parquet").set_index("id")
+    return pd.read_parquet(out / "subsets" / "published" / "published-balanced.parquet").set_index("id")
 
 
 def test_origins_of_the_balanced_set(ls3dw: Command, root: Path, tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_origins_of_the_balanced_set(ls3dw: Command, root: Path, tmp_path: Path)
     assert open_dataset(out).manifest["balanced_origins"] == {"bytes": 1, "none": 1, "phash": 1, "pixels": 1}
     assert "1 by bytes, 1 by phash, 1 by pixels; unknown: 1" in ls3dw("info", out).out
     assert ls3dw("verify", out).status == 0
-    (out / "subsets" / "published" / "balanced.parquet").unlink()
+    (out / "subsets" / "published" / "published-balanced.parquet").unlink()
     assert "missing" in ls3dw("verify", out).out
 
 

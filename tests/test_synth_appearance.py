@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ls3dw.errors import SourceError
+from ls3dw.errors import ConfigurationError
 from ls3dw.synth.background import backgrounds, crops, make_bank
 from ls3dw.synth.capsules import Capsules, draw_capsules
 from ls3dw.synth.compose import shade
@@ -167,19 +167,23 @@ def test_the_bank_holds_different_pictures(bank: Tensor) -> None:
 
 
 def test_a_folder_adds_its_pictures_to_the_bank(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no picture"):
+    with pytest.raises(ConfigurationError, match="no picture"):
         make_bank(Draws(0), 8, 32, tmp_path)
     cv2.imwrite(str(tmp_path / "wide.png"), np.full((40, 90, 3), (10, 20, 30), np.uint8))
     bank = make_bank(Draws(0), 8, 32, tmp_path)
     assert len(bank) == 9
     assert (bank[-1] == torch.tensor((30, 20, 10), dtype=torch.uint8).view(3, 1, 1)).all()
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(ConfigurationError, match=r"broken\.jpg: not a picture"):
+        make_bank(Draws(0), 8, 32, tmp_path)
+    with pytest.raises(ConfigurationError, match="not a folder"):
+        make_bank(Draws(0), 8, 32, tmp_path / "missing")
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @torch.no_grad()
 def test_shading_does_not_wait_for_the_device() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
     draws = Draws(0, "cuda")
     renderer = Renderer("cuda", options=RenderOptions(size=128))
     bank = make_bank(draws, 8, 128)

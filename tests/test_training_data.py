@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,20 @@ def test_300w_lp_is_read_in_its_layout(folder_lp: Path) -> None:
     assert solid[:, :2] == pytest.approx(head_points(1)[:, :2] + 2, abs=1e-4)
     assert np.isnan(solid[:, 2]).all()
     assert np.isnan(samples["300wlp/AFW/AFW_2_1_0"].extra["points_3d"]).all()
+
+
+def test_sets_of_ones_own_are_read_in_that_layout(folder_lp: Path) -> None:
+    for outer in (folder_lp, folder_lp / "landmarks"):
+        (outer / "AFW").rename(outer / "My faces")
+    source = open_source("300wlp", folder_lp)
+    assert source.subsets == ("afw-flip", "My faces")
+    assert source.default_subsets == ("My faces",)
+    assert [(count.found, count.expected) for count in source.report() if count.subset == "My faces"] == [(5, None)]
+    assert next(iter(source)).id == "300wlp/My faces/AFW_1_1_0"
+    shutil.rmtree(folder_lp / "landmarks")
+    shutil.rmtree(folder_lp / "AFW_Flip")
+    with pytest.raises(SourceError, match="or <SET>/ and landmarks/<SET>/"):
+        open_source("300wlp", folder_lp)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ NAMES = ("flat", "depth")
 
 def gradients(group: Group, out: Path) -> dict[str, Tensor]:
     """Return the gradients of the first step, and what the norms have counted."""
-    chosen = options(batch=4, lanes=2, networks={name: NETWORKS[name] for name in NAMES}, optimizer={"kind": "sgd"})
+    chosen = options(batch=2, lanes=2, networks={name: NETWORKS[name] for name in NAMES}, optimizer={"kind": "sgd"})
     trainer = Trainer(chosen, out, group, open_dots)
     inputs = trainer.feed.inputs(0)
     # In double precision: a bias before a batch norm has no gradient but what rounding leaves.

@@ -58,14 +58,16 @@ def losses(out: Path) -> list[Any]:
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimizer: str) -> None:
     settings = {"kind": optimizer, "rate": 1e-3, "momentum": 0.9 * (optimizer == "sgd"), "warm_up": 2}
-    chosen = options(steps=8, ema=0.9, optimizer=settings, networks={"flat": NETWORKS["flat"], "z": NETWORKS["depth"]})
+    networks = {"flat": NETWORKS["flat"]} | ({"z": NETWORKS["depth"]} if optimizer == "adamw" else {})
+    chosen = options(steps=8, batch=2, ema=0.9, optimizer=settings, networks=networks)
     whole = train(chosen, tmp_path / "whole")
     train(chosen, tmp_path / "killed", until=5)
     assert checkpoint.newest(tmp_path / "killed").step == 3  # type: ignore[union-attr]
     resumed = train(chosen, tmp_path / "killed")
     assert resumed.taken == 8
+    again = resumed.tensors()
     for name, value in whole.tensors().items():
-        assert torch.equal(value, resumed.tensors()[name]), name
+        assert torch.equal(value, again[name]), name
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
     assert [line["step"] for line in losses(tmp_path / "whole")] == [2, 4, 6, 8]
 
@@ -159,11 +161,11 @@ def test_weights_of_another_kind_or_shape_are_refused(tmp_path: Path, tiny_model
 def test_a_small_network_learns_a_few_faces_by_heart(tmp_path: Path) -> None:
     torch.manual_seed(0)
     chosen = options(
-        steps=120,
-        batch=8,
+        steps=100,
+        batch=2,
         log=50,
         augment={"flip": 0.0},
-        data=[{"stream": "heads", "pool": 8, "chunk": 8, "start": 8, "every": 10**6}],
+        data=[{"stream": "heads", "pool": 2, "chunk": 2, "start": 2, "every": 10**6}],
         networks={"flat": {"kind": "2d", "network": {"class": "FAN", "stacks": 1, "features": 32}}},
         optimizer={"rate": 5e-3, "clip": 1.0},
         targets={"std": 1.2, "weight": 10},

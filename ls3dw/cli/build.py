@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from ls3dw.cli.options import network_options, split_roots
 from ls3dw.cli.progress import Progress, difference
 
 if TYPE_CHECKING:
     from ls3dw.build import Build
     from ls3dw.config import BuildOptions
     from ls3dw.plan import Plan
-
-"""What the system says when a file does not fit."""
 
 
 @click.command()
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     show_default=True,
     help="The data set's folder.",
 )
-@click.option("--gpu", default="auto", show_default=True, metavar="IDS", help="auto, none, or ids such as 0 or 0,1.")
 @click.option(
     "--subset",
     "subsets",
@@ -51,9 +49,6 @@ if TYPE_CHECKING:
     help="Only this subset of the sources, or those whose names begin with it (repeatable).",
 )
 @click.option("--limit", type=int, help="At most this many pictures or frames of each source.")
-@click.option("--model-2d", metavar="MODEL", help="2D-FAN: a zoo name or a .safetensors file. [default: bundled]")
-@click.option("--model-3d", metavar="MODEL", help="2D-to-3D FAN, or a 3D-FAN. [default: bundled]")
-@click.option("--model-depth", metavar="MODEL", help="Depth network, or none. [default: bundled]")
 @click.option(
     "--annotations",
     type=click.Choice(["network", "published"]),
@@ -61,27 +56,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="published: the sources' own points (of ls3dw, aflw2000) as they are; no network runs.",
 )
-@click.option(
-    "--guidance",
-    type=click.Choice(["predicted", "annotated"]),
-    default="predicted",
-    show_default=True,
-    help="What guides the 2D-to-3D FAN: predicted 2D points, or the source's own where it has all 68.",
-)
-@click.option(
-    "--decode",
-    type=click.Choice(["subpixel", "reference"]),
-    default="subpixel",
-    show_default=True,
-    help="reference: the published crop and decoding, to whole pixels.",
-)
-@click.option(
-    "--flip/--no-flip", default=True, show_default=True, help="Average the 2D heatmaps with the mirrored picture's."
-)
-@click.option("--batch", type=int, help="Faces a network pass on a GPU; fixed on the CPU. [default: 128]")
-@click.option(
-    "--workers", type=int, help="Decoding processes; 0 decodes in this one. [default: cores - 1 with a GPU, else 1]"
-)
+@network_options(inherited=False)
 @click.option("--shard-size", type=int, default=256, show_default=True, help="Pictures or frames a shard.")
 @click.option(
     "--pipeline",
@@ -127,29 +102,13 @@ def _options(ctx: click.Context, pipeline: Path | None, given: dict[str, Any]) -
         if name in typed:
             typed[name] = [part.strip() for entry in typed[name] for part in entry.split(",")]
     if "roots" in typed:
-        typed |= _roots(typed.pop("roots"))
+        typed |= split_roots(typed.pop("roots"))
     if pipeline is not None:
         return make_options(read_pipeline(pipeline) | typed)
     try:
         return make_options(typed)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from error
-
-
-def _roots(entries: tuple[str, ...]) -> dict[str, Any]:
-    """Split --root entries into the one for all sources and those of single ones."""
-    from ls3dw.sources import SOURCES
-
-    own, common = {}, []
-    for entry in entries:
-        name, equals, folder = entry.partition("=")
-        if equals and name in SOURCES:
-            own[name] = Path(folder)
-        else:
-            common.append(Path(entry))
-    if len(common) > 1:
-        raise click.UsageError(f"--root: {' and '.join(map(str, common))} are both for all sources; write NAME=DIR")
-    return ({"roots": own} if own else {}) | ({"root": common[0]} if common else {})
 
 
 def _print_plan(run: Build, plan: Plan) -> None:

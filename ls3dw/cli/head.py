@@ -52,27 +52,35 @@ def build(out: Path, seed: int, heads: int, directions: int, as_json: bool) -> N
 @head.command()
 @click.argument("labels", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("out", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--held-out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Labels of other faces (.npz), on which the placement is measured.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def fit(labels: Path, out: Path, as_json: bool) -> None:
+def fit(labels: Path, out: Path, held_out: Path | None, as_json: bool) -> None:
     """Fit where the 68 points lie on the head to faces labelled by hand, and write the placement OUT (.json).
 
     LABELS is an .npz file with `landmarks` (N, 68, 2) in pixels, NaN where a point is not labelled, and if there are
     such points `externally_occluded` (N, 68): those that were guessed behind something. Faces in many poses, hundreds
-    at least.
+    at least. With --held-out also the mean distance of points from labels is printed, in % of the face's size.
     """
     from ls3dw.files import write_atomic
     from ls3dw.synth.fit_placement import fit as fit_placement
-    from ls3dw.synth.fit_placement import read_labels
+    from ls3dw.synth.fit_placement import held_out_error, read_labels
     from ls3dw.synth.head import load_head
     from ls3dw.synth.placement import dump_placement
     from ls3dw.synth.sliding import HeadShape
 
     points, occluded = read_labels(labels)
-    placement = fit_placement(
-        HeadShape.of(load_head()), points, occluded=occluded, fitted_on={"what": labels.name, "labelled": len(points)}
-    )
+    others = None if held_out is None else read_labels(held_out)
+    shape = HeadShape.of(load_head())
+    fitted_on = {"what": labels.name, "labelled": len(points)}
+    placement = fit_placement(shape, points, occluded=occluded, fitted_on=fitted_on)
     write_atomic(out, dump_placement(placement))
-    _print({"file": str(out), **placement.fitted_on}, as_json)
+    errors = {} if others is None else held_out_error(shape, placement, *others)
+    measured = {f"error {name}": error for name, error in errors.items()}
+    _print({"file": str(out), **placement.fitted_on, **measured}, as_json)
 
 
 def _print(facts: dict[str, Any], as_json: bool) -> None:

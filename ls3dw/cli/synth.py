@@ -14,18 +14,25 @@ import click
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Same seed, same heads.")
 @click.option("--layout", type=click.Choice(["heads", "300w-lp"]), default="heads", show_default=True)
 @click.option("--degrade/--clean", "degraded", default=True, show_default=True, help="Blur, noise, JPEG, occluders.")
+@click.option(
+    "--backgrounds",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder of pictures to put behind the heads, beside the patterns.",
+)
 @click.option("--gpu", default="auto", show_default=True, help="auto, none, or the number of a GPU.")
-def synth(folder: Path, count: int, seed: int, layout: str, degraded: bool, gpu: str) -> None:
-    """Render heads with exact landmarks into FOLDER: a source for `ls3dw build --source heads --root FOLDER`.
+def synth(folder: Path, count: int, seed: int, layout: str, degraded: bool, backgrounds: Path | None, gpu: str) -> None:
+    """Render heads with exact landmarks into FOLDER.
 
-    Run again, it writes what is missing; with a larger --count it adds heads.
+    Pictures of 448 x 448 pixels, of which the networks' crop takes about 280, and what `ls3dw build --source heads
+    --root FOLDER` reads; with --layout 300w-lp files as those of 300W-LP, for --source 300wlp. Run again, it writes
+    what is missing; with a larger --count it adds heads.
     """
     from ls3dw.models.device import one_device
     from ls3dw.synth.renderer import Renderer, RenderOptions
     from ls3dw.synth.write import SIDE, ZOOM, Request, write_heads
 
     request = Request(count, seed, layout, degraded)  # type: ignore[arg-type]  # click has checked the choice
-    renderer = Renderer(one_device(gpu), options=RenderOptions(size=SIDE, zoom=ZOOM))
+    renderer = Renderer(one_device(gpu), options=RenderOptions(size=SIDE, zoom=ZOOM, backgrounds=backgrounds))
     with click.progressbar(length=count, label="heads", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         for written in write_heads(folder, request, renderer):
             bar.update(written)

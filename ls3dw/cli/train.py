@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,10 +39,13 @@ def train(
 ) -> None:
     """Train the networks of PIPELINE, a YAML file. Run again, it goes on from the last checkpoint.
 
+    On SIGTERM, as schedulers send it before they kill, it saves a checkpoint and ends.
+
     \b
     ls3dw train pipelines/train_bundled.yaml
     ls3dw train pipelines/train_2dfan.yaml --set minutes=10 --set data.0.pool=8192
-    torchrun --nproc-per-node 2 -m ls3dw train pipelines/train_full.yaml
+    torchrun --nproc-per-node 2 -m ls3dw train pipelines/train_full.yaml \\
+        --set minutes=null --set steps=60000 --set lanes=2
     """
     if resume and restart:
         raise click.UsageError("--resume and --restart: choose one")
@@ -68,7 +73,11 @@ def _train(options: TrainOptions, folder: Path, group: Group, resume: bool, rest
 
     with prepare_folder(folder, options, group, resume, restart):
         trainer = Trainer(options, folder, group)
+        signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stopping", True))
         results = trainer.run()
+        if trainer.stopping:
+            click.echo(f"stopped after step {trainer.taken}; run the same command again to go on", err=True)
+            sys.exit(128 + signal.SIGTERM)
         if not group.leads:
             return
         contracts = export(trainer.averages, folder / "models", options, trainer.taken, results)

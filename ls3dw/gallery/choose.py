@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ls3dw.dataset import Dataset
 from ls3dw.errors import ConfigurationError
-from ls3dw.evaluate import YAW_BINS
+from ls3dw.evaluation.evaluate import YAW_BINS
 from ls3dw.files import safe_name
 from ls3dw.gallery.measures import SHOWS, Scores, Show
 

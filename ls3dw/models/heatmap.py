@@ -52,11 +52,11 @@ def stamp_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor
 
 def mirror_heatmaps(heatmaps: Tensor) -> Tensor:
     """Turn the heatmaps (N, 68, H, W) of a mirrored picture into those of the picture: columns and sides swapped."""
-    return heatmaps.flip(-1)[:, _mirror_on(heatmaps.device)]
+    return heatmaps.flip(-1)[:, mirror_on(heatmaps.device)]
 
 
 @cache
-def _mirror_on(device: torch.device) -> Tensor:
+def mirror_on(device: torch.device) -> Tensor:
     """Keep the partners on the device: copying them there would wait for all work under way."""
     return torch.tensor(MIRROR, device=device)
 

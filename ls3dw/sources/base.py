@@ -68,8 +68,12 @@ class Source(ABC):
         return [media for subset in self._chosen(subsets) for media in self.list_media(subset, piece)]
 
     def matching(self, asked: Collection[str]) -> list[str]:
-        """List the subsets that are meant: by their name, or by its first words (`balanced`: `balanced-0-30`, ...)."""
-        return [subset for subset in self.subsets if any(names(name, subset) for name in asked)]
+        """List the subsets that are meant: by their name, or where none is so named by its first words (`balanced`:
+        `balanced-0-30`, ...)."""
+        return [subset for subset in self.subsets if any(self._means(name, subset) for name in asked)]
+
+    def _means(self, name: str, subset: str) -> bool:
+        return subset == name if name in self.subsets else subset.startswith(f"{name}-")
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples of the default subsets."""
@@ -86,12 +90,7 @@ class Source(ABC):
         if asked is None and not self.default_subsets:
             raise SourceError(f"{self.name}: {self.root} has only {there}; ask for them with --subset NAME")
         chosen = self.default_subsets if asked is None else asked
-        missing = sorted(name for name in chosen if not any(names(name, subset) for subset in self.subsets))
+        missing = sorted(name for name in chosen if not self.matching([name]))
         if missing:
             raise SourceError(f"{self.name}: no subset {', '.join(missing)} in {self.root}; choose from {there}")
         return self.matching(chosen)
-
-
-def names(asked: str, subset: str) -> bool:
-    """Say whether a subset is meant by a name that was asked for."""
-    return subset == asked or subset.startswith(f"{asked}-")

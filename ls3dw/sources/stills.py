@@ -193,7 +193,7 @@ class StillSource(Source):
 
     def expected_count(self, subset: str) -> int | None:
         """Look up the published number of faces."""
-        count: int | None = self.manifest["subsets"][subset].get("expected")
+        count: int | None = self.manifest["subsets"].get(subset, {}).get("expected")
         return count
 
     def _found(self, subset: str) -> int:

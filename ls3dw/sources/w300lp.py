@@ -3,6 +3,8 @@
 Pictures and `.mat` files lie in `AFW/`, `HELEN/`, `IBUG/`, `LFPW/` and their mirrored `_Flip/`; the points to use are
 those of `landmarks/<SET>/<stem>_pts.mat`. Where there are none, only the pictures whose stem ends in `_0`, which were
 not turned, have right 2D points in their own `.mat`: in turned ones `pt2d` is that of the original.
+
+Data of one's own in this layout is read too: any folder `<SET>/` beside a `landmarks/<SET>/`.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from ls3dw.markup import POINTS
 from ls3dw.sample import Floats, Sample
 from ls3dw.sources.face import Face, Place, Rejected, make_sample, read_face, to_float32, zero_based
-from ls3dw.sources.layout import find, wrong_layout
+from ls3dw.sources.layout import find, visible, wrong_layout
 from ls3dw.sources.mat import read_arrays
 from ls3dw.sources.stills import (
     AnnotationFormat,
@@ -36,6 +38,7 @@ from ls3dw.sources.stills import (
 OWN_FIELDS: Final = ("pt2d", "pt3d_68", "Pose_Para")
 POINT_FIELDS: Final = ("pts_2d", "pts_3d")
 UNTURNED: Final = "_0"
+LANDMARKS: Final = "landmarks"
 
 
 def parse_points(data: bytes, own: Path) -> Face:
@@ -97,6 +100,14 @@ def _own_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
     return _arrays(path.read_bytes(), OWN_FIELDS) if path.is_file() else {}
 
 
+def _own_sets(folder: Path) -> list[str]:
+    """List the folders that have one of the same name in `landmarks/`."""
+    landmarks = folder / LANDMARKS
+    if not landmarks.is_dir():
+        return []
+    return [path.name for path in visible(landmarks) if path.is_dir() and (folder / path.name).is_dir()]
+
+
 @dataclass(frozen=True)
 class TurnedMedia(StillMedia):
     """Some pictures of one set. landmarks: the folder of its `_pts.mat` files."""
@@ -124,20 +135,29 @@ class W300LP(StillSource):
     def find_parts(self) -> list[Part]:
         """Look for the folders of the sets."""
         sets: dict[str, str] = {name: entry["folder"] for name, entry in self.manifest["subsets"].items()}
-        outer = find(self.root, lambda path: any((path / folder).is_dir() for folder in sets.values()), hint="300w")
+
+        def fits(path: Path) -> bool:
+            return any((path / folder).is_dir() for folder in sets.values()) or bool(_own_sets(path))
+
+        outer = find(self.root, fits, hint="300w")
         if outer is None:
-            raise wrong_layout(self.name, self.root, "AFW/, HELEN/, IBUG/, LFPW/ with .jpg and .mat files")
-        parts = [Part(name, name, outer / folder, prefix=f"{folder}/") for name, folder in sets.items()]
+            raise wrong_layout(
+                self.name,
+                self.root,
+                "AFW/, HELEN/, IBUG/, LFPW/ with .jpg and .mat files, or <SET>/ and landmarks/<SET>/",
+            )
+        own = {name: name for name in _own_sets(outer) if name not in sets.values()}
+        parts = [Part(name, name, outer / folder, prefix=f"{folder}/") for name, folder in {**sets, **own}.items()]
         return [part for part in parts if part.folder.is_dir()]
 
     @property
     def default_subsets(self) -> tuple[str, ...]:
-        """The sets that are there, without the mirrored ones."""
+        """The sets that are there, without the mirrored ones of 300W-LP."""
         known = self.manifest["subsets"]
-        return tuple(subset for subset in self.subsets if known[subset].get("default", False))
+        return tuple(subset for subset in self.subsets if known.get(subset, {"default": True}).get("default", False))
 
     def _pieces(self, part: Part, piece: int) -> Iterator[StillMedia]:
-        landmarks = part.folder.parent / "landmarks" / part.folder.name
+        landmarks = part.folder.parent / LANDMARKS / part.folder.name
         pairs = list_pairs(part.folder, self.format.suffix)
         for start in range(0, len(pairs), piece):
             some = tuple(pairs[start : start + piece])

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.errors import SourceError
+from ls3dw.decode import decode_picture
+from ls3dw.errors import ConfigurationError, PictureError
+from ls3dw.sample import Picture
+from ls3dw.sources.layout import visible
+from ls3dw.sources.stills import PICTURES
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.patterns import KINDS, fractal
 from ls3dw.synth.tensors import constant, mix, planes, step
 
 SIDE = 384
-SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def make_bank(draws: Draws, count: int = 96, side: int = SIDE, folder: Path | None = None) -> Tensor:
     """Make the bank (N, 3, side, side), uint8, on the draws' device: patterns, and the pictures of a folder if given.
 
-    A third of the patterns are made of two kinds, one showing through the other. `SourceError` when the folder has no
-    picture.
+    A third of the patterns are made of two kinds, one showing through the other. `ConfigurationError` where the folder
+    has no picture, or one that cannot be read.
     """
     share = -(-count // len(KINDS))
     patterns = torch.cat([kind(draws, share, side) for kind in KINDS])[draws.permutation(share * len(KINDS))[:count]]
@@ -35,16 +39,25 @@ def make_bank(draws: Draws, count: int = 96, side: int = SIDE, folder: Path | No
 
 def _read_pictures(folder: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Read the squares in the middle of a folder's pictures: (N, 3, side, side)."""
-    from PIL import Image, ImageOps
-
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not folder.is_dir():
+        raise ConfigurationError(f"backgrounds {folder}: not a folder; expected one with pictures")
+    paths = [path for path in visible(folder) if path.suffix.lower() in PICTURES]
     if not paths:
-        raise SourceError(f"{folder}: no picture for backgrounds; expected files that end in {', '.join(SUFFIXES)}")
-    pictures = []
-    for path in paths:
-        with Image.open(path) as image:
-            pictures.append(np.asarray(ImageOps.fit(image.convert("RGB"), (side, side)), np.uint8))
-    return np.stack(pictures).transpose(0, 3, 1, 2).copy()
+        raise ConfigurationError(f"backgrounds {folder}: no picture there; expected {', '.join(sorted(PICTURES))}")
+    return np.stack([_read_square(path, side) for path in paths]).transpose(0, 3, 1, 2).copy()
+
+
+def _read_square(path: Path, side: int) -> Picture:
+    """Read the largest square in the middle of a picture, resized: (side, side, 3)."""
+    try:
+        picture = decode_picture(path.read_bytes())
+    except (OSError, PictureError) as error:
+        raise ConfigurationError(f"background {path}: {error}; mend it or take it away") from error
+    height, width = picture.shape[:2]
+    cut = min(height, width)
+    top, left = (height - cut) // 2, (width - cut) // 2
+    square = picture[top : top + cut, left : left + cut]
+    return np.asarray(cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def crops(bank: Tensor, draws: Draws, count: int, side: int, smallest: float = 0.15, largest: float = 1.0) -> Tensor:

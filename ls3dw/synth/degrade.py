@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ls3dw.errors import ConfigurationError
 from ls3dw.synth.blobs import occlude
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.jpeg import compress
@@ -54,12 +56,40 @@ class DegradeOptions:
     border: float = 0.12
     """Share of the pictures that reach beyond the edge of their photograph."""
 
+    def __post_init__(self) -> None:
+        if faults := [*self._chance_faults(), *self._range_faults()]:
+            raise ConfigurationError(f"degradation: {'; '.join(faults)}")
+
+    def _chance_faults(self) -> Iterator[str]:
+        chances = {name: getattr(self, name) for name in _CHANCES}
+        chances |= {f"occluders[{number}]": chance for number, chance in enumerate(self.occluders)}
+        yield from (f"{name} {chance}: expected 0 to 1" for name, chance in chances.items() if not 0 <= chance <= 1)
+
+    def _range_faults(self) -> Iterator[str]:
+        for name, least, most in _RANGES:
+            low, high = getattr(self, name)
+            if not least <= low <= high <= most:
+                yield f"{name} {(low, high)}: expected low and high, from {least} to {most}"
+        for name, least in _LEAST:
+            if not getattr(self, name) >= least:
+                yield f"{name} {getattr(self, name)}: expected at least {least}"
+
+
+_CHANCES = ("gray", "vignette", "low_resolution", "blur", "jpeg", "border")
+_RANGES = (("gamma", 0.1, 10), ("contrast", 0, 10), ("saturation", 0, 10), ("quality", 1, 100))
+_LEAST = (("brightness", 0), ("white_balance", 0), ("smallest", SIZE_STEP), ("longest_blur", 0.3), ("noise", 0))
+
 
 def degrade(images: Tensor, draws: Draws, options: DegradeOptions | None = None) -> Tensor:
-    """Put pictures (B, 3, H, W) in [0, 1] through occluders, tone, blur, resolution, noise, JPEG and borders.
+    """Put pictures (B, 3, S, S) in [0, 1] through occluders, tone, blur, resolution, noise, JPEG and borders.
 
-    The sides must be multiples of 16. Nothing waits for the device. Landmarks stay where they are.
+    S must be a multiple of 16, or `ConfigurationError`. Nothing waits for the device. Landmarks stay where they are.
     """
+    height, width = images.shape[-2:]
+    if height != width or height % SIZE_STEP:
+        raise ConfigurationError(
+            f"degradation of {width} x {height} pixels: expected a square, {SIZE_STEP} times a number"
+        )
     options = options or DegradeOptions()
     images = occlude(images, draws, options.occluders)
     images = _tone(images, draws, options)

@@ -1,4 +1,4 @@
-"""The random numbers of the renderer: one generator on the device, and independent children of it."""
+"""Random tensors from a generator on the device; and those of the renderer, which have independent children."""
 
 from __future__ import annotations
 
@@ -12,39 +12,12 @@ _HOST = 0x686F7374
 """Number of the child that draws on the CPU."""
 
 
-class Draws:
-    """Draws tensors on a device; the same seed on the same kind of device gives the same numbers.
+class Random:
+    """Draws tensors on a device from one generator."""
 
-    Children are made from the seed and the numbers alone, not from what was drawn before: chunk c of seed s,
-    `Draws(s, device).child(c)`, is the same whoever renders it and in whatever order.
-    """
-
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, device: torch.device | str, seed: int) -> None:
         self.device = torch.device(device)
-        self._entropy: tuple[int, ...] = (seed,)
-        self._generator = self._start()
-
-    def child(self, *numbers: int) -> Draws:
-        """Return draws that are independent of these and of every other child."""
-        other = Draws.__new__(Draws)
-        other.device = self.device
-        other._entropy = (*self._entropy, *numbers)
-        other._generator = other._start()
-        return other
-
-    @cached_property
-    def host(self) -> Draws:
-        """Draws on the CPU that go with these: for decisions that Python takes, which must not wait for the device."""
-        other = self.child(_HOST)
-        other.device = torch.device("cpu")
-        other._generator = other._start()
-        return other
-
-    def _start(self) -> torch.Generator:
-        # A prefix of the length keeps (1,) and (1, 0) apart: SeedSequence pads its entropy with zeros.
-        sequence = np.random.SeedSequence((len(self._entropy), *self._entropy))
-        seed = int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-        return torch.Generator(self.device).manual_seed(seed)
+        self._generator = torch.Generator(self.device).manual_seed(seed)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Draw float32 uniform over [low, high)."""
@@ -65,3 +38,29 @@ class Draws:
     def permutation(self, count: int) -> Tensor:
         """Draw an order of the numbers 0 to count - 1, int64."""
         return torch.randperm(count, generator=self._generator, device=self.device)
+
+
+class Draws(Random):
+    """Draws tensors on a device; the same seed on the same kind of device gives the same numbers.
+
+    Children are made from the seed and the numbers alone, not from what was drawn before: chunk c of seed s,
+    `Draws(s, device).child(c)`, is the same whoever renders it and in whatever order. way: numbers of the children on
+    the way to these draws.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu", *way: int) -> None:
+        self._entropy = (seed, *way)
+        # A prefix of the length keeps (1,) and (1, 0) apart: SeedSequence pads its entropy with zeros.
+        sequence = np.random.SeedSequence((len(self._entropy), *self._entropy))
+        super().__init__(device, int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+
+    def child(self, *numbers: int) -> Draws:
+        """Return draws that are independent of these and of every other child."""
+        seed, *way = self._entropy
+        return Draws(seed, self.device, *way, *numbers)
+
+    @cached_property
+    def host(self) -> Draws:
+        """Draws on the CPU that go with these: for decisions that Python takes, which must not wait for the device."""
+        seed, *way = self._entropy
+        return Draws(seed, "cpu", *way, _HOST)

@@ -7,6 +7,7 @@ jaw's lines find the far contour is searched on turned faces fitted without it. 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 from ls3dw.errors import ConfigurationError
 from ls3dw.markup import GROUPS, MIRROR, POINTS
 from ls3dw.synth.fit_faces import JAW, POSE, FaceModel, Fits, fit_faces, linearise, normalised, prior
+from ls3dw.synth.frontal import with_frontal_jaw
 from ls3dw.synth.placement import Placement, load_placement
 from ls3dw.synth.sliding import HALF, LINE_PLACES, HeadShape, Sheet, Sliding
 
@@ -68,27 +70,35 @@ def fit(
             step = torch.linalg.solve(matrix, right).numpy()
             largest = LARGEST_STEP * sliding.units
             sliding = sliding.moved(step.clip(-largest, largest))
-    return sheet.placement(sliding, {"faces": len(points), **(fitted_on or {})})
+    return with_frontal_jaw(head, sheet.placement(sliding, {"faces": len(points), **(fitted_on or {})}))
 
 
 def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Read `landmarks` (N, 68, 2) and, if it is there, `externally_occluded` (N, 68) from an .npz file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             occluded = file.get("externally_occluded")
             return np.asarray(file["landmarks"]), occluded
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
         raise ConfigurationError(f"{path}: expected an .npz file with landmarks (N, {POINTS}, 2): {error}") from error
 
 
 def prepare(labels: ArrayLike, occluded: ArrayLike | None = None) -> tuple[Tensor, Tensor]:
     """Return labels in units (M, 68, 2), y up, and how much each counts (M, 68), of the faces with enough points."""
-    values = torch.from_numpy(np.array(labels, dtype=np.float64))
+    try:
+        values = torch.from_numpy(np.array(labels, dtype=np.float64))
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"labels are no numbers: {error}") from error
     if values.ndim != 3 or values.shape[1:] != (POINTS, 2):
         raise ConfigurationError(f"labels of shape {tuple(values.shape)}: expected (faces, {POINTS}, 2)")
     known = values.isfinite().all(-1)
     if occluded is not None:
-        known &= ~torch.from_numpy(np.array(occluded, dtype=bool))
+        hidden = torch.from_numpy(np.array(occluded, dtype=bool))
+        if hidden.shape != known.shape:
+            raise ConfigurationError(
+                f"externally_occluded of shape {tuple(hidden.shape)}: expected {tuple(known.shape)}, one a point"
+            )
+        known &= ~hidden
     enough = known.sum(1) >= FEWEST_POINTS
     if enough.sum() < 2:
         raise ConfigurationError(f"{int(enough.sum())} faces with {FEWEST_POINTS} visible points: expected hundreds")
@@ -106,20 +116,21 @@ def fit_in_parts(
 
 
 def held_out_error(
-    sheet: Sheet, sliding: Sliding, labels: Tensor, certainty: Tensor, components: Tensor | None = None
+    head: HeadShape, placement: Placement, labels: ArrayLike, occluded: ArrayLike | None = None
 ) -> dict[str, float]:
-    """Return the mean distance of labels from fitted points, % of the face's size, of each group and of all.
+    """Return how far labels lie from the points of faces fitted to them: the mean distance of each group and of all.
 
-    components: (C,) bool, the coefficients that the faces may use; all without it.
+    In % of the face's size. labels, occluded: as in `fit`, of faces that the placement was not fitted to.
     """
-    model = sheet.model(sliding)
-    model = model if components is None else model.with_components(components)
-    fits = fit_in_parts(model, labels, certainty)
-    distance = linearise(model, fits, labels, certainty).residual.norm(dim=-1) / 1.9 * 100
-    groups = {**{name: list(points) for name, points in GROUPS.items()}, "all": list(range(POINTS))}
+    points, certainty = prepare(labels, occluded)
+    sheet = Sheet(head, placement)
+    model = sheet.model(sheet.first(placement))
+    fits = fit_in_parts(model, points, certainty)
+    distance = linearise(model, fits, points, certainty).residual.norm(dim=-1) / 1.9 * 100
+    groups = {**{name: list(members) for name, members in GROUPS.items()}, "all": list(range(POINTS))}
     return {
-        name: round(float((distance * certainty)[:, points].sum() / certainty[:, points].sum()), 3)
-        for name, points in groups.items()
+        name: round(float((distance * certainty)[:, members].sum() / certainty[:, members].sum()), 3)
+        for name, members in groups.items()
     }
 
 

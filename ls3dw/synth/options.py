@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from ls3dw.errors import ConfigurationError
 from ls3dw.geometry import CROP_SIZE
@@ -41,6 +42,9 @@ class RenderOptions:
     glasses_chance: float = 0.3
     hat_chance: float = 0.12
     long_hair_chance: float = 0.35
+
+    backgrounds: Path | None = None
+    """Folder of pictures that backgrounds are cut from too; each takes 0.4 MB of the device's memory."""
 
     def __post_init__(self) -> None:
         shares = {

@@ -63,7 +63,7 @@ class Renderer:
     """Draws heads, dresses, turns and shades them. Equal draws give equal pictures on the CPU.
 
     bank (N, 3, side, side) uint8: what backgrounds and clothes are cut from (`background.make_bank`); by default
-    patterns that are the same for every renderer.
+    patterns that are the same for every renderer, and the pictures of `options.backgrounds`.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class Renderer:
     @cached_property
     def _bank(self) -> Tensor:
         """Made when the first picture is rendered: it takes seconds on a CPU."""
-        return make_bank(Draws(_BANK_SEED, self.device)) if self._own_bank is None else self._own_bank
+        if self._own_bank is not None:
+            return self._own_bank
+        return make_bank(Draws(_BANK_SEED, self.device), folder=self.options.backgrounds)
 
     @torch.no_grad()
     def render(self, count: int, draws: Draws, yaw: Tensor | None = None) -> Rendered:
@@ -137,12 +139,9 @@ class Renderer:
             hair=hair,
             rotation=pose.head,
             scale=camera.scale,
-            expression=shape.expression,
             hairline=shape.hairline,
-            hair_volume=shape.hair_volume,
             hair_cut=self._hair_cut(hair, screen, outfit),
             brow_offset=shape.brow_offset,
-            has_glasses=outfit.has_glasses,
             has_long_hair=outfit.hair.worn,
             hat_kind=outfit.hat.kind,
         )

@@ -88,15 +88,9 @@ class Scene:
     scale: Tensor
     """(B,) pixels in a head unit."""
 
-    expression: Tensor
-    """(B, E) weights of `head.expression_names`."""
-
     hairline: Tensor
     """(B,) where scalp hair begins: a scalp place u (unit vector from (0, 0.3, -0.5)) has hair where
     u . (0, 0.6, -0.8) > hairline; above about 0.9 the head is bald."""
-
-    hair_volume: Tensor
-    """(B,) head units by which the scalp was pushed out for short hair."""
 
     hair_cut: Tensor
     """(B, H, W) of `hair`: how far inside the cut of the long hair a pixel lies, in head units: hair is there where
@@ -104,9 +98,6 @@ class Scene:
 
     brow_offset: Tensor
     """(B, 10) head units by which the brow curve lies above the mean one at each brow point (points 17 to 26)."""
-
-    has_glasses: Tensor
-    """(B,) bool."""
 
     has_long_hair: Tensor
     """(B,) bool."""

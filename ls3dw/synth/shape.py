@@ -41,13 +41,7 @@ class Shape:
     vertices: Tensor
     """(B, V, 3)"""
 
-    expression: Tensor
-    """(B, E)"""
-
     hairline: Tensor
-    """(B,)"""
-
-    hair_volume: Tensor
     """(B,)"""
 
     brow_offset: Tensor
@@ -96,7 +90,7 @@ class Shaper:
         hairline, volume = _draw_hair(count, draws)
         volume = volume * (1 - flat)
         brows = _draw_brows(count, draws)
-        return Shape(self._comb(vertices, hairline, volume, draws), expression, hairline, volume, brows)
+        return Shape(self._comb(vertices, hairline, volume, draws), hairline, brows)
 
     def _warp(self, vertices: Tensor, draws: Draws) -> Tensor:
         """Stretch along the axes, and make the sides differ: a shear, and a smooth field over the face."""

@@ -191,7 +191,10 @@ class Sheet:
 
     def first(self, placement: Placement) -> Sliding:
         """Read the starting values from the placement that the fit starts at."""
-        jaw, brow = self.start[:HALF], self.start[17:22]
+        # Of the jaw what the 2D contour begins at; the 3D points are made from it afterwards.
+        vertices = local_vertices(self.head, placement.jaw_vertices[:HALF, 0])
+        seen = Places(vertices, placement.jaw_weights[:HALF, 0].astype(np.float64))
+        jaw, brow = seen.positions(self.head.mean), self.start[17:22]
         angle = np.degrees(np.arctan2(jaw[:, 1], jaw[:, 0])) % 360
         angle[HALF - 1] = 270
         directions = placement.jaw_directions[:HALF].astype(np.float64)

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.errors import ConfigurationError
-from ls3dw.files import dump_json, read_json, remove_partial, write_atomic
+from ls3dw.files import dump_json, exclusive, read_json, remove_partial, write_atomic
 from ls3dw.pictures import encode_kept
+from ls3dw.sources.layout import visible
 from ls3dw.synth.degrade import degrade
 from ls3dw.synth.draws import Draws
+from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.renderer import Renderer
 
 Layout = Literal["heads", "300w-lp"]
@@ -29,9 +31,10 @@ RECORD: Final = ".heads.json"
 
 LP_FOLDER: Final = "HEADS"
 
-SIDE: Final = 450
-ZOOM: Final = 1.6
-"""Pictures as large as those of 300W-LP, of which the networks' crop takes 1 / ZOOM."""
+SIDE: Final = 448
+ZOOM: Final = 0.625
+"""Pictures of nearly the size of 300W-LP's (450; degradation needs a multiple of 16), of which the networks' crop takes
+the share ZOOM."""
 
 
 @dataclass(frozen=True)
@@ -62,32 +65,49 @@ class Head:
 def write_heads(folder: Path, request: Request, renderer: Renderer) -> Iterator[int]:
     """Write what is missing of a request; yield how many heads each chunk holds, written now or before.
 
-    Same seed, same files on the CPU. Raises ConfigurationError where the folder was written with another request.
+    Same seed, same files on the CPU. Raises ConfigurationError where the folder was written with another request, or
+    holds something else; DatasetError where another process writes to it.
     """
-    _claim(folder, request)
-    remove_partial(folder)
-    for start in range(0, request.count, CHUNK):
-        numbers = range(start, min(start + CHUNK, request.count))
-        names = [f"head_{number:06d}" for number in numbers]
-        if not all((folder / _annotation(request.layout, name)).is_file() for name in names):
-            heads = _render(renderer, request, start // CHUNK)
-            for name, head in zip(names, heads, strict=False):
-                _write(folder, request.layout, name, head)
-        yield len(numbers)
+    with exclusive(folder):
+        remove_partial(folder)
+        _claim(folder, _recorded(request, renderer.options))
+        for start in range(0, request.count, CHUNK):
+            numbers = range(start, min(start + CHUNK, request.count))
+            names = [f"head_{number:06d}" for number in numbers]
+            missing = {name for name in names if not (folder / _annotation(request.layout, name)).is_file()}
+            if missing:
+                heads = _render(renderer, request, start // CHUNK)
+                for name, head in zip(names, heads, strict=False):
+                    if name in missing:
+                        _write(folder, request.layout, name, head)
+            yield len(numbers)
 
 
-def _claim(folder: Path, request: Request) -> None:
+def _recorded(request: Request, options: RenderOptions) -> dict[str, Any]:
+    """Return what decides a head's files: all but how many there are."""
+    drawn = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(options).items()}
+    return {**{key: value for key, value in asdict(request).items() if key != "count"}, "render": drawn}
+
+
+def _claim(folder: Path, asked: dict[str, Any]) -> None:
     """Refuse to mix two requests in one folder; more heads of the same request are welcome."""
-    asked = {key: value for key, value in asdict(request).items() if key != "count"}
     record = folder / RECORD
     if record.is_file():
-        found = read_json(record, ConfigurationError)
-        if found != asked:
-            raise ConfigurationError(f"{folder}: written with {found}, asked for {asked}; choose another folder")
-    elif folder.is_dir() and any(folder.iterdir()):
+        if differences := _differences(read_json(record, ConfigurationError), asked):
+            raise ConfigurationError(f"{folder}: holds heads of {differences}; choose another folder")
+    elif visible(folder):
         raise ConfigurationError(f"{folder}: not empty and not written by ls3dw synth; choose a new folder")
     else:
         write_atomic(record, dump_json(asked))
+
+
+def _differences(found: Any, asked: dict[str, Any]) -> str:
+    """Say in which entries a record differs from what is asked for; empty where it does not."""
+    if not isinstance(found, dict):
+        return "an unknown request"
+    there, wanted = ({**entries, **entries.pop("render", {})} for entries in (dict(found), dict(asked)))
+    names = [name for name in sorted(there.keys() | wanted.keys()) if there.get(name) != wanted.get(name)]
+    return ", ".join(f"{name} {there.get(name)} (asked for {wanted.get(name)})" for name in names)
 
 
 def _render(renderer: Renderer, request: Request, chunk: int) -> Iterator[Head]:
@@ -143,7 +163,7 @@ def _mat(fields: dict[str, Any]) -> bytes:
     from scipy.io import savemat
 
     buffer = io.BytesIO()
-    savemat(buffer, fields)  # type: ignore[arg-type]  # any file object will do
+    savemat(buffer, fields)
     data = bytearray(buffer.getvalue())
     header = b"MATLAB 5.0 MAT-file, written by ls3dw"
     data[:116] = header.ljust(116)

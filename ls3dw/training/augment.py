@@ -7,14 +7,13 @@ it, so that they cannot part.
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ls3dw.geometry import CROP_SIZE, RAISE, REFERENCE_SCALE, REFERENCE_SIDE
-from ls3dw.markup import MIRROR
+from ls3dw.models.heatmap import mirror_on
 from ls3dw.training.batch import Batch, Faces
 from ls3dw.training.config import AugmentOptions
 from ls3dw.training.seeds import Dice
@@ -120,13 +119,7 @@ def move(points: Tensor, affines: Tensor, mirrored: Tensor) -> Tensor:
     plane = points[..., :2] @ affines[..., :2].transpose(1, 2) + affines[:, None, :, 2]
     zoom = affines[:, 0, :2].norm(dim=1)
     moved = torch.cat((plane, points[..., 2:] * zoom[:, None, None]), dim=2)
-    return torch.where(mirrored[:, None, None], moved[:, _mirror_on(points.device)], moved)
-
-
-@cache
-def _mirror_on(device: torch.device) -> Tensor:
-    """Keep the partners on the device: copying them there would wait for all work under way."""
-    return torch.tensor(MIRROR, device=device)
+    return torch.where(mirrored[:, None, None], moved[:, mirror_on(points.device)], moved)
 
 
 def recolour(images: Tensor, strength: float, dice: Dice) -> Tensor:

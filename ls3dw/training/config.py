@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from ls3dw.config import read_yaml
 from ls3dw.errors import ConfigurationError
 from ls3dw.files import dump_json, is_safe_name, sha256
 from ls3dw.models.contract import CLASS_OF, Kind
+from ls3dw.synth.options import RenderOptions
 from ls3dw.training.parsing import parse
 
 StreamName = Literal["heads", "300wlp", "300w", "menpo", "dataset"]
@@ -135,6 +137,19 @@ class StreamOptions:
             yield "heads are rendered: no root" if self.root else f"{self.stream} needs its folder: root"
         if not 1 <= self.chunk <= self.start <= self.pool or self.every < 1:
             yield "expected 1 <= chunk <= start <= pool and every >= 1"
+        try:
+            render_options(self.render)
+        except ConfigurationError as error:
+            yield str(error)
+
+
+def render_options(values: Mapping[str, Any]) -> RenderOptions:
+    """Build the renderer's options from plain values; `ConfigurationError` names every fault."""
+    faults: list[str] = []
+    options = parse(RenderOptions, values, faults, "render")
+    if options is None or faults:
+        raise ConfigurationError("; ".join(faults))
+    return options
 
 
 @dataclass(frozen=True)
@@ -274,12 +289,7 @@ def read_options(path: Path, changes: Mapping[str, Any] | None = None) -> TrainO
 
     Raises `ConfigurationError` that names every fault.
     """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: not a readable pipeline ({error})") from error
+    values = read_yaml(path)
     for name, value in (changes or {}).items():
         _set(values, name, value)
     return make_options(values, str(path))

@@ -42,9 +42,9 @@ def export(
 
 
 def _only_heads(options: TrainOptions) -> bool:
-    return all(stream.stream == "heads" for stream in options.data) and all(
-        network.init == "random" for network in options.networks.values()
-    )
+    """Say whether nothing but what ls3dw makes itself went into the weights."""
+    own = all(stream.stream == "heads" and not stream.render.get("backgrounds") for stream in options.data)
+    return own and all(network.init == "random" for network in options.networks.values())
 
 
 def _data(options: TrainOptions) -> str:

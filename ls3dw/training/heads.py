@@ -14,7 +14,7 @@ from ls3dw.geometry import CROP_SIZE
 from ls3dw.markup import POINTS
 from ls3dw.training.augment import augment
 from ls3dw.training.batch import Batch, Faces
-from ls3dw.training.config import AugmentOptions, StreamOptions
+from ls3dw.training.config import AugmentOptions, StreamOptions, render_options
 from ls3dw.training.files import Share
 from ls3dw.training.seeds import Dice, seed_of
 
@@ -61,14 +61,9 @@ def open_renderer(device: torch.device, options: Mapping[str, Any]) -> HeadMaker
     """Make the renderer of `ls3dw.synth` ready on a device; options: of `RenderOptions`."""
     from ls3dw.synth.degrade import degrade
     from ls3dw.synth.draws import Draws
-    from ls3dw.synth.options import RenderOptions
     from ls3dw.synth.renderer import Renderer
 
-    try:
-        chosen = RenderOptions(**options)
-    except TypeError as error:
-        raise ConfigurationError(f"data.render {dict(options)}: {error}") from error
-    renderer = Renderer(device, options=chosen)
+    renderer = Renderer(device, options=render_options(options))
     return HeadMaker(
         render=lambda count, seed, chunk: renderer.render(count, Draws(seed, device).child(chunk)),
         degrade=lambda images, seed, step: degrade(images, Draws(seed, device).child(step)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 
 import torch
-from torch import Tensor
+
+from ls3dw.synth.draws import Random
 
 
 def seed_of(*numbers: int | str) -> int:
@@ -14,23 +15,8 @@ def seed_of(*numbers: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
 
 
-class Dice:
+class Dice(Random):
     """Random tensors on a device, from a seed made of `numbers`: the same numbers give the same tensors."""
 
     def __init__(self, device: torch.device, *numbers: int | str) -> None:
-        self.device = device
-        self._generator = torch.Generator(device).manual_seed(seed_of(*numbers))
-
-    def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        return torch.rand(*shape, generator=self._generator, device=self.device) * (high - low) + low
-
-    def normal(self, *shape: int) -> Tensor:
-        return torch.randn(*shape, generator=self._generator, device=self.device)
-
-    def integers(self, high: int, *shape: int) -> Tensor:
-        """Draw int64 from 0 to high - 1."""
-        return torch.randint(high, shape, generator=self._generator, device=self.device)
-
-    def chance(self, probability: float, *shape: int) -> Tensor:
-        """Draw True with this probability."""
-        return torch.rand(*shape, generator=self._generator, device=self.device) < probability
+        super().__init__(device, seed_of(*numbers))

@@ -71,6 +71,8 @@ class Trainer:
         """Losses since the last line of the log, and their number."""
         self.results: dict[str, Figures] = {}
         self.taken = 0
+        self.stopping = False
+        """Set it from a signal handler: the run saves a checkpoint after the present step, and ends."""
 
     def tensors(self) -> dict[str, Tensor]:
         """Name every tensor that a checkpoint holds."""
@@ -95,7 +97,8 @@ class Trainer:
             seconds = self._train(seconds, monitor, sets)
         if self._unsaved:
             self._save(seconds)
-        self._validate(monitor, sets)
+        if not self.stopping:
+            self._validate(monitor, sets)
         if monitor is not None:
             monitor.close()
         return self.results
@@ -110,7 +113,7 @@ class Trainer:
         begun = time.perf_counter() - seconds
         self.clock.restart()
         queue: deque[torch.cuda.Event] = deque()
-        while self.length.share(self.taken, time.perf_counter() - begun) < 1:
+        while not self.stopping and self.length.share(self.taken, time.perf_counter() - begun) < 1:
             self._take(prefetch, rate_at(self.options.optimizer, self.length, self.taken, time.perf_counter() - begun))
             self._throttle(queue)
             self._report(monitor, sets, time.perf_counter() - begun)
@@ -203,7 +206,9 @@ class Trainer:
     def _validate(self, monitor: Monitor | None, sets: list[ValidationSet]) -> None:
         if monitor is None or not sets:
             return
-        self.results = validate(self.averages, sets)
+        # Looking for the fastest algorithms would take longer than it saves: many shapes, few passes each.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=True):
+            self.results = validate(self.averages, sets)
         monitor.write(self.taken, "validation", self.results)
         for name, figures in self.results.items():
             log.info("step %d: %s %s", self.taken, name, _shown(figures))

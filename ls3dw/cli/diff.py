@@ -1,0 +1,46 @@
+"""`ls3dw diff`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("before", metavar="V1")
+@click.argument("after", metavar="V2")
+@click.option(
+    "--moved",
+    "threshold",
+    type=click.FloatRange(min=0),
+    default=0.25,
+    show_default=True,
+    help="Mean move, in pixels of the 256-pixel crop, from which a face counts as moved.",
+)
+@click.option("--top", type=click.IntRange(min=0), default=12, show_default=True, help="Faces shown of each kind.")
+@click.option("--gallery/--no-gallery", default=True, show_default=True, help="Write plots and a page of pairs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(dataset: Path, before: str, after: str, threshold: float, top: int, gallery: bool, as_json: bool) -> None:
+    """Say what moved from version V1 to V2: by source, yaw and landmark group, and against the sources' own points.
+
+    Plots and a page of the faces that changed most go to galleries/V2/diff-V1 in the data set.
+    """
+    from ls3dw.dataset import open_dataset
+    from ls3dw.versions.diff import compare, most_changed
+    from ls3dw.versions.diff_report import render_diff, report
+    from ls3dw.versions.pairs import write_pairs
+
+    first, second = open_dataset(dataset, before), open_dataset(dataset, after)
+    moves = compare(first, second, threshold)
+    chosen = most_changed(moves, top)
+    page = write_pairs(first, second, moves, chosen) if gallery else None
+    if as_json:
+        values = report(moves, chosen, threshold) | {"dataset": str(dataset), "gallery": page and str(page)}
+        click.echo(json.dumps(values, indent=1))
+        return
+    click.echo(render_diff(moves, chosen, threshold))
+    if page:
+        click.echo(f"\ngallery    {page}")

@@ -1,0 +1,74 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def network_options(*, inherited: bool) -> Callable[[F], F]:
+    """Add the options that say how faces are annotated.
+
+    inherited: without them, a version is made like its parent; else by the bundled networks.
+    """
+
+    def choice(name: str, values: tuple[str, str], text: str) -> Callable[[F], F]:
+        default = None if inherited else values[0]
+        return click.option(name, type=click.Choice(values), default=default, show_default=True, help=text + as_parent)
+
+    as_parent = " [default: as its parent]" if inherited else ""
+    bundled = as_parent or " [default: bundled]"
+    options = [
+        click.option("--model-2d", metavar="MODEL", help="2D-FAN: a zoo name or a .safetensors file." + bundled),
+        click.option("--model-3d", metavar="MODEL", help="2D-to-3D FAN, or a 3D-FAN." + bundled),
+        click.option("--model-depth", metavar="MODEL", help="Depth network, or none." + bundled),
+        choice(
+            "--guidance",
+            ("predicted", "annotated"),
+            "What guides the 2D-to-3D FAN: predicted 2D points, or the source's own where it has all 68.",
+        ),
+        choice("--decode", ("subpixel", "reference"), "reference: the published crop and decoding, to whole pixels."),
+        click.option(
+            "--flip/--no-flip",
+            default=None if inherited else True,
+            show_default=not inherited,
+            help="Average the 2D heatmaps with the mirrored picture's." + as_parent,
+        ),
+        click.option(
+            "--gpu", default="auto", show_default=True, metavar="IDS", help="auto, none, or ids such as 0 or 0,1."
+        ),
+        click.option("--batch", type=int, help="Faces a network pass on a GPU; fixed on the CPU. [default: 128]"),
+        click.option(
+            "--workers",
+            type=int,
+            help="Decoding processes; 0 decodes in this one. [default: cores - 1 with a GPU, else 1]",
+        ),
+    ]
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def split_roots(entries: tuple[str, ...]) -> dict[str, Any]:
+    """Split --root entries into the one for all sources and those of single ones."""
+    from ls3dw.sources import SOURCES
+
+    own, common = {}, []
+    for entry in entries:
+        name, equals, folder = entry.partition("=")
+        if equals and name in SOURCES:
+            own[name] = Path(folder)
+        else:
+            common.append(Path(entry))
+    if len(common) > 1:
+        raise click.UsageError(f"--root: {' and '.join(map(str, common))} are both for all sources; write NAME=DIR")
+    return ({"roots": own} if own else {}) | ({"root": common[0]} if common else {})

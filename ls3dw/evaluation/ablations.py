@@ -1,0 +1,237 @@
+"""The ablations of "How far are we" on any data set with a truth: pose, boxes, resolution, size of the network.
+
+The networks run again on the pictures that the data set keeps, some faces at a time; only errors are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.annotator import Annotator
+from ls3dw.dataset import Dataset, Face
+from ls3dw.errors import DatasetError
+from ls3dw.evaluation.bootstrap import mean_intervals
+from ls3dw.evaluation.evaluate import YAW_BINS, Interval, independent_units, yaw_bins
+from ls3dw.evaluation.measure import Question, Truth, read_truth
+from ls3dw.files import sha256
+from ls3dw.geometry import Affine, apply, compose, invert
+from ls3dw.metrics import FAILURE, auc_parts, mean_errors
+from ls3dw.models.zoo import Model, parameters
+from ls3dw.normalisers import Normaliser
+from ls3dw.sample import Picture
+from ls3dw.shards import Shard
+
+Ablation = Literal["yaw", "noise", "resolution", "size"]
+ABLATIONS: Final[tuple[Ablation, ...]] = get_args(Ablation)
+
+NOISE: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
+"""Each edge of the box moves by up to this share of its side."""
+
+HEIGHTS: Final = (200.0, 150.0, 100.0, 75.0, 50.0, 40.0, 30.0)
+"""Height of the box in pixels that a larger face is reduced to."""
+
+AS_STORED: Final = 0.0
+"""The level of the ablations that leave the pictures as they are."""
+
+KINDS: Final = ("2d", "3d")
+
+Networks = Mapping[str, Callable[[], Annotator]]
+"""Name -> makes the annotator; each is let go of before the next."""
+
+
+@dataclass(frozen=True)
+class AblationOptions:
+    """limit: faces at most, spread over the data set; threshold: of AUC and failures; seed: of boxes and intervals."""
+
+    limit: int | None = None
+    normaliser: Normaliser = "box"
+    threshold: float = FAILURE
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One point of a plot. level: share of noise, pixels of height, millions of parameters, or the bin's number; as
+    fractions: nme_mean, auc, failure_rate, and the interval of the AUC (None with less than two independent faces)."""
+
+    network: str
+    points: str
+    level: float
+    name: str
+    faces: int
+    nme_mean: float
+    auc: float
+    auc_interval: Interval | None
+    failure_rate: float
+
+
+@dataclass(frozen=True)
+class View:
+    """A face as the networks are shown it. box: (4,) pixels of `image`; to_image: affine from the source's pixels."""
+
+    image: Picture
+    box: NDArray[np.float64]
+    to_image: Affine
+
+
+Vary = Callable[[Face, float, int], View]
+
+
+def run_ablation(
+    dataset: Dataset,
+    ablation: Ablation,
+    networks: Networks,
+    options: AblationOptions,
+    report: Callable[[int], None] = lambda faces: None,
+) -> list[Result]:
+    """Run the networks on the data set's faces at every level; report: told how many faces it has gone through."""
+    truths = {kind: read_truth(dataset, Question(points=kind, normaliser=options.normaliser)) for kind in ("2d", "3d")}
+    rows = _chosen(dataset, truths, options.limit)
+    levels: Sequence[float] = {"noise": NOISE, "resolution": HEIGHTS}.get(ablation, (AS_STORED,))
+    vary: Vary = {"noise": shaken, "resolution": reduced}.get(ablation, as_stored)
+    results: list[Result] = []
+    for name, make in networks.items():
+        annotator = make()
+        errors = _errors(dataset, rows, annotator, levels, vary, truths, options.seed, report)
+        for kind, by_level in zip(KINDS, errors, strict=True):
+            score = _Scorer(dataset, rows, name, kind, options)
+            if ablation == "yaw":
+                results += score.by_yaw(by_level[0])
+            elif ablation == "size":
+                results += score.by_size(by_level[0], annotator.model_2d if kind == "2d" else annotator.model_3d)
+            else:
+                results += [score(values, level, f"{level:g}") for level, values in zip(levels, by_level, strict=True)]
+    return [result for result in results if result.faces]
+
+
+def _chosen(dataset: Dataset, truths: Mapping[str, Truth], limit: int | None) -> NDArray[np.int64]:
+    known = np.flatnonzero(np.any([truth.known for truth in truths.values()], axis=0))
+    if not len(known):
+        raise DatasetError(f"{dataset.store.root}: no face has points of its source to compare with")
+    if limit is None or limit >= len(known):
+        return known
+    return known[np.linspace(0, len(known) - 1, limit).round().astype(np.int64)]
+
+
+def _errors(
+    dataset: Dataset,
+    rows: NDArray[np.int64],
+    annotator: Annotator,
+    levels: Sequence[float],
+    vary: Vary,
+    truths: Mapping[str, Truth],
+    seed: int,
+    report: Callable[[int], None],
+) -> NDArray[np.float64]:
+    """Return the errors of both kinds (2, levels, rows), NaN where a kind has no truth."""
+    errors = np.full((len(KINDS), len(levels), len(rows)), np.nan)
+    for batch in _batches(len(rows), annotator.batch):
+        faces = [dataset[int(row)] for row in rows[batch]]
+        for number, level in enumerate(levels):
+            found = _annotate(annotator, [vary(face, level, seed) for face in faces])
+            for kind, points in enumerate(found):
+                truth = truths[KINDS[kind]]
+                own = rows[batch]
+                errors[kind, number, batch] = mean_errors(points, truth.points[own], truth.sizes[own])
+        report(len(faces))
+    return errors
+
+
+def _batches(count: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, count)) for start in range(0, count, size))
+
+
+def _annotate(annotator: Annotator, views: Sequence[View]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return 2D and projected 3D points (N, 68, 2) in the source's pixels."""
+    found = annotator.annotate([view.image for view in views], np.stack([view.box for view in views]))
+    back = invert(np.stack([view.to_image for view in views]))
+    return apply(back, found.landmarks_2d), apply(back, found.landmarks_3d[..., :2])
+
+
+def as_stored(face: Face, level: float, seed: int) -> View:
+    """Show a face as the data set keeps it."""
+    corners = face.to_picture(face.box.reshape(2, 2).astype(np.float64))
+    return View(face.image, corners.ravel(), face.picture_affine)
+
+
+def shaken(face: Face, level: float, seed: int) -> View:
+    """Move each edge of the face's box by a uniform draw of up to `level` times its side.
+
+    The draws depend on seed and id alone: a face's box moves the same way at every level, only farther.
+    """
+    view = as_stored(face, level, seed)
+    rng = np.random.default_rng([seed, int(sha256(face.id.encode())[:16], 16)])
+    corners = view.box.reshape(2, 2)
+    moves = level * rng.uniform(-1, 1, (2, 2)) * (corners[1] - corners[0])
+    return View(view.image, (corners + moves).ravel(), view.to_image)
+
+
+def reduced(face: Face, level: float, seed: int) -> View:
+    """Reduce a face, by area, to a box of `level` pixels of height; a smaller one stays as it is."""
+    view = as_stored(face, level, seed)
+    height, width = view.image.shape[:2]
+    factor = level / float(view.box[3] - view.box[1])
+    if factor >= 1:
+        return view
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    image = np.asarray(cv2.resize(view.image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    zoom_x, zoom_y = size[0] / width, size[1] / height
+    smaller = np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
+    return View(image, apply(smaller, view.box.reshape(2, 2)).ravel(), compose(smaller, view.to_image))
+
+
+class _Scorer:
+    """Turns the errors (rows,) of one network and kind of points into results."""
+
+    def __init__(
+        self, dataset: Dataset, rows: NDArray[np.int64], network: str, points: str, options: AblationOptions
+    ) -> None:
+        self._dataset, self._rows, self._options = dataset, rows, options
+        self._network, self._points = network, points
+        self._units = independent_units(dataset)[rows]
+
+    def __call__(self, errors: NDArray[np.float64], level: float, name: str) -> Result:
+        found = ~np.isnan(errors)
+        if not found.any():
+            return Result(self._network, self._points, level, name, 0, np.nan, np.nan, None, np.nan)
+        values, limit = errors[found], self._options.threshold
+        parts = auc_parts(values, limit)
+        low, high = mean_intervals(parts[:, None], self._units[found], seed=self._options.seed)[0].tolist()
+        return Result(
+            network=self._network,
+            points=self._points,
+            level=level,
+            name=name,
+            faces=len(values),
+            nme_mean=float(values.mean()),
+            auc=float(parts.mean()),
+            auc_interval=(low, high) if np.isfinite(low) else None,
+            failure_rate=float((values > limit).mean()),
+        )
+
+    def by_yaw(self, errors: NDArray[np.float64]) -> list[Result]:
+        """Score each bin of |yaw|."""
+        bins = yaw_bins(true_yaw(self._dataset)[self._rows])
+        return [self(np.where(bins[name], errors, np.nan), float(number), name) for number, name in enumerate(YAW_BINS)]
+
+    def by_size(self, errors: NDArray[np.float64], model: Model) -> list[Result]:
+        """Score all, at the network's number of parameters."""
+        millions = parameters(model.network) / 1e6
+        return [self(errors, millions, f"{millions:.2f}")]
+
+
+def true_yaw(dataset: Dataset) -> NDArray[np.float64]:
+    """Return the yaw of each face (N,) in degrees: its source's own, or where it has none the version's."""
+    yaw = dataset.index["yaw"].to_numpy(dtype=np.float64).copy()
+    for (source, shard), rows in dataset.index.groupby(["source", "shard"], sort=False):
+        with Shard(dataset.store.faces(str(source), str(shard))) as faces:
+            own = faces.column("yaw")[rows["row"].to_numpy()]
+        places = rows.index.to_numpy()
+        yaw[places] = np.where(np.isnan(own), yaw[places], own)
+    return yaw

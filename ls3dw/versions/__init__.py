@@ -1,0 +1,1 @@
+"""Versions that build on others: made, listed, pinned, deleted, compared."""
