@@ -31,6 +31,10 @@ class PredictionError(Ls3dwError, ValueError):
     """Landmarks of another method that cannot be read, or belong to other faces."""
 
 
+class AuditError(Ls3dwError, ValueError):
+    """Decisions on faces that cannot be read, are of another data set, or contradict each other."""
+
+
 class DeviceError(Ls3dwError, RuntimeError):
     """A GPU that is not there or cannot hold even one face."""
 

@@ -10,10 +10,13 @@ from typing import Any
 from ls3dw import __version__
 from ls3dw.card import render_card
 from ls3dw.dataset import Dataset
+from ls3dw.decisions import Audit, read_audit
 from ls3dw.files import dump_json, read_json, sha256_file, write_atomic
-from ls3dw.index import write_drops, write_index
+from ls3dw.index import rejections, write_drops, write_index
+from ls3dw.sample import Drop
 from ls3dw.sheet import write_contact_sheets
 from ls3dw.store import (
+    AUDITED,
     REGENERATED,
     FileRecord,
     ShardRecord,
@@ -28,13 +31,15 @@ from ls3dw.trace import write_origins
 def finish_version(store: Store, version: str, configuration: Mapping[str, Any]) -> list[ShardRecord]:
     """Write what a version has beside its shards, and publish it last; return the records of all its shards."""
     records = list(store.markers(version))
-    manifest = _manifest(store, version, configuration, records)
+    audit = read_audit(store, configuration)
+    drops = [drop for record in records for drop in record.drops] + rejections(store, records, audit)
+    manifest = _manifest(store, version, configuration, counts(records, drops), audit)
     if _is_published(store, version, manifest):
         return records
-    derived = [write_index(store, version, records), write_drops(store, version, records)]
+    derived = [write_index(store, version, records, audit), write_drops(store, version, drops)]
     dataset = Dataset(store, version, versions=())
     origins, manifest["balanced_origins"] = write_origins(dataset)
-    manifest["files"] = [asdict(file) for file in _files(store, version, records, [*derived, *origins])]
+    manifest["files"] = [asdict(file) for file in _files(store, version, configuration, records, [*derived, *origins])]
     write_contact_sheets(dataset)
     write_atomic(store.root / "DATASET_CARD.md", render_card(dataset.index, manifest).encode())
     write_atomic(store.manifest_file(version), dump_json(manifest))
@@ -43,18 +48,19 @@ def finish_version(store: Store, version: str, configuration: Mapping[str, Any])
 
 
 def _manifest(
-    store: Store, version: str, configuration: Mapping[str, Any], records: list[ShardRecord]
+    store: Store, version: str, configuration: Mapping[str, Any], counted: Mapping[str, Any], audit: Audit
 ) -> dict[str, Any]:
     """Return a version's manifest, but for its files."""
     asked = configuration.get(REGENERATED)
-    return {
+    audited = {"audit": audit.summary()} if audit.decisions else {}
+    return audited | {
         "ls3dw": __version__,
         "version": version,
         "parent": asked and asked["parent"],
         "lineage": lineage(store, asked["parent"]) if asked else [],
         "configuration": dict(configuration),
         "configuration_sha256": configuration_hash(configuration),
-        "counts": counts(records),
+        "counts": dict(counted),
     }
 
 
@@ -77,23 +83,34 @@ def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bo
     return all(known.get(key) == value for key, value in manifest.items())
 
 
-def counts(records: list[ShardRecord]) -> dict[str, Any]:
-    """Count by source: read, written, and dropped by reason. read = written + dropped."""
+def counts(records: list[ShardRecord], drops: list[Drop]) -> dict[str, Any]:
+    """Count by source: read, written, and dropped by reason. read = written + dropped.
+
+    drops: of the records, and what was left out of their shards later.
+    """
     result: dict[str, Any] = {}
     for source in sorted({record.source for record in records}):
         own = [record for record in records if record.source == source]
-        dropped = Counter(drop.reason for record in own for drop in record.drops)
+        dropped = Counter(drop.reason for drop in drops if drop.source == source)
+        read = sum(record.read for record in own)
         result[source] = {
-            "read": sum(record.read for record in own),
-            "written": sum(record.written for record in own),
+            "read": read,
+            "written": read - dropped.total(),
             "dropped": dict(sorted(dropped.items())),
         }
     return result
 
 
-def _files(store: Store, version: str, records: list[ShardRecord], derived: list[FileRecord]) -> list[FileRecord]:
+def _files(
+    store: Store,
+    version: str,
+    configuration: Mapping[str, Any],
+    records: list[ShardRecord],
+    derived: list[FileRecord],
+) -> list[FileRecord]:
     shards = [file for record in records for file in record.files]
-    own = [store.configuration_file(version), *(store.marker(version, r.source, r.name) for r in records)]
+    audited = [store.audit_file(configuration[AUDITED]["decisions"])] if AUDITED in configuration else []
+    own = [store.configuration_file(version), *audited, *(store.marker(version, r.source, r.name) for r in records)]
     others = [
         FileRecord(path.relative_to(store.root).as_posix(), path.stat().st_size, sha256_file(path)) for path in own
     ]

@@ -27,6 +27,7 @@ Reason = Literal[
     "frame without annotation",
     "annotation without frame",
     "repeated id",
+    "rejected in audit",
 ]
 """Why a face or file is left out; `Drop.detail` says more."""
 

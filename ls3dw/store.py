@@ -16,6 +16,9 @@ FORMAT: Final = 1
 REGENERATED: Final = "regenerated"
 """The entry of a configuration that says which version it builds on and what was made again; a build has none."""
 
+AUDITED: Final = "audited"
+"""The entry of a configuration that names the decisions of people that a version follows."""
+
 
 @dataclass(frozen=True)
 class FileRecord:
@@ -100,6 +103,10 @@ class Store:
 
     def drops_file(self, version: str) -> Path:
         return self.version(version) / "drops.parquet"
+
+    def audit_file(self, digest: str) -> Path:
+        """What people decided, by the SHA-256 of it: versions that follow the same decisions share it."""
+        return self.root / "audits" / f"{digest[:16]}.json"
 
     def subset_file(self, version: str, name: str) -> Path:
         return self.root / "subsets" / version / f"{name}.parquet"

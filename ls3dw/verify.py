@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from ls3dw.dataset import Dataset, open_dataset
 from ls3dw.errors import DatasetError
 from ls3dw.files import TEMPORARY, sha256_file
+from ls3dw.index import read_drops
 from ls3dw.shards import Shard
 
 
@@ -55,17 +56,24 @@ def _check_counts(dataset: Dataset) -> Iterator[Fault]:
         rows = int((index["source"] == source).sum())
         if rows != counts["written"] or counts["read"] != rows + sum(counts["dropped"].values()):
             yield Fault(name, f"{source}: {rows} rows, {counts['read']} read, {counts['written']} written")
+    drops = read_drops(dataset.store, dataset.version)
+    left_out = set(drops.loc[drops["reason"] == "rejected in audit", "id"])
     for (source, shard), group in index.groupby(["source", "shard"]):
-        yield from _check_shard(dataset, str(source), str(shard), group["id"].tolist())
+        yield from _check_shard(
+            dataset, str(source), str(shard), dict(zip(group["row"], group["id"], strict=True)), left_out
+        )
 
 
-def _check_shard(dataset: Dataset, source: str, shard: str, ids: list[str]) -> Iterator[Fault]:
+def _check_shard(
+    dataset: Dataset, source: str, shard: str, ids: Mapping[int, str], left_out: Collection[str]
+) -> Iterator[Fault]:
+    """Compare a shard with its rows of the index; what is not in the index must be among the drops."""
     for path in (dataset.store.faces(source, shard), dataset.store.annotations(dataset.version, source, shard)):
         try:
             with Shard(path) as file:
-                same = file.column("id").tolist() == ids
+                own = dict(enumerate(file.column("id").tolist()))
         except DatasetError as error:
             yield Fault(path.relative_to(dataset.store.root).as_posix(), str(error))
             continue
-        if not same:
+        if {row: face for row, face in own.items() if face not in left_out} != ids:
             yield Fault(path.relative_to(dataset.store.root).as_posix(), "its ids are not those of the index")

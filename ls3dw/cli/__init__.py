@@ -26,6 +26,8 @@ COMMANDS: Final[dict[str, str]] = {
     "diff": "What moved between two versions.",
     "verify": "Check that every byte of a data set is as written.",
     "evaluate": "Score landmarks against the sources' own points.",
+    "gallery": "Pages on which people judge faces.",
+    "audit": "Apply what people decided on a gallery.",
     "subset": "Draw subsets: balanced by pose, LS3D-W Balanced.",
     "split": "Split for training without leaks, and check two lists.",
     "head": "The head model of the rendered heads: build it, place its landmarks.",

@@ -1,0 +1,1 @@
+"""Audit galleries: static pages on which people judge the faces of a version, and sheets of its worst ones."""
