@@ -14,7 +14,6 @@ from ls3dw.errors import ConfigurationError
 from ls3dw.geometry import tight_box
 from ls3dw.markup import GROUPS
 from ls3dw.metrics import FAILURE, box_size, point_errors
-from ls3dw.pose import head_pose_fit
 
 Scores = NDArray[np.float64]
 """(N,): in the order of the index."""
@@ -55,7 +54,7 @@ def _disagreement(dataset: Dataset, name: str, seed: int) -> Scores:
 
 
 def _pose(dataset: Dataset, name: str, seed: int) -> Scores:
-    return head_pose_fit(dataset.column("landmarks_3d")).residual.astype(np.float64)
+    return np.asarray(dataset.index["pose_residual"].to_numpy(dtype=np.float64))
 
 
 def _jumps(dataset: Dataset, name: str, seed: int) -> Scores:
