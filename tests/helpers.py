@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ls3dw.geometry import RAISE, REFERENCE_SCALE, REFERENCE_SIDE
@@ -30,3 +34,16 @@ def pts(points: np.ndarray) -> bytes:
     """Write points (P, 2) as they stand into the bytes of a `.pts` file."""
     rows = "\n".join(f"{x} {y}" for x, y in points)
     return f"version: 1\nn_points: {len(points)}\n{{\n{rows}\n}}\n".encode()
+
+
+@contextlib.contextmanager
+def no_waiting() -> Iterator[None]:
+    """Make every wait for a GPU an error."""
+    with warnings.catch_warnings():
+        # torch says that it may not notice all of them.
+        warnings.simplefilter("ignore", UserWarning)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            yield
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import no_waiting
 from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
@@ -136,8 +137,5 @@ def test_pictures_that_have_no_whole_blocks(shape: tuple[int, ...]) -> None:
 def test_nothing_waits_for_the_device() -> None:
     draws, images = Draws(0, "cuda"), torch.rand(16, 3, 256, 256, device="cuda")
     degrade(images, draws)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         degrade(images, draws)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")

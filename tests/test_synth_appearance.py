@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import no_waiting
 from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
@@ -189,8 +190,5 @@ def test_shading_does_not_wait_for_the_device() -> None:
     bank = make_bank(draws, 8, 128)
     scene = renderer.stage(8, draws).scene
     shade(scene, renderer.head, bank, draws)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waiting():
         shade(scene, renderer.head, bank, draws)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
