@@ -1,0 +1,241 @@
+"""Times every stage and the whole of a build on this machine, and says what bounds it."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Literal
+
+import cv2
+
+from ls3dw.annotator import Annotator
+from ls3dw.bench import chain, host
+from ls3dw.bench.against import Rival, check_installed, compare, make_weights
+from ls3dw.bench.bounds import Bound, Lane, sharing, side_by_side
+from ls3dw.bench.machine import Machine, describe
+from ls3dw.bench.material import Faces, repeat_videos, sample_faces
+from ls3dw.bench.stages import Bench, Row, Stage
+from ls3dw.bench.timing import Clocks
+from ls3dw.build import Build, model_records
+from ls3dw.config import SAMPLE, BuildOptions, recorded
+from ls3dw.execute import default_workers
+from ls3dw.models.device import one_device
+from ls3dw.prepare import Chunk
+from ls3dw.sources import LS3DW
+
+BUILD_SECONDS: Final = 8.0
+"""How long the build may take, about, on a CPU: it takes as many faces of the sample as fit."""
+
+CPU_FACES: Final = (1, 48)
+"""Of each source, at least and at most: no source of the sample has more that matter."""
+
+GPU_VIDEOS: Final = 64
+"""Copies of the sample's videos, 48 frames each, that a GPU builds from: enough to see more than its start."""
+
+NETWORKS: Final = "the networks"
+PROCESSES: Final = "the decoding processes"
+WRITING: Final = "the writer"
+
+STEADY: Final = "build, from its first to its last faces"
+BUILD: Final = "build, with its start and its end"
+
+Told = Callable[[str], None]
+Against = Literal["face-alignment", "face-alignment-compiled"]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What `ls3dw bench` was asked for; the names are those of `BuildOptions`. seconds: for each stage, about.
+
+    against: the package to compare with, if any, as it comes or with its networks compiled.
+    """
+
+    gpu: str = "auto"
+    model_2d: str | None = None
+    model_3d: str | None = None
+    model_depth: str | None = None
+    batch: int | None = None
+    workers: int | None = None
+    seconds: float = 0.5
+    against: Against | None = None
+
+    def build(self, out: Path) -> BuildOptions:
+        """Return the options of a build like it."""
+        return BuildOptions(
+            out=out,
+            gpu=self.gpu,
+            model_2d=self.model_2d,
+            model_3d=self.model_3d,
+            model_depth=self.model_depth,
+            batch=self.batch,
+            workers=self.workers,
+        )
+
+    def annotator(self) -> Annotator:
+        device = one_device(self.gpu)
+        return Annotator(
+            self.model_2d,
+            self.model_3d,
+            self.model_depth,
+            device=str(device),
+            # On the CPU a build has no choice either.
+            batch=None if device.type == "cpu" else self.batch,
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """networks: their names; built: faces of the build that `rows` ends with; busy: share of the whole annotator's time
+    in which a GPU has work, None on the CPU; bound: what the lanes of a build allow; rival: None if not asked for."""
+
+    machine: Machine
+    networks: tuple[str, ...]
+    batch: int
+    workers: int
+    rows: tuple[Row, ...]
+    bound: Bound
+    busy: float | None
+    built: int
+    rival: Rival | None
+
+    def row(self, name: str) -> Row:
+        return next(row for row in self.rows if row.name == name)
+
+
+def run_bench(options: BenchOptions, told: Told) -> Report:
+    """Time everything. told: hears the name of each stage before it is timed."""
+    if options.against is not None:
+        check_installed()
+    annotator = options.annotator()
+    on_gpu = annotator.device.type == "cuda"
+    with tempfile.TemporaryDirectory(prefix="ls3dw-bench-") as name, one_thread_of_opencv():
+        scratch = Path(name)
+        told("peak of this machine")
+        machine = describe(annotator.device, chain.precision(annotator), options.seconds)
+        bench = Bench(Clocks.of(annotator.device), options.seconds, machine.peak)
+        rows, device_rows = _stages(options, annotator, bench, scratch, told)
+        times = {row.name: row.ms / 1e3 for row in rows}
+        workers = default_workers(on_gpu) if options.workers is None else options.workers
+        told("build")
+        building, built = _build(options, scratch, times[chain.WHOLE] if not on_gpu else None)
+        rival = _compare(options, annotator, bench, scratch, told)
+        busy = sum(row.ms for row in device_rows) / 1e3 / times[chain.WHOLE] if on_gpu else None
+    return Report(
+        machine=machine,
+        networks=tuple(model.contract.name for model in annotator.models),
+        batch=annotator.batch,
+        workers=workers,
+        rows=(*rows, *building),
+        bound=bound_of(times, on_gpu=on_gpu, workers=workers, cores=machine.cores),
+        busy=min(1.0, busy) if busy is not None else None,
+        built=built,
+        rival=rival,
+    )
+
+
+@contextmanager
+def one_thread_of_opencv() -> Iterator[None]:
+    """Give OpenCV one thread, as decoding processes do."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+def bound_of(times: dict[str, float], *, on_gpu: bool, workers: int, cores: int) -> Bound:
+    """Say what bounds a build, from the seconds a face of the stages."""
+    networks, process, writer = times[chain.WHOLE], times[host.PROCESS], times[host.WRITER]
+    if on_gpu:
+        return side_by_side(
+            [Lane(NETWORKS, networks), Lane(PROCESSES, process, max(1, workers)), Lane(WRITING, writer)]
+        )
+    return sharing([Lane(NETWORKS, networks, cores), Lane(PROCESSES, process), Lane(WRITING, writer)], cores)
+
+
+def _stages(
+    options: BenchOptions, annotator: Annotator, bench: Bench, scratch: Path, told: Told
+) -> tuple[list[Row], list[Row]]:
+    """Time all stages but the build; also return those of them that are work of the device, each once."""
+    faces = sample_faces()
+    batch = faces.spread(annotator.batch).batch()
+    process, chunk = host.process_stage()
+
+    def timed(stages: Iterable[Stage]) -> Iterator[tuple[Stage, Row]]:
+        for stage in stages:
+            told(stage.name)
+            yield stage, bench.time(stage)
+
+    rows = [row for _, row in timed(_before(scratch, faces, process))]
+    with chain.as_annotating():
+        networks = list(timed(chain.network_stages(annotator, batch)))
+    rows += [row for _, row in networks]
+    done = host.annotate_like(chunk, annotator.annotate_windows(batch))
+    rows += [row for _, row in timed([chain.whole_stage(annotator, batch)])]
+    rows += [row for _, row in timed([host.writing_stage(scratch, done, configuration(options, annotator))])]
+    # A pass without flip is part of the one with it.
+    return rows, [row for stage, row in networks if stage.clock == "device" and row.name != chain.WITHOUT_FLIP]
+
+
+def _before(scratch: Path, faces: Faces, process: Stage) -> Iterator[Stage]:
+    yield from host.decoding_stages(scratch, faces)
+    yield from host.cutting_stages(faces.spread(32))
+    yield process
+
+
+def configuration(options: BenchOptions, annotator: Annotator) -> dict[str, object]:
+    """Return the configuration that shards of these networks would carry."""
+    models = (annotator.model_2d, annotator.model_3d, annotator.model_depth)
+    return recorded(options.build(Path()), model_records([model.contract if model else None for model in models]))
+
+
+def _build(options: BenchOptions, scratch: Path, face_seconds: float | None) -> tuple[list[Row], int]:
+    """Build from the embedded sample, its videos many times over for a GPU, and count faces.
+
+    face_seconds: what the networks take for a face on the CPU; None: on a GPU.
+    """
+    asked = options.build(scratch / "data")
+    if face_seconds is None:
+        (scratch / "videos").mkdir()
+        repeat_videos(scratch / "videos", GPU_VIDEOS)
+        asked = replace(asked, sources=("300vw",), root=scratch / "videos")
+    else:
+        least, most = CPU_FACES
+        limit = min(most, max(least, round(BUILD_SECONDS / face_seconds / len(LS3DW))))
+        asked = replace(asked, sources=(SAMPLE,), limit=limit)
+    run = Build(asked)
+    start = time.perf_counter()
+    done: list[tuple[float, int]] = []
+
+    def count(chunk: Chunk) -> None:
+        done.append((time.perf_counter() - start, len(chunk.faces)))
+
+    run.run(lambda plan: None, count)
+    return build_rows(done, time.perf_counter() - start), sum(faces for _, faces in done)
+
+
+def build_rows(done: Sequence[tuple[float, int]], whole: float) -> list[Row]:
+    """Give a build's rates. done: when each chunk was annotated, in seconds from the start, and its faces."""
+    total = sum(faces for _, faces in done)
+    rows = [_once(BUILD, whole / total)]
+    (first, begun), (last, _) = min(done), max(done)
+    if total > begun:
+        rows.insert(0, _once(STEADY, (last - first) / (total - begun)))
+    return rows
+
+
+def _once(name: str, seconds: float) -> Row:
+    return Row(name, 1 / seconds, 1e3 * seconds, 1e3 * seconds, 1)
+
+
+def _compare(options: BenchOptions, annotator: Annotator, bench: Bench, scratch: Path, told: Told) -> Rival | None:
+    if options.against is None:
+        return None
+    weights = make_weights((options.model_2d, options.model_3d, options.model_depth), scratch)
+    compiled = options.against.endswith("compiled")
+    return compare(bench, annotator.device, weights, sample_faces(), compiled, told)

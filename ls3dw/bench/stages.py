@@ -1,0 +1,53 @@
+"""What is timed: a stage and its result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ls3dw.bench.timing import Clocks, Timing, Work
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A piece of work on `items` faces (or frames, where it decodes).
+
+    clock: whether it is work of the host or of the networks' device; macs: of the published form of its networks, for
+    a face, each being two operations; 0: no arithmetic worth naming.
+    """
+
+    name: str
+    work: Work
+    items: int
+    clock: Literal["host", "device"] = "host"
+    macs: float = 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage's figures. rate: faces a second; ms, best_ms: milliseconds a face; share: of the peak, in [0, 1]."""
+
+    name: str
+    rate: float
+    ms: float
+    best_ms: float
+    runs: int
+    share: float | None = None
+
+    @classmethod
+    def of(cls, name: str, timing: Timing, macs: float = 0.0, peak: float = 0.0) -> Row:
+        share = 2 * macs / timing.each / peak if macs else None
+        return cls(name, timing.rate, 1e3 * timing.each, 1e3 * timing.best, len(timing.seconds), share)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """How stages are timed: with which clocks, for how many seconds each, against which peak in FLOP/s."""
+
+    clocks: Clocks
+    seconds: float
+    peak: float
+
+    def time(self, stage: Stage) -> Row:
+        clock = self.clocks.host if stage.clock == "host" else self.clocks.device
+        return Row.of(stage.name, clock.measure(stage.work, stage.items, self.seconds), stage.macs, self.peak)
