@@ -106,7 +106,7 @@ def _stages_3d(
 def whole_stage(annotator: Annotator, faces: FaceBatch) -> Stage:
     """Annotate batch after batch as a build does: the next one is begun before the last is waited for."""
     macs = Macs.of(annotator).whole(annotator)
-    return Stage(WHOLE, keep_ahead(annotator, lambda: faces), len(faces), macs=macs)
+    return Stage(WHOLE, keep_ahead(annotator, lambda: faces), len(faces), clock="steady", macs=macs)
 
 
 def keep_ahead(annotator: Annotator, batch: Callable[[], FaceBatch]) -> Work:

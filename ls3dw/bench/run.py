@@ -163,8 +163,11 @@ def _stages(
 ) -> tuple[list[Row], list[Row]]:
     """Time all stages but the build; also return those of them that are work of the device, each once."""
     faces = sample_faces()
-    batch = faces.spread(annotator.batch).batch()
     process, chunk = host.process_stage()
+    told("first batch")
+    annotations = annotator.annotate_windows(faces.spread(annotator.batch).batch())
+    # Where memory is short the annotator has halved its batches now.
+    batch = faces.spread(annotator.batch).batch()
 
     def timed(stages: Iterable[Stage]) -> Iterator[tuple[Stage, Row]]:
         for stage in stages:
@@ -175,9 +178,8 @@ def _stages(
     with chain.as_annotating():
         networks = list(timed(chain.network_stages(annotator, batch)))
     rows += [row for _, row in networks]
-    done = host.annotate_like(chunk, annotator.annotate_windows(batch))
-    rows += [row for _, row in timed([chain.whole_stage(annotator, batch)])]
-    rows += [row for _, row in timed([host.writing_stage(scratch, done, configuration(options, annotator))])]
+    writing = host.writing_stage(scratch, host.annotate_like(chunk, annotations), configuration(options, annotator))
+    rows += [row for _, row in timed([chain.whole_stage(annotator, batch), writing])]
     # A pass without flip is part of the one with it.
     return rows, [row for stage, row in networks if stage.clock == "device" and row.name != chain.WITHOUT_FLIP]
 

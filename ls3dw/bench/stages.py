@@ -5,21 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from ls3dw.bench.timing import Clocks, Timing, Work
+from ls3dw.bench.timing import Clock, Clocks, Timing, Work
 
 
 @dataclass(frozen=True)
 class Stage:
     """A piece of work on `items` faces (or frames, where it decodes).
 
-    clock: whether it is work of the host or of the networks' device; macs: of the published form of its networks, for
-    a face, each being two operations; 0: no arithmetic worth naming.
+    clock: the one of `Clocks` that times it; macs: of the published form of its networks, for a face, each being two
+    operations; 0: no arithmetic worth naming.
     """
 
     name: str
     work: Work
     items: int
-    clock: Literal["host", "device"] = "host"
+    clock: Literal["host", "device", "steady"] = "host"
     macs: float = 0.0
 
 
@@ -49,5 +49,5 @@ class Bench:
     peak: float
 
     def time(self, stage: Stage) -> Row:
-        clock = self.clocks.host if stage.clock == "host" else self.clocks.device
+        clock: Clock = getattr(self.clocks, stage.clock)
         return Row.of(stage.name, clock.measure(stage.work, stage.items, self.seconds), stage.macs, self.peak)

@@ -112,6 +112,6 @@ def rival_lines(rival: Rival, chosen: Row) -> list[str]:
         "",
         *table([head, *rows]),
         "",
-        f"Landmarks of {rival.compared} faces, 2D: {percent(rival.equal)} of its coordinates are those of"
+        f"Landmarks of {rival.compared} faces, 2D: {100 * rival.equal:.2f} % of its coordinates are those of"
         f" --decode reference; at sub-pixel precision ours lie {significant(rival.distance)} px from its whole pixels.",
     ]

@@ -117,14 +117,16 @@ class DeviceClock:
 
 @dataclass(frozen=True)
 class Clocks:
-    """host: for what the host does or waits for; device: for what only the networks' device does."""
+    """host: for what the host does, and what it gives the device to do; device: for what only the networks' device
+    does; steady: for work that waits by itself, and should not have to wait for more."""
 
     host: Clock
     device: Clock
+    steady: Clock
 
     @classmethod
     def of(cls, device: torch.device) -> Clocks:
+        steady = HostClock(lambda: None)
         if device.type == "cpu":
-            clock = HostClock(lambda: None)
-            return cls(clock, clock)
-        return cls(HostClock(lambda: torch.cuda.synchronize(device)), DeviceClock(device))
+            return cls(steady, steady, steady)
+        return cls(HostClock(lambda: torch.cuda.synchronize(device)), DeviceClock(device), steady)
