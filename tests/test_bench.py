@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,12 @@ from torch import nn
 from ls3dw.annotator import Annotator
 from ls3dw.bench import chain, host, machine, run
 from ls3dw.bench.bounds import Bound, Lane, sharing, side_by_side
-from ls3dw.bench.machine import named_features
+from ls3dw.bench.machine import Machine, named_features
 from ls3dw.bench.macs import count_macs, network_macs
 from ls3dw.bench.material import repeat_videos, sample_faces, write_video
 from ls3dw.bench.run import BUILD, STEADY, bound_of, build_rows
 from ls3dw.bench.stages import Bench, Row, Stage
-from ls3dw.bench.table import describe_bound, percent, significant, table
+from ls3dw.bench.table import describe_bound, machine_lines, percent, significant, table
 from ls3dw.bench.timing import LEAST_RUNS, Clocks, DeviceClock, HostClock, Timing, repeat
 from ls3dw.models import Contract
 from ls3dw.sources import open_source
@@ -83,9 +84,10 @@ def test_the_device_clock_launches_ahead(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_row_has_its_share_of_the_peak() -> None:
-    row = Row.of("network", Timing((0.5,), items=10), macs=1e9, peak=80e9)
-    assert (row.rate, row.ms, row.share) == (20, 50, 0.5)
-    assert Row.of("reading", Timing((0.5,), items=10), peak=80e9).share is None
+    row = Row.of("network", Timing((0.5, 0.8, 0.9), items=10), flop=2e9)
+    assert (row.rate, row.ms, row.best_ms) == (12.5, 80, 50)
+    assert row.share(peak=80e9) == 0.5
+    assert Row.of("reading", Timing((0.5,), items=10)).share(peak=80e9) is None
 
 
 @given(st.lists(st.tuples(SECONDS, st.integers(1, 16)), min_size=1, max_size=4))
@@ -133,6 +135,14 @@ def test_numbers_have_three_digits_that_count() -> None:
     values = (12345.6, 99.95, 12.34, 2, 0.98765, 0.012345)
     assert [significant(value) for value in values] == ["12,346", "100.0", "12.3", "2.00", "0.988", "0.0123"]
     assert [percent(share) for share in (0.331, 0.0123)] == ["33 %", "1.2 %"]
+
+
+def test_a_busy_machine_is_said_to_be() -> None:
+    idle = Machine("EPYC", ("AVX2",), 2, 2, "cpu", "float32", 7.6e10, 0.4, "3.11", "2.13.0")
+    assert [line.split()[0] for line in machine_lines(idle)] == ["processor", "arithmetic", "versions"]
+    assert "76.0 GFLOP/s" in machine_lines(idle)[1]
+    assert "load of 8.5" in machine_lines(replace(idle, load=8.5))[-1]
+    assert machine_lines(replace(idle, device="NVIDIA H100"))[1].endswith("NVIDIA H100")
 
 
 def test_a_table_is_laid_out_in_columns() -> None:
@@ -218,7 +228,7 @@ def test_writing_again_and_again(annotator: Annotator, tmp_path: Path) -> None:
     assert len(done.annotations.pose) == len(chunk.faces) == 48
     configuration = {"models": {"3d": None}, "guidance": "predicted"}
     stage = host.writing_stage(tmp_path, done, configuration)
-    Bench(Clocks.of(torch.device("cpu")), 0, 1.0).time(Stage(stage.name, stage.work, stage.items))
+    Bench(Clocks.of(torch.device("cpu")), 0).time(Stage(stage.name, stage.work, stage.items))
     assert len(list(tmp_path.glob("written-*/annotations/v1/300vw/*.h5"))) == 1 + LEAST_RUNS
 
 
@@ -236,6 +246,12 @@ def test_the_command(ls3dw: Command, tiny_models: dict[str, str], monkeypatch: p
     rows = {row["name"]: row for row in report["rows"]}
     assert {chain.WHOLE, host.PROCESS, host.WRITER, STEADY, BUILD, "2D-FAN with flip"} <= rows.keys()
     assert all(row["rate"] > 0 and row["best_ms"] <= row["ms"] * 1.001 for row in rows.values())
+    assert {name for name, row in rows.items() if row["share"] is not None} == {
+        chain.WITHOUT_FLIP,
+        "2D-FAN with flip",
+        "3D-FAN with flip",
+        chain.WHOLE,
+    }
     assert sum(report["bound"]["shares"].values()) == pytest.approx(1)
     assert (report["rival"], report["busy"]) == (None, None)
 

@@ -65,7 +65,7 @@ def test_the_comparison(package: Any, tiny_models: dict[str, str]) -> None:
     weights = Weights(tiny_models["2d"], tiny_models["2d-to-3d"], tiny_models["depth"])
     device = torch.device("cpu")
     told: list[str] = []
-    rival = compare(Bench(Clocks.of(device), 0, 1.0), device, weights, sample_faces(), False, told.append)
+    rival = compare(Bench(Clocks.of(device), 0), device, weights, sample_faces(), False, told.append)
     assert rival.equal == 1
     assert 0 < rival.distance < 20
     assert [row.name for row in rival.ours] == ["ls3dw, 2D", "ls3dw, 2D and 3D", "ls3dw, 2D and 3D with z"]

@@ -23,7 +23,8 @@ NAMED: Final = {"avx512f": "AVX-512", "avx512_bf16": "AVX-512 bf16", "amx_tile":
 
 @dataclass(frozen=True)
 class Machine:
-    """device: what runs the networks; precision: of their arithmetic; peak: FLOP/s of a large product in it."""
+    """device: what runs the networks; precision: of their arithmetic; peak: FLOP/s of a large product in it; load: how
+    many processes wanted a core in the minute before, None where the system does not tell."""
 
     processor: str
     features: tuple[str, ...]
@@ -32,12 +33,19 @@ class Machine:
     device: str
     precision: str
     peak: float
+    load: float | None
     python: str
     torch: str
+
+    @property
+    def busy(self) -> bool:
+        """Whether other work took a good part of the cores."""
+        return self.load is not None and self.load > self.cores / 4
 
 
 def describe(device: torch.device, precision: torch.dtype, seconds: float) -> Machine:
     """Describe this machine, and measure its peak for so many seconds."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     processor, flags = _processor()
     return Machine(
         processor=processor,
@@ -47,6 +55,7 @@ def describe(device: torch.device, precision: torch.dtype, seconds: float) -> Ma
         device="cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
         precision=str(precision).removeprefix("torch."),
         peak=measure_peak(device, precision, seconds),
+        load=load,
         python=platform.python_version(),
         torch=torch.__version__,
     )

@@ -25,29 +25,32 @@ class Stage:
 
 @dataclass(frozen=True)
 class Row:
-    """A stage's figures. rate: faces a second; ms, best_ms: milliseconds a face; share: of the peak, in [0, 1]."""
+    """A stage's figures. rate: faces a second; ms, best_ms: milliseconds a face, in the median and in the best run;
+    flop: operations a face, 0 where they are not counted."""
 
     name: str
     rate: float
     ms: float
     best_ms: float
     runs: int
-    share: float | None = None
+    flop: float = 0.0
 
     @classmethod
-    def of(cls, name: str, timing: Timing, macs: float = 0.0, peak: float = 0.0) -> Row:
-        share = 2 * macs / timing.each / peak if macs else None
-        return cls(name, timing.rate, 1e3 * timing.each, 1e3 * timing.best, len(timing.seconds), share)
+    def of(cls, name: str, timing: Timing, flop: float = 0.0) -> Row:
+        return cls(name, timing.rate, 1e3 * timing.each, 1e3 * timing.best, len(timing.seconds), flop)
+
+    def share(self, peak: float) -> float | None:
+        """Return what share of a peak in FLOP/s the best run reaches: other work on the machine takes from the rest."""
+        return self.flop / (self.best_ms / 1e3) / peak if self.flop else None
 
 
 @dataclass(frozen=True)
 class Bench:
-    """How stages are timed: with which clocks, for how many seconds each, against which peak in FLOP/s."""
+    """How stages are timed: with which clocks, for how many seconds each."""
 
     clocks: Clocks
     seconds: float
-    peak: float
 
     def time(self, stage: Stage) -> Row:
         clock: Clock = getattr(self.clocks, stage.clock)
-        return Row.of(stage.name, clock.measure(stage.work, stage.items, self.seconds), stage.macs, self.peak)
+        return Row.of(stage.name, clock.measure(stage.work, stage.items, self.seconds), 2 * stage.macs)

@@ -18,7 +18,14 @@ HEAD = ("stage", "faces/s", "ms a face", "at best", "of peak")
 
 def render(report: Report) -> str:
     """Render the whole report."""
-    lines = [*machine_lines(report.machine), _networks(report), "", *stage_table(report.rows), "", *verdict(report)]
+    lines = [
+        *machine_lines(report.machine),
+        _networks(report),
+        "",
+        *stage_table(report.rows, report.machine.peak),
+        "",
+        *verdict(report),
+    ]
     if report.rival is not None:
         lines += ["", *rival_lines(report.rival, report.row(WHOLE))]
     return "\n".join(lines)
@@ -33,6 +40,8 @@ def machine_lines(machine: Machine) -> list[str]:
     ]
     if machine.device != "cpu":
         lines.insert(1, f"gpu        {machine.device}")
+    if machine.busy:
+        lines.append(f"busy       a load of {machine.load:.1f} before this began: rates are lower than they could be")
     return lines
 
 
@@ -40,13 +49,14 @@ def _networks(report: Report) -> str:
     return f"networks   {', '.join(report.networks)}; {report.batch} faces a batch"
 
 
-def stage_table(rows: Sequence[Row]) -> list[str]:
-    return table([HEAD, *(_cells(row) for row in rows)])
+def stage_table(rows: Sequence[Row], peak: float) -> list[str]:
+    return table([HEAD, *(_cells(row, peak) for row in rows)])
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    share = "" if row.share is None else percent(row.share)
-    return row.name, significant(row.rate), significant(row.ms), significant(row.best_ms), share
+def _cells(row: Row, peak: float) -> tuple[str, ...]:
+    share = row.share(peak)
+    figures = significant(row.rate), significant(row.ms), significant(row.best_ms)
+    return row.name, *figures, "" if share is None else percent(share)
 
 
 def table(lines: Sequence[tuple[str, ...]]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import click
@@ -43,7 +42,7 @@ def bench(as_json: bool, **given: Any) -> None:
 
     options = BenchOptions(**given)
     report = run_bench(options, _tell)
-    click.echo(json.dumps(asdict(report), indent=1) if as_json else render(report))
+    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else render(report))
 
 
 def _tell(stage: str) -> None:
