@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ls3dw.annotator import Annotator
-from ls3dw.bench import chain, host, machine, run
+from ls3dw.bench import chain, host, machine, whole
 from ls3dw.bench.bounds import Bound, Lane, sharing, side_by_side
 from ls3dw.bench.machine import Machine, named_features
 from ls3dw.bench.macs import count_macs, network_macs
 from ls3dw.bench.material import repeat_videos, sample_faces, write_video
-from ls3dw.bench.run import BUILD, STEADY, bound_of, build_rows
+from ls3dw.bench.run import bound_of
 from ls3dw.bench.stages import Bench, Row, Stage
 from ls3dw.bench.table import describe_bound, machine_lines, percent, significant, table
 from ls3dw.bench.timing import LEAST_RUNS, Clocks, DeviceClock, HostClock, Timing, repeat
+from ls3dw.bench.whole import BUILD, STEADY, build_rows, sample_limit
 from ls3dw.models import Contract
 from ls3dw.sources import open_source
 from ls3dw.sources.video import Capture
@@ -125,10 +126,14 @@ def test_the_bound_in_words() -> None:
 
 def test_the_rates_of_a_build() -> None:
     """The first chunk comes after the processes have started, the last before the index is written."""
-    steady, whole = build_rows([(7.0, 30), (5.0, 10), (6.0, 20)], whole=12.0)
+    steady, overall = build_rows([(7.0, 30), (5.0, 10), (6.0, 20)], whole=12.0)
     assert (steady.name, steady.rate) == (STEADY, pytest.approx(25))
-    assert (whole.name, whole.rate) == (BUILD, pytest.approx(5))
+    assert (overall.name, overall.rate) == (BUILD, pytest.approx(5))
     assert [row.name for row in build_rows([(5.0, 10)], whole=6.0)] == [BUILD]
+
+
+def test_a_build_takes_as_many_faces_as_there_is_time_for() -> None:
+    assert [sample_limit(seconds) for seconds in (100, 0.5, 1e-4)] == [1, 4, 48]
 
 
 def test_numbers_have_three_digits_that_count() -> None:
@@ -195,19 +200,20 @@ def annotator(tiny_models: dict[str, str]) -> Annotator:
 
 def test_the_chain_is_the_annotators(annotator: Annotator) -> None:
     faces = sample_faces().spread(2)
-    whole = annotator.annotate(faces.pictures, faces.boxes)
-    assert np.array_equal(chain.points_2d(annotator, faces.batch()), whole.landmarks_2d)
+    expected = annotator.annotate(faces.pictures, faces.boxes)
+    assert np.array_equal(chain.points_2d(annotator, faces.batch()), expected.landmarks_2d)
     with chain.as_annotating():
         stages = {stage.name: stage for stage in chain.network_stages(annotator, faces.batch())}
         finished = stages["back to the picture, head pose"].work()
-        with_flip, without = (stages[name].work() for name in ("2D-FAN with flip", chain.WITHOUT_FLIP))
+        with_flip, without = (stages[name].work() for name in ("2D-FAN with flip", "2D-FAN, one pass"))
     assert annotator.flip
     assert isinstance(with_flip, torch.Tensor)
     assert isinstance(without, torch.Tensor)
     assert not torch.equal(with_flip, without)
-    assert stages["2D-FAN with flip"].macs == 2 * stages[chain.WITHOUT_FLIP].macs > 0
+    assert stages["2D-FAN with flip"].macs == 2 * stages["2D-FAN, one pass"].macs > 0
+    assert [name for name, stage in stages.items() if stage.within] == ["2D-FAN, one pass", "guidance alone"]
     for name in ("landmarks_2d", "landmarks_3d", "confidence_3d", "pose"):
-        assert np.array_equal(getattr(finished, name), getattr(whole, name)), name
+        assert np.array_equal(getattr(finished, name), getattr(expected, name)), name
 
 
 def test_stages_of_a_3d_network_without_guidance(tiny_models: dict[str, str]) -> None:
@@ -215,7 +221,7 @@ def test_stages_of_a_3d_network_without_guidance(tiny_models: dict[str, str]) ->
     with chain.as_annotating():
         names = [stage.name for stage in chain.network_stages(annotator, sample_faces().spread(1).batch())]
     assert "3D-FAN with flip" in names
-    assert not {"draw the guidance", "2D-to-3D FAN", "depth: guidance and network"} & set(names)
+    assert not {"guidance alone", "2D-to-3D FAN, guided", "depth network, guided"} & set(names)
     macs = chain.Macs.of(annotator)
     assert macs.whole(annotator) == 2 * (macs.fan_2d + macs.fan_3d)
 
@@ -234,7 +240,7 @@ def test_writing_again_and_again(annotator: Annotator, tmp_path: Path) -> None:
 
 def test_the_command(ls3dw: Command, tiny_models: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "CPU_SIDE", 64)
-    monkeypatch.setattr(run, "BUILD_SECONDS", 0.5)
+    monkeypatch.setattr(whole, "BUILD_SECONDS", 0.5)
     models = [f"--model-{name}={tiny_models[name]}" for name in ("2d", "3d")]
     words = ("bench", *models, "--model-depth", "none", "--gpu", "none", "--seconds", "0", "--workers", "0")
     ended = ls3dw(*words, "--json")
@@ -247,7 +253,7 @@ def test_the_command(ls3dw: Command, tiny_models: dict[str, str], monkeypatch: p
     assert {chain.WHOLE, host.PROCESS, host.WRITER, STEADY, BUILD, "2D-FAN with flip"} <= rows.keys()
     assert all(row["rate"] > 0 and row["best_ms"] <= row["ms"] * 1.001 for row in rows.values())
     assert {name for name, row in rows.items() if row["share"] is not None} == {
-        chain.WITHOUT_FLIP,
+        "2D-FAN, one pass",
         "2D-FAN with flip",
         "3D-FAN with flip",
         chain.WHOLE,

@@ -16,12 +16,11 @@ from ls3dw.annotator import Annotations, Annotator, FaceBatch
 from ls3dw.bench.macs import network_macs
 from ls3dw.bench.stages import Stage
 from ls3dw.bench.timing import Work
-from ls3dw.geometry import CROP_SIZE, apply, invert
+from ls3dw.geometry import apply, invert
 from ls3dw.models import heatmap
 from ls3dw.models.crops import resample
 from ls3dw.sample import Floats
 
-WITHOUT_FLIP: Final = "2D-FAN"
 WHOLE: Final = "the whole annotator"
 
 
@@ -34,8 +33,15 @@ def as_annotating() -> Iterator[None]:
 
 def precision(annotator: Annotator) -> torch.dtype:
     """Return the precision that the annotator's networks work in."""
-    crop = torch.zeros(1, 3, CROP_SIZE, CROP_SIZE, device=annotator.device)
-    return annotator._prepare(crop).dtype
+    return annotator._dtype
+
+
+def _fan_2d(annotator: Annotator, crops: Tensor) -> Tensor:
+    return annotator._heatmaps(annotator.model_2d.network, annotator._prepare(crops))
+
+
+def _fan_3d(annotator: Annotator, crops: Tensor, points: Tensor) -> Tensor:
+    return annotator._heatmaps_3d(crops, annotator._prepare(crops), points)
 
 
 @dataclass(frozen=True)
@@ -66,41 +72,37 @@ def network_stages(annotator: Annotator, faces: FaceBatch) -> Iterator[Stage]:
     """Go through a batch step by step; enter `as_annotating` around it and the timing."""
     stage = partial(Stage, items=len(faces), clock="device")
     macs = Macs.of(annotator)
-    network = annotator.model_2d.network
     yield Stage("put a batch together, to the device", lambda: annotator._collate(faces), len(faces))
     pixels, affines = annotator._collate(faces)
     yield stage("resample the crops", lambda: resample(pixels, affines))
     crops = resample(pixels, affines)
-    picture = annotator._prepare(crops)
-    for flip, name, passes in ((False, WITHOUT_FLIP, 1), (True, "2D-FAN with flip", 2)):
-        run = partial(_with_flip, annotator, flip, lambda: annotator._heatmaps(network, picture))
-        yield stage(name, run, macs=passes * macs.fan_2d)
-    heatmaps = annotator._heatmaps(network, picture)
-    yield stage("decode the heatmaps", lambda: annotator._decode(heatmaps))
+    without = partial(_without_flip, annotator, lambda: _fan_2d(annotator, crops))
+    yield stage("2D-FAN, one pass", without, macs=macs.fan_2d, within=annotator.flip)
+    if annotator.flip:
+        yield stage("2D-FAN with flip", lambda: _fan_2d(annotator, crops), macs=2 * macs.fan_2d)
+    heatmaps = _fan_2d(annotator, crops)
+    # Twice in a pass: for the 3D landmarks too.
+    yield stage("decode heatmaps, twice", lambda: (annotator._decode(heatmaps), annotator._decode(heatmaps)))
     points, _ = annotator._decode(heatmaps)
-    yield from _stages_3d(annotator, stage, crops, picture, points, macs.fan_3d)
+    yield from _stages_3d(annotator, stage, crops, points, macs.fan_3d)
     if annotator.model_depth is not None:
-        yield stage("depth: guidance and network", lambda: annotator._depth(crops, points), macs=macs.depth)
+        yield stage("depth network, guided", lambda: annotator._depth(crops, points), macs=macs.depth)
     outputs = annotator._outputs(faces).cpu().numpy()
     yield Stage("back to the picture, head pose", lambda: annotator._finish(faces, outputs), len(faces))
 
 
 def _stages_3d(
-    annotator: Annotator, stage: Callable[..., Stage], crops: Tensor, picture: Tensor, points: Tensor, macs: int
+    annotator: Annotator, stage: Callable[..., Stage], crops: Tensor, points: Tensor, macs: int
 ) -> Iterator[Stage]:
-    model = annotator.model_3d
-    if model.contract.kind == "3d":
-        passes = 2 if annotator.flip else 1
-        name = "3D-FAN with flip" if annotator.flip else "3D-FAN"
-        yield stage(name, lambda: annotator._heatmaps(model.network, picture), macs=passes * macs)
+    contract = annotator.model_3d.contract
+    work = partial(_fan_3d, annotator, crops, points)
+    if contract.kind == "3d":
+        passes, name = (2, "3D-FAN with flip") if annotator.flip else (1, "3D-FAN")
+        yield stage(name, work, macs=passes * macs)
         return
-
-    def guide() -> Tensor:
-        return annotator._guided(crops, heatmap.draw_gaussians(points, model.contract.guidance_std))
-
-    yield stage("draw the guidance", guide)
-    guided = guide()
-    yield stage("2D-to-3D FAN", lambda: model.network(guided)[-1].float(), macs=macs)
+    draw = partial(heatmap.draw_gaussians, points, contract.guidance_std)
+    yield stage("guidance alone", draw, within=True)
+    yield stage("2D-to-3D FAN, guided", work, macs=macs)
 
 
 def whole_stage(annotator: Annotator, faces: FaceBatch) -> Stage:
@@ -125,14 +127,13 @@ def keep_ahead(annotator: Annotator, batch: Callable[[], FaceBatch]) -> Work:
 def points_2d(annotator: Annotator, faces: FaceBatch) -> Floats:
     """Run the 2D-FAN alone, from windows, no more than a batch, to landmarks (N, 68, 2) in image pixels."""
     with as_annotating():
-        picture = annotator._prepare(resample(*annotator._collate(faces)))
-        points, _ = annotator._decode(annotator._heatmaps(annotator.model_2d.network, picture))
+        points, _ = annotator._decode(_fan_2d(annotator, resample(*annotator._collate(faces))))
         crop = np.stack([window.crop for window in faces.windows])
         return apply(invert(crop), points[: len(faces)].cpu().numpy()).astype(np.float32)
 
 
-def _with_flip(annotator: Annotator, flip: bool, run: Callable[[], Tensor]) -> Tensor:
-    kept, annotator.flip = annotator.flip, flip
+def _without_flip(annotator: Annotator, run: Callable[[], Tensor]) -> Tensor:
+    kept, annotator.flip = annotator.flip, False
     try:
         return run()
     finally:

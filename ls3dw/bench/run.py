@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,31 +16,18 @@ from ls3dw.bench import chain, host
 from ls3dw.bench.against import Rival, check_installed, compare, make_weights
 from ls3dw.bench.bounds import Bound, Lane, sharing, side_by_side
 from ls3dw.bench.machine import Machine, describe, measure_peak
-from ls3dw.bench.material import Faces, repeat_videos, sample_faces
+from ls3dw.bench.material import Faces, sample_faces
 from ls3dw.bench.stages import Bench, Row, Stage
 from ls3dw.bench.timing import Clocks
-from ls3dw.build import Build, model_records
-from ls3dw.config import SAMPLE, BuildOptions, recorded
+from ls3dw.bench.whole import time_build
+from ls3dw.build import model_records
+from ls3dw.config import BuildOptions, recorded
 from ls3dw.execute import default_workers
 from ls3dw.models.device import one_device
-from ls3dw.prepare import Chunk
-from ls3dw.sources import LS3DW
-
-BUILD_SECONDS: Final = 8.0
-"""How long the build may take, about, on a CPU: it takes as many faces of the sample as fit."""
-
-CPU_FACES: Final = (1, 48)
-"""Of each source, at least and at most: no source of the sample has more that matter."""
-
-GPU_VIDEOS: Final = 64
-"""Copies of the sample's videos, 48 frames each, that a GPU builds from: enough to see more than its start."""
 
 NETWORKS: Final = "the networks"
 PROCESSES: Final = "the decoding processes"
 WRITING: Final = "the writer"
-
-STEADY: Final = "build, from its first to its last faces"
-BUILD: Final = "build, with its start and its end"
 
 Told = Callable[[str], None]
 Against = Literal["face-alignment", "face-alignment-compiled"]
@@ -128,7 +114,7 @@ def run_bench(options: BenchOptions, told: Told) -> Report:
         times = {row.name: row.ms / 1e3 for row in rows}
         workers = default_workers(on_gpu) if options.workers is None else options.workers
         told("build")
-        building, built = _build(options, scratch, times[chain.WHOLE] if not on_gpu else None)
+        building, built = time_build(options.build(scratch / "data"), None if on_gpu else times[chain.WHOLE])
         rival = _compare(options, annotator, bench, scratch, told)
         busy = sum(row.ms for row in device_rows) / 1e3 / times[chain.WHOLE] if on_gpu else None
     return Report(
@@ -193,8 +179,7 @@ def _stages(
     rows += [row for _, row in networks]
     writing = host.writing_stage(scratch, host.annotate_like(chunk, annotations), configuration(options, annotator))
     rows += [row for _, row in timed([chain.whole_stage(annotator, batch), writing])]
-    # A pass without flip is part of the one with it.
-    return rows, [row for stage, row in networks if stage.clock == "device" and row.name != chain.WITHOUT_FLIP]
+    return rows, [row for stage, row in networks if stage.clock == "device" and not stage.within]
 
 
 def _before(scratch: Path, faces: Faces, process: Stage) -> Iterator[Stage]:
@@ -207,45 +192,6 @@ def configuration(options: BenchOptions, annotator: Annotator) -> dict[str, obje
     """Return the configuration that shards of these networks would carry."""
     models = (annotator.model_2d, annotator.model_3d, annotator.model_depth)
     return recorded(options.build(Path()), model_records([model.contract if model else None for model in models]))
-
-
-def _build(options: BenchOptions, scratch: Path, face_seconds: float | None) -> tuple[list[Row], int]:
-    """Build from the embedded sample, its videos many times over for a GPU, and count faces.
-
-    face_seconds: what the networks take for a face on the CPU; None: on a GPU.
-    """
-    asked = options.build(scratch / "data")
-    if face_seconds is None:
-        (scratch / "videos").mkdir()
-        repeat_videos(scratch / "videos", GPU_VIDEOS)
-        asked = replace(asked, sources=("300vw",), root=scratch / "videos")
-    else:
-        least, most = CPU_FACES
-        limit = min(most, max(least, round(BUILD_SECONDS / face_seconds / len(LS3DW))))
-        asked = replace(asked, sources=(SAMPLE,), limit=limit)
-    run = Build(asked)
-    start = time.perf_counter()
-    done: list[tuple[float, int]] = []
-
-    def count(chunk: Chunk) -> None:
-        done.append((time.perf_counter() - start, len(chunk.faces)))
-
-    run.run(lambda plan: None, count)
-    return build_rows(done, time.perf_counter() - start), sum(faces for _, faces in done)
-
-
-def build_rows(done: Sequence[tuple[float, int]], whole: float) -> list[Row]:
-    """Give a build's rates. done: when each chunk was annotated, in seconds from the start, and its faces."""
-    total = sum(faces for _, faces in done)
-    rows = [_once(BUILD, whole / total)]
-    (first, begun), (last, _) = min(done), max(done)
-    if total > begun:
-        rows.insert(0, _once(STEADY, (last - first) / (total - begun)))
-    return rows
-
-
-def _once(name: str, seconds: float) -> Row:
-    return Row(name, 1 / seconds, 1e3 * seconds, 1e3 * seconds, 1)
 
 
 def _compare(options: BenchOptions, annotator: Annotator, bench: Bench, scratch: Path, told: Told) -> Rival | None:

@@ -13,7 +13,7 @@ class Stage:
     """A piece of work on `items` faces (or frames, where it decodes).
 
     clock: the one of `Clocks` that times it; macs: of the published form of its networks, for a face, each being two
-    operations; 0: no arithmetic worth naming.
+    operations; 0: no arithmetic worth naming; within: its work is part of another stage's.
     """
 
     name: str
@@ -21,6 +21,7 @@ class Stage:
     items: int
     clock: Literal["host", "device", "steady"] = "host"
     macs: float = 0.0
+    within: bool = False
 
 
 @dataclass(frozen=True)

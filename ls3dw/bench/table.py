@@ -10,8 +10,9 @@ from ls3dw.bench.against import Rival
 from ls3dw.bench.bounds import Bound
 from ls3dw.bench.chain import WHOLE
 from ls3dw.bench.machine import Machine
-from ls3dw.bench.run import STEADY, Report
+from ls3dw.bench.run import Report
 from ls3dw.bench.stages import Row
+from ls3dw.bench.whole import STEADY
 
 HEAD = ("stage", "faces/s", "ms a face", "at best", "of peak")
 
