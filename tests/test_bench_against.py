@@ -17,8 +17,9 @@ import torch
 from conftest import Command
 
 from ls3dw.annotator import Annotator
-from ls3dw.bench.against import Rival, Weights, compare
+from ls3dw.bench.against import Ours, Rival, Theirs, Weights, compare
 from ls3dw.bench.material import sample_faces
+from ls3dw.bench.run import BenchOptions
 from ls3dw.bench.stages import Bench, Row
 from ls3dw.bench.table import rival_lines
 from ls3dw.bench.timing import Clocks
@@ -65,7 +66,9 @@ def test_the_comparison(package: Any, tiny_models: dict[str, str]) -> None:
     weights = Weights(tiny_models["2d"], tiny_models["2d-to-3d"], tiny_models["depth"])
     device = torch.device("cpu")
     told: list[str] = []
-    rival = compare(Bench(Clocks.of(device), 0), device, weights, sample_faces(), False, told.append)
+    bench = Bench(Clocks.of(device), 0)
+    ours = Ours(bench, BenchOptions(gpu="none").annotator, weights, told.append)
+    rival = compare(Theirs(bench, device, False, told.append), ours, sample_faces())
     assert rival.equal == 1
     assert 0 < rival.distance < 20
     assert [row.name for row in rival.ours] == ["ls3dw, 2D", "ls3dw, 2D and 3D", "ls3dw, 2D and 3D with z"]

@@ -22,6 +22,7 @@ from ls3dw.bench.stages import Bench, Row, Stage
 from ls3dw.bench.widen import full_size
 from ls3dw.errors import ConfigurationError
 from ls3dw.models.zoo import load
+from ls3dw.pictures import Decode
 from ls3dw.sample import Floats
 
 PACKAGE: Final = "face-alignment"
@@ -29,6 +30,12 @@ VERSION: Final = "1.5.0"
 
 FACES: Final = {"cpu": 2, "cuda": 32}
 """Faces in one picture that it is given at a time, and faces whose landmarks are compared."""
+
+
+Told = Callable[[str], None]
+
+Models = tuple[str | Path | None, str | Path | None, str | Path | None]
+"""Names or files of 2D, 3D and depth weights; None: the bundled ones."""
 
 
 @dataclass(frozen=True)
@@ -72,43 +79,42 @@ def check_installed() -> None:
         )
 
 
-def make_weights(given: tuple[str | None, str | None, str | None], scratch: Path) -> Weights:
-    """Take the given 2D, 3D and depth weights where they are of the published size, and widened ones elsewhere."""
+def make_weights(given: Models, scratch: Path) -> Weights:
+    """Take the given weights where they are of the published size, and widened ones elsewhere."""
     fan_2d, fan_3d, depth = given
     return Weights(
         full_size("2d", fan_2d, scratch), full_size("2d-to-3d", fan_3d, scratch), full_size("depth", depth, scratch)
     )
 
 
-def compare(
-    bench: Bench, device: torch.device, weights: Weights, faces: Faces, compiled: bool, told: Callable[[str], None]
-) -> Rival:
+def compare(theirs: Theirs, ours: Ours, faces: Faces) -> Rival:
     """Time both, and hold their landmarks against each other."""
-    some = faces.spread(FACES[device.type])
-    with _served(_as_published(weights)):
-        theirs = _Theirs(bench, device, compiled, told)
+    some = faces.spread(FACES[theirs.device.type])
+    with _served(_as_published(ours.weights)):
         one, points = theirs.one(some)
         solid = theirs.solid(some)
         many = theirs.many(some)
-    ours = _Ours(bench, device, weights, told)
     return Rival(
         version=importlib.metadata.version(PACKAGE),
-        compiled=compiled,
+        compiled=theirs.compiled,
         one=one,
         solid=solid,
         many=many,
         ours=ours.rows(faces),
-        equal=float((ours.reference(some) == points).mean()),
-        distance=float(np.linalg.norm(ours.points(some) - points, axis=2).mean()),
+        equal=float((ours.points(some, "reference") == points).mean()),
+        distance=float(np.linalg.norm(ours.points(some, "subpixel") - points, axis=2).mean()),
         compared=len(some),
     )
 
 
-class _Theirs:
-    """Times the package."""
+@dataclass(frozen=True)
+class Theirs:
+    """Times the package. told: hears the name of what is timed next."""
 
-    def __init__(self, bench: Bench, device: torch.device, compiled: bool, told: Callable[[str], None]) -> None:
-        self._bench, self._device, self._compiled, self._told = bench, device, compiled, told
+    bench: Bench
+    device: torch.device
+    compiled: bool
+    told: Told
 
     def one(self, faces: Faces) -> tuple[Row, Floats]:
         """Time its usual way, and return the 2D landmarks (N, 68, 2)."""
@@ -124,7 +130,7 @@ class _Theirs:
         """Time many faces in one picture, which is the only way in which it works on several at once."""
         count = len(faces)
         boxes = [list(faces.boxes[0] + shift) for shift in np.linspace(-2, 2, count)]
-        precisions = {"": torch.float32} | ({", float16": torch.float16} if self._device.type == "cuda" else {})
+        precisions = {"": torch.float32} | ({", float16": torch.float16} if self.device.type == "cuda" else {})
         rows = []
         for name, precision in precisions.items():
             aligner = self._aligner("TWO_D", precision, count)
@@ -136,19 +142,19 @@ class _Theirs:
         return tuple(rows)
 
     def _time(self, name: str, work: Callable[[], object], items: int) -> Row:
-        self._told(f"{PACKAGE}, {name}")
-        return self._bench.time(Stage(f"{PACKAGE}, {name}", work, items))
+        self.told(f"{PACKAGE}, {name}")
+        return self.bench.time(Stage(f"{PACKAGE}, {name}", work, items))
 
     def _aligner(self, kind: str, precision: torch.dtype, batch: int) -> Any:
         import face_alignment
 
         return face_alignment.FaceAlignment(
             face_alignment.LandmarksType[kind],
-            device=str(self._device),
+            device=str(self.device),
             dtype=precision,
             flip_input=True,
             face_detector="folder",  # the only one that loads no network: boxes are given
-            compile=self._compiled,
+            compile=self.compiled,
             max_batch_size=batch,
         )
 
@@ -163,38 +169,36 @@ def _landmarks(aligner: Any, faces: Faces, number: int) -> Any:
     return aligner.get_landmarks_from_image(faces.pictures[number], detected_faces=[box])[0]
 
 
-class _Ours:
-    """Times ours, from pictures and boxes too."""
+@dataclass(frozen=True)
+class Ours:
+    """Times ours, from pictures and boxes too. make: returns an annotator with some models; the depth may be "none"."""
 
-    def __init__(self, bench: Bench, device: torch.device, weights: Weights, told: Callable[[str], None]) -> None:
-        self._bench, self._device, self._weights, self._told = bench, device, weights, told
+    bench: Bench
+    make: Callable[[Models, Decode], Annotator]
+    weights: Weights
+    told: Told
 
     def rows(self, faces: Faces) -> tuple[Row, ...]:
         """Time the 2D-FAN alone, with the 2D-to-3D FAN, and with the depth network."""
-        plane, solid = self._annotator("none"), self._annotator(self._weights.depth)
-        batch = faces.spread(FACES["cpu"] if self._device.type == "cpu" else plane.batch)
+        plane, solid = self._annotator("none"), self._annotator(self.weights.depth)
+        on_cpu = plane.device.type == "cpu"
+        batch = faces.spread(FACES["cpu"] if on_cpu else plane.batch)
         return (
             self._time("2D", lambda: chain.points_2d(plane, batch.batch()), len(batch)),
             self._time("2D and 3D", chain.keep_ahead(plane, batch.batch), len(batch)),
             self._time("2D and 3D with z", chain.keep_ahead(solid, batch.batch), len(batch)),
         )
 
-    def reference(self, faces: Faces) -> Floats:
-        """Return the 2D landmarks by the published procedure."""
-        weights = self._weights
-        annotator = Annotator(weights.fan_2d, weights.fan_3d, "none", str(self._device), decode="reference")
-        return annotator.annotate(faces.pictures, faces.boxes).landmarks_2d
+    def points(self, faces: Faces, decode: Decode) -> Floats:
+        """Return the 2D landmarks."""
+        return self._annotator("none", decode).annotate(faces.pictures, faces.boxes).landmarks_2d
 
-    def points(self, faces: Faces) -> Floats:
-        """Return the 2D landmarks as a build decodes them."""
-        return chain.points_2d(self._annotator("none"), faces.batch())
-
-    def _annotator(self, depth: str | Path) -> Annotator:
-        return Annotator(self._weights.fan_2d, self._weights.fan_3d, depth, str(self._device))
+    def _annotator(self, depth: str | Path, decode: Decode = "subpixel") -> Annotator:
+        return self.make((self.weights.fan_2d, self.weights.fan_3d, depth), decode)
 
     def _time(self, name: str, work: Callable[[], object], items: int) -> Row:
-        self._told(f"ls3dw, {name}")
-        return self._bench.time(Stage(f"ls3dw, {name}", work, items, clock="steady"))
+        self.told(f"ls3dw, {name}")
+        return self.bench.time(Stage(f"ls3dw, {name}", work, items, clock="steady"))
 
 
 def _as_published(weights: Weights) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import cv2
 
 from ls3dw.annotator import Annotator
 from ls3dw.bench import chain, host
-from ls3dw.bench.against import Rival, check_installed, compare, make_weights
+from ls3dw.bench.against import Models, Ours, Rival, Theirs, Told, check_installed, compare, make_weights
 from ls3dw.bench.bounds import Bound, Lane, sharing, side_by_side
 from ls3dw.bench.machine import Machine, describe, measure_peak
 from ls3dw.bench.material import Faces, sample_faces
@@ -24,12 +24,12 @@ from ls3dw.build import model_records
 from ls3dw.config import BuildOptions, recorded
 from ls3dw.execute import default_workers
 from ls3dw.models.device import one_device
+from ls3dw.pictures import Decode
 
 NETWORKS: Final = "the networks"
 PROCESSES: Final = "the decoding processes"
 WRITING: Final = "the writer"
 
-Told = Callable[[str], None]
 Against = Literal["face-alignment", "face-alignment-compiled"]
 
 
@@ -61,16 +61,20 @@ class BenchOptions:
             workers=self.workers,
         )
 
-    def annotator(self) -> Annotator:
+    def annotator(self, models: Models | None = None, decode: Decode = "subpixel") -> Annotator:
+        """Return the annotator that was asked for, or one like it with other models."""
         device = one_device(self.gpu)
         return Annotator(
-            self.model_2d,
-            self.model_3d,
-            self.model_depth,
+            *(models or self.models),
             device=str(device),
+            decode=decode,
             # On the CPU a build has no choice either.
             batch=None if device.type == "cpu" else self.batch,
         )
+
+    @property
+    def models(self) -> Models:
+        return self.model_2d, self.model_3d, self.model_depth
 
 
 @dataclass(frozen=True)
@@ -197,6 +201,6 @@ def configuration(options: BenchOptions, annotator: Annotator) -> dict[str, obje
 def _compare(options: BenchOptions, annotator: Annotator, bench: Bench, scratch: Path, told: Told) -> Rival | None:
     if options.against is None:
         return None
-    weights = make_weights((options.model_2d, options.model_3d, options.model_depth), scratch)
-    compiled = options.against.endswith("compiled")
-    return compare(bench, annotator.device, weights, sample_faces(), compiled, told)
+    weights = make_weights(options.models, scratch)
+    theirs = Theirs(bench, annotator.device, options.against.endswith("compiled"), told)
+    return compare(theirs, Ours(bench, options.annotator, weights, told), sample_faces())

@@ -27,7 +27,7 @@ PUBLISHED: Final[dict[Kind, dict[str, Any]]] = {
 SMALL: Final[dict[Kind, str]] = {"2d": DEFAULT_2D, "2d-to-3d": DEFAULT_3D, "depth": DEFAULT_DEPTH}
 
 
-def full_size(kind: Kind, given: str | None, scratch: Path) -> Path | str:
+def full_size(kind: Kind, given: str | Path | None, scratch: Path) -> Path | str:
     """Return the weights that were given if they are of the published size, else widened ones, made in `scratch`."""
     if given is not None and given != "none" and is_full_size(kind, read_contract(given)):
         return given
