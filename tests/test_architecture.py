@@ -39,7 +39,7 @@ LAYERS = (
     ("evaluation", "card", "sheet", "summary", "verify", "trace", "export"),
     ("finish",),
     ("build", "subsets"),
-    ("versions",),
+    ("versions", "bench"),
     ("gallery", "audit"),
     ("cli",),
     ("__main__",),
@@ -47,7 +47,7 @@ LAYERS = (
 """A module may import from its own layer and from those before it."""
 
 HOMES = {
-    "torch": {"models", "annotator", "synth", "training", "subsets"},
+    "torch": {"models", "annotator", "synth", "training", "subsets", "bench"},
     "safetensors": {"models", "training"},
     "h5py": {"shards"},
     "click": {"cli"},

@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, str]] = {
     "synth": "Render heads with exact landmarks, as a source.",
     "models": "The networks: bundled ones and files.",
     "train": "Train the networks of a pipeline.",
+    "bench": "How fast each stage is on this machine.",
 }
 
 _INTERRUPTED: Final = "interrupted; what was finished is kept, run the same command again to go on"
