@@ -22,7 +22,7 @@ from ls3dw.markup import POINTS
 from ls3dw.models.crops import filter_weights
 from ls3dw.models.depth import EXPANSION, residual_stages
 from ls3dw.models.heatmap import mirror_on
-from ls3dw.models.straight import MIDDLE, compose, cut, mean_shape, move, move_back, straighten
+from ls3dw.models.straight import MIDDLE, compose, cut, mean_on, move, move_back, straighten
 
 WINDOW: Final = 208
 """Side in crop pixels of the square that a network sees. In the published crop the box of a face is 125 px large: 208
@@ -214,8 +214,7 @@ def _even(count: float) -> int:
     return max(8, round(count / 8) * 8)
 
 
-# What follows is kept on the device, where copying it anew would wait for all work under way. Made in inference mode, a
-# tensor could not be used in training any more.
+# What follows is kept on the device, as in straight.py.
 
 
 @cache
@@ -243,5 +242,4 @@ def _filters(device: torch.device, size: int, window: int) -> tuple[Tensor, Tens
 @torch.inference_mode(False)
 def _mean(device: torch.device, size: int, window: int) -> Tensor:
     """Return the mean shape (68, 2) in pixels of the input."""
-    points = torch.from_numpy(mean_shape()).to(device)
-    return move(points[None], _frame(device, size, window))[0]
+    return move(mean_on(device)[None], _frame(device, size, window))[0]

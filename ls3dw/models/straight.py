@@ -90,8 +90,19 @@ def mean_shape() -> Floats:
     return np.asarray(apply(crop_affine(tight_box(points)), points), dtype=np.float32)
 
 
+# What follows is kept on the device, where copying it anew would wait for all work under way. Made in inference mode, a
+# tensor could not be used in training any more.
+
+
 @cache
-@torch.inference_mode(False)  # made in inference mode, it could not be used in training
+@torch.inference_mode(False)
+def mean_on(device: torch.device) -> Tensor:
+    """Return `mean_shape` as a tensor (68, 2)."""
+    return torch.from_numpy(mean_shape()).to(device)
+
+
+@cache
+@torch.inference_mode(False)
 def _up_weights(device: torch.device) -> Tensor:
-    """Weigh the points (68,) for the head's vertical axis in the picture; on the device once and for all."""
+    """Weigh the points (68,) for the head's vertical axis in the picture."""
     return torch.from_numpy(np.linalg.pinv(mean_head())[1].astype(np.float32)).to(device)
