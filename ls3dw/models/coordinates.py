@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ls3dw.geometry import CROP_SIZE, RAISE, REFERENCE_SCALE, REFERENCE_SIDE
 from ls3dw.markup import POINTS
 from ls3dw.models.crops import filter_weights
-from ls3dw.models.depth import EXPANSION, residual_stages
+from ls3dw.models.depth import EXPANSION, Bottleneck, residual_stages
 from ls3dw.models.heatmap import mirror_on
 from ls3dw.models.straight import MIDDLE, compose, cut, mean_on, move, move_back, straighten
 
@@ -157,6 +157,11 @@ class ResNet50(CoordinateNet):
             self.add_module(f"layer{number}", stage)
         self.fc = nn.Linear(8 * planes * EXPANSION, 2 * POINTS)
         self._start()
+        for module in self.modules():
+            if isinstance(module, Bottleneck):
+                nn.init.zeros_(
+                    module.bn3.weight
+                )  # blocks begin as their skips, else features grow from one to the next
 
     @property
     def last(self) -> nn.Linear:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,14 +54,17 @@ class SourceFaces:
         return cut_face(outcome.image(), WHOLE, outcome.box, points_2d, points_3d)
 
     def _shapes(self) -> Floats:
-        """Read the points of all faces (N, 68, 2), without their pictures: 3D ones projected, where there are any."""
-        shapes = np.full((len(self.media), POINTS, 2), np.nan, dtype=np.float32)
-        for number, media in enumerate(self.media):
-            (_, outcome), *_ = media.read(lambda unit: False)
-            if isinstance(outcome, Sample):
-                flat, solid = landmarks_of(outcome, self.annotation_kind)
-                shapes[number] = flat if np.isnan(solid[:, :2]).any() else solid[:, :2]
-        return shapes
+        """Read the points of all faces (N, 68, 2), NaN where one cannot be used."""
+        # A source decodes a picture to see whether its face can be used: threads, for decoding leaves Python's lock.
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(self._shape, self.media)))
+
+    def _shape(self, media: Media) -> Floats:
+        (_, outcome), *_ = media.read(lambda unit: False)
+        if isinstance(outcome, Drop):
+            return np.full((POINTS, 2), np.nan, dtype=np.float32)
+        flat, solid = landmarks_of(outcome, self.annotation_kind)
+        return flat if np.isnan(solid[:, :2]).any() else solid[:, :2]
 
 
 def landmarks_of(sample: Sample, annotation_kind: str) -> tuple[Floats, Floats]:
