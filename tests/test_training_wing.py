@@ -215,18 +215,18 @@ def test_training_goes_on_from_exported_weights(tmp_path: Path) -> None:
 
 def test_it_learns(tmp_path: Path) -> None:
     chosen = options(
-        steps=60,
-        batch=4,
-        log=15,
+        steps=80,
+        batch=6,
+        log=20,
         augment={"flip": 0.0},
         data=[{"stream": "heads", "pool": 4, "chunk": 4, "start": 4, "every": 0}],
-        networks={"one": {**FIRST, "network": {"class": "CNN6", "width": 0.25}}},
-        optimizer={"rate": 3e-3},
+        networks={"one": {**FIRST, "loss": "l2"}},
+        optimizer={"rate": 5e-3},
         checkpoint={"every": 1000},
     )
     train(chosen, tmp_path)
     curve = [line["one"] for line in losses(tmp_path)]
-    assert curve[-1] < 0.6 * curve[0]
+    assert curve[-1] < 0.2 * curve[0]
 
 
 def test_each_network_has_its_rate(tmp_path: Path) -> None:
