@@ -76,6 +76,8 @@ def _rows(configuration: Any) -> Iterator[tuple[str, tuple[str, str]]]:
 
 
 def print_tables(cells: list[Cell], faces: str) -> None:
+    if len({len(cell.errors) for cell in cells}) > 1:
+        raise ConfigurationError(f"{faces}: the runs were validated on other numbers of faces; compare like with like")
     known = np.logical_and.reduce([np.isfinite(cell.errors) for cell in cells])
     rows = list(dict.fromkeys(cell.row for cell in cells))
     losses = [loss for loss in LOSSES if any(cell.loss == loss for cell in cells)]

@@ -25,9 +25,9 @@ from ls3dw.models.heatmap import mirror_on
 from ls3dw.models.straight import MIDDLE, compose, cut, mean_on, move, move_back, straighten
 
 WINDOW: Final = 208
-"""Side in crop pixels of the square that a network sees. In the published crop the box of a face is 125 px large: 208
-hold it when it is zoomed by 1.3, turned and shifted as in training, and leave out the third of the crop that never has
-a point in it, which would cost a 64x64 input a third of its pixels."""
+"""Side in crop pixels of the square that a network sees. In the published crop the box of a face is 125 px large; 208
+hold it turned and with a shaken box (99.9 % of the points of rendered heads), and leave out a third of the crop, which
+a 64x64 input has no pixels for."""
 
 LOWER: Final = RAISE * CROP_SIZE * REFERENCE_SCALE / (2 * REFERENCE_SIDE)
 """The square's centre lies this far below the crop's, 15 px: there is the face, whose box the crop's rule raises."""
