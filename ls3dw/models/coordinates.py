@@ -180,10 +180,10 @@ COORDINATE_NETWORKS: Final[dict[str, type[CoordinateNet]]] = {"CNN6": CNN6, "CNN
 class Cascade(PointNetwork):
     """Two networks: from what the first one gives, the crop is straightened and its box mended for the second.
 
-    first, second: class and arguments of each, as in a contract: `{"class": "CNN6", "width": 0.5}`.
+    first, second: class and arguments of each, as in a contract: `{"class": "CNN6", "width": 0.5}`; or the networks.
     """
 
-    def __init__(self, first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    def __init__(self, first: Mapping[str, Any] | CoordinateNet, second: Mapping[str, Any] | CoordinateNet) -> None:
         super().__init__()
         self.first = _stage(first)
         self.second = _stage(second)
@@ -194,7 +194,9 @@ class Cascade(PointNetwork):
         return refined
 
 
-def _stage(network: Mapping[str, Any]) -> CoordinateNet:
+def _stage(network: Mapping[str, Any] | CoordinateNet) -> CoordinateNet:
+    if isinstance(network, CoordinateNet):
+        return network
     if not isinstance(network, Mapping) or network.get("class") not in COORDINATE_NETWORKS:
         raise ValueError(f"a stage {network!r}; expected an object with class {' or '.join(COORDINATE_NETWORKS)}")
     return COORDINATE_NETWORKS[network["class"]](**{key: value for key, value in network.items() if key != "class"})

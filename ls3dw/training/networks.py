@@ -14,7 +14,7 @@ from ls3dw.errors import ConfigurationError, ModelError
 from ls3dw.geometry import CROP_SIZE
 from ls3dw.markup import POINTS
 from ls3dw.models.contract import CHANNELS_OF, RGB, Contract, Kind
-from ls3dw.models.coordinates import Cascade
+from ls3dw.models.coordinates import Cascade, CoordinateNet
 from ls3dw.models.depth import DepthNet
 from ls3dw.models.heatmap import draw_gaussians
 from ls3dw.models.zoo import load
@@ -106,11 +106,11 @@ def make_cascades(options: Mapping[str, tuple[str, str]], networks: Mapping[str,
     made = {}
     for name, stages in options.items():
         first, second = (networks[stage] for stage in stages)
-        parts = {"first": dict(first.options.network), "second": dict(second.options.network)}
-        network = Cascade(**parts)
-        network.add_module("first", first.network)
-        network.add_module("second", second.network)
-        made[name] = Trained(name, NetworkOptions(first.kind, {"class": CASCADE, **parts}), network.eval())
+        assert isinstance(first.network, CoordinateNet)
+        assert isinstance(second.network, CoordinateNet)
+        network = {"class": CASCADE, "first": dict(first.options.network), "second": dict(second.options.network)}
+        cascade = Cascade(first.network, second.network).eval()
+        made[name] = Trained(name, NetworkOptions(first.kind, network), cascade)
     return made
 
 
