@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -202,9 +202,9 @@ def _stage(network: Mapping[str, Any] | CoordinateNet) -> CoordinateNet:
     return COORDINATE_NETWORKS[network["class"]](**{key: value for key, value in network.items() if key != "class"})
 
 
-def predict_points(network: PointNetwork, images: Tensor, flip: bool = False) -> Tensor:
-    """Run a network on crops, and the mirrored ones where that is asked for: the mean of both (N, 68, 2)."""
-    points: Tensor = network(images)
+def predict_points(network: Callable[[Tensor], Tensor], images: Tensor, flip: bool = False) -> Tensor:
+    """Run a `PointNetwork` on crops, and the mirrored ones where that is asked for: the mean of both (N, 68, 2)."""
+    points = network(images)
     if flip:
         points = (points + mirror_points(network(images.flip(-1)))) / 2
     return points
