@@ -13,9 +13,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from ls3dw.errors import DeviceError
+from ls3dw.errors import DeviceError, ModelError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, crop_placement, invert
 from ls3dw.models import heatmap
+from ls3dw.models.coordinates import PointNetwork, predict_points
 from ls3dw.models.crops import resample
 from ls3dw.models.device import check_device
 from ls3dw.models.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, Model, load
@@ -34,7 +35,8 @@ class Annotations:
     """What the networks say of N faces, in image pixels.
 
     landmarks_2d: (N, 68, 2) visible contour; landmarks_3d: (N, 68, 3), z relative to the mean of the face's points,
-    larger is nearer, NaN without a depth network; confidence_2d, confidence_3d: (N, 68) heatmap peaks in [0, 1];
+    larger is nearer, NaN without a depth network; confidence_2d, confidence_3d: (N, 68) heatmap peaks in [0, 1], NaN
+    where the network gives coordinates, which come without any;
     pose: (N, 3) yaw, pitch, roll in degrees; all float32. crop: (N, 2, 3) float64, image to 256x256 crop.
     """
 
@@ -74,9 +76,9 @@ class Annotator:
     """Annotates faces with 68 landmarks in 2D and 3D.
 
     model_2d, model_3d, model_depth: a zoo name or a safetensors file; None: the bundled ones; "none" for the depth:
-    no z. device: "cpu", "cuda", "cuda:1". flip: average the heatmaps of networks that see the picture alone (2d, 3d)
-    with the mirrored picture's. decode: "subpixel", or "reference" for the published crop, decoding and depth input,
-    which gives whole pixels. batch: faces a pass; when the GPU's memory runs out it is halved.
+    no z. device: "cpu", "cuda", "cuda:1". flip: average the heatmaps or points of networks that see the picture alone
+    (2d, 3d) with the mirrored picture's. decode: "subpixel", or "reference" for the published crop, decoding and depth
+    input, which gives whole pixels. batch: faces a pass; when the GPU's memory runs out it is halved.
     """
 
     def __init__(
@@ -100,9 +102,20 @@ class Annotator:
         self.model_2d = load(model_2d or DEFAULT_2D, ("2d",))
         self.model_3d = load(model_3d or DEFAULT_3D, ("2d-to-3d", "3d"))
         self.model_depth = None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, ("depth",))
+        self._check_decode()
         self._dtype = torch.float32 if self.device.type == "cpu" else torch.float16
         for model in self.models:
             model.network.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _check_decode(self) -> None:
+        """Refuse the published decoding of heatmaps where there are none."""
+        if self.decode == "reference":
+            for model in self.models:
+                if isinstance(model.network, PointNetwork):
+                    raise ModelError(
+                        f"{model.contract.name}: gives coordinates, and decode 'reference' is the published decoding of"
+                        " heatmaps; use 'subpixel', or a FAN"
+                    )
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -167,9 +180,9 @@ class Annotator:
 
     def _run(self, faces: FaceBatch, crops: Tensor) -> Tensor:
         picture = self._prepare(crops)
-        points_2d, peak_2d = self._decode(self._heatmaps(self.model_2d.network, picture))
+        points_2d, peak_2d = self._points(self.model_2d, picture)
         guide = self._guidance(faces, self._as_crop(points_2d))
-        points_3d, peak_3d = self._decode(self._heatmaps_3d(crops, picture, guide))
+        points_3d, peak_3d = self._points_3d(crops, picture, guide)
         depth = self._depth(crops, self._as_crop(points_3d))
         return torch.cat((points_2d, points_3d, depth[..., None], peak_2d[..., None], peak_3d[..., None]), dim=2)
 
@@ -197,16 +210,23 @@ class Annotator:
     def _prepare(self, x: Tensor) -> Tensor:
         return x.to(self._dtype, memory_format=torch.channels_last)
 
-    def _heatmaps_3d(self, crops: Tensor, picture: Tensor, guide: Tensor) -> Tensor:
+    def _points_3d(self, crops: Tensor, picture: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         model = self.model_3d
         if model.contract.kind == "3d":
-            return self._heatmaps(model.network, picture)
+            return self._points(model, picture)
         gaussians = heatmap.draw_gaussians(guide, model.contract.guidance_std)
         heatmaps: Tensor = model.network(self._guided(crops, gaussians))[-1]
-        return heatmaps.float()
+        return self._decode(heatmaps.float())
+
+    def _points(self, model: Model, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Run a network that sees the picture alone: points (N, 68, 2) and heatmap peaks (N, 68), 0 where none."""
+        if isinstance(model.network, PointNetwork):
+            points = predict_points(model.network, picture, self.flip)
+            return points, torch.zeros_like(points[..., 0])
+        return self._decode(self._heatmaps(model.network, picture))
 
     def _heatmaps(self, network: nn.Module, picture: Tensor) -> Tensor:
-        """Run a network that sees the picture alone, and the mirrored one where that is asked for."""
+        """Run a FAN that sees the picture alone, and the mirrored one where that is asked for."""
         heatmaps: Tensor = network(picture)[-1].float()
         if self.flip:
             heatmaps = heatmaps + heatmap.mirror_heatmaps(network(picture.flip(-1))[-1].float())
@@ -253,6 +273,7 @@ class Annotator:
         z = outputs[..., 4] * (side / CROP_SIZE)[:, None] if self.model_depth else np.full_like(outputs[..., 4], np.nan)
         landmarks_3d = np.concatenate((plane, z[..., None]), axis=2).astype(np.float32)
         confidence = outputs[..., 5:].clip(0, 1)
+        confidence[..., [isinstance(model.network, PointNetwork) for model in (self.model_2d, self.model_3d)]] = np.nan
         return Annotations(
             landmarks_2d=landmarks_2d.astype(np.float32),
             landmarks_3d=landmarks_3d,

@@ -26,6 +26,8 @@ LAYERS = (
         "metrics",
         "normalisers",
         "pose",
+        "pose_bins",
+        "shapes",
         "phash",
         "transport",
         "execute",

@@ -18,10 +18,10 @@ from subset_data import flip
 from ls3dw.dataset import open_dataset
 from ls3dw.errors import ConfigurationError
 from ls3dw.pose import head_pose, mean_head
+from ls3dw.shapes import align, project
 from ls3dw.subsets.duplicates import near_duplicates
 from ls3dw.subsets.pose_balanced import MODES, PoseBalance, balance_by_pose
 from ls3dw.subsets.sampler import SubsetSampler
-from ls3dw.subsets.shapes import align, project
 
 ROWS = REAL / "aflw2000_landmarks_odd_rows.npz"
 

@@ -2,55 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from training_helpers import ALONE, CPU, NETWORKS, open_dots, options
+from training_helpers import ALONE, CPU, NETWORKS, losses, open_dots, options, train
 
 from ls3dw.annotator import Annotator
 from ls3dw.errors import ConfigurationError, ModelError, TrainingError
 from ls3dw.models.zoo import load
 from ls3dw.training import checkpoint
-from ls3dw.training.config import TrainOptions, config_hash
+from ls3dw.training.config import config_hash
 from ls3dw.training.export import export
 from ls3dw.training.folder import prepare_folder
 from ls3dw.training.trainer import Trainer
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-def train(chosen: TrainOptions, out: Path, until: int | None = None) -> Trainer:
-    """Run a pipeline, or as far as the step `until`, where it is killed."""
-    trainer = Trainer(chosen, out, ALONE, open_dots)
-    if until is not None:
-        take = trainer.step.__class__.__call__
-        count = 0
-
-        class Fragile(type(trainer.step)):  # type: ignore[misc]
-            def __call__(self, *arguments: Any) -> None:
-                nonlocal count
-                take(self, *arguments)
-                count += 1
-                if count == until:
-                    raise KilledError
-
-        trainer.step.__class__ = Fragile
-        with pytest.raises(KilledError):
-            trainer.run()
-    else:
-        trainer.run()
-    return trainer
-
-
-def losses(out: Path) -> list[Any]:
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == "loss"]
 
 
 @pytest.mark.parametrize(

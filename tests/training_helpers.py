@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -15,6 +18,7 @@ from ls3dw.training.config import TrainOptions, make_options
 from ls3dw.training.distributed import Group
 from ls3dw.training.heads import HeadMaker
 from ls3dw.training.seeds import Dice
+from ls3dw.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 ALONE = Group(CPU)
@@ -78,3 +82,35 @@ def pipeline(**changes: Any) -> dict[str, Any]:
 
 def options(**changes: Any) -> TrainOptions:
     return make_options(pipeline(**changes))
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def train(chosen: TrainOptions, out: Path, until: int | None = None) -> Trainer:
+    """Run a pipeline, or as far as the step `until`, where it is killed."""
+    trainer = Trainer(chosen, out, ALONE, open_dots)
+    if until is not None:
+        take = trainer.step.__class__.__call__
+        count = 0
+
+        class Fragile(type(trainer.step)):  # type: ignore[misc]
+            def __call__(self, *arguments: Any) -> None:
+                nonlocal count
+                take(self, *arguments)
+                count += 1
+                if count == until:
+                    raise KilledError
+
+        trainer.step.__class__ = Fragile
+        with pytest.raises(KilledError):
+            trainer.run()
+    else:
+        trainer.run()
+    return trainer
+
+
+def losses(out: Path) -> list[Any]:
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "loss"]

@@ -126,8 +126,12 @@ def _print(facts: dict[str, Any], as_json: bool) -> None:
 
 def _network(network: Mapping[str, Any]) -> str:
     """Say in words what a network is."""
-    arguments = ", ".join(f"{key} {value}" for key, value in network.items() if key != "class")
-    return f"{network['class']}: {arguments}"
+    arguments = ", ".join(
+        f"{key} {f'({_network(value)})' if isinstance(value, Mapping) else value}"
+        for key, value in network.items()
+        if key != "class"
+    )
+    return f"{network['class']}: {arguments}" if arguments else str(network["class"])
 
 
 @contextmanager

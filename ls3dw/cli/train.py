@@ -80,7 +80,7 @@ def _train(options: TrainOptions, folder: Path, group: Group, resume: bool, rest
             sys.exit(128 + signal.SIGTERM)
         if not group.leads:
             return
-        contracts = export(trainer.averages, folder / "models", options, trainer.taken, results)
+        contracts = export(trainer.exported, folder / "models", options, trainer.taken, results)
         if as_json:
             click.echo(json.dumps(results, indent=1))
             return
@@ -100,6 +100,8 @@ def _print_plan(options: TrainOptions, folder: Path) -> None:
         click.echo(f"{stream.stream:<10} {count} of {options.batch} a step, {faces}")
     for name, network in options.networks.items():
         click.echo(f"{name:<20} {network.kind}, {dict(network.network)}, from {network.init}")
+    for name, stages in options.cascades.items():
+        click.echo(f"{name:<20} cascade of {' and '.join(stages)}")
     click.echo(f"length     {length.steps or '?'} steps" if length.steps else f"length     {options.minutes:g} minutes")
     click.echo(f"output     {folder}; nothing was written")
 

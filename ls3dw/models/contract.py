@@ -11,6 +11,7 @@ from torch import nn
 from ls3dw.errors import ModelError
 from ls3dw.geometry import CROP_SIZE
 from ls3dw.markup import POINTS
+from ls3dw.models.coordinates import COORDINATE_NETWORKS, Cascade
 from ls3dw.models.depth import DepthNet
 from ls3dw.models.fan import FAN
 
@@ -20,9 +21,18 @@ Kind = Literal["2d", "3d", "2d-to-3d", "depth"]
 RGB = 3
 GUIDED = RGB + POINTS
 CLASS_OF: dict[Kind, str] = {"2d": "FAN", "3d": "FAN", "2d-to-3d": "FAN", "depth": "DepthNet"}
+COORDINATES = (*COORDINATE_NETWORKS, "Cascade")
+CLASSES_OF: dict[Kind, tuple[str, ...]] = {
+    "2d": ("FAN", *COORDINATES),
+    "3d": ("FAN", *COORDINATES),
+    "2d-to-3d": ("FAN",),
+    "depth": ("DepthNet",),
+}
+"""The classes that a kind may have; `CLASS_OF` has the published ones."""
+
 CHANNELS_OF: dict[Kind, int] = {"2d": RGB, "3d": RGB, "2d-to-3d": GUIDED, "depth": GUIDED}
 
-NETWORKS: dict[str, type[nn.Module]] = {"FAN": FAN, "DepthNet": DepthNet}
+NETWORKS: dict[str, type[nn.Module]] = {"FAN": FAN, "DepthNet": DepthNet, **COORDINATE_NETWORKS, "Cascade": Cascade}
 MARKUP = "ibug-68"
 CROP_RULE = "published: centre raised by 0.12 h, side 200 (w + h) / 195"
 
@@ -65,7 +75,7 @@ class Contract:
 
     def build(self) -> nn.Module:
         """Make the network, with random weights."""
-        arguments = {"in_channels": CHANNELS_OF[self.kind]} if CLASS_OF[self.kind] == "FAN" else {}
+        arguments = {"in_channels": CHANNELS_OF[self.kind]} if self.network["class"] == "FAN" else {}
         arguments |= {key: value for key, value in self.network.items() if key != "class"}
         return NETWORKS[self.network["class"]](**arguments)
 
@@ -86,8 +96,9 @@ def _value_faults(values: dict[str, Any]) -> list[str]:
     ]
     if kind not in get_args(Kind):
         return [*faults, f"kind {kind!r}, expected one of {', '.join(get_args(Kind))}"]
-    if not isinstance(network, dict) or network.get("class") != CLASS_OF[kind]:
-        faults.append(f"network {network!r}, expected an object with class {CLASS_OF[kind]!r} for kind {kind!r}")
+    if not isinstance(network, dict) or network.get("class") not in CLASSES_OF[kind]:
+        classes = " or ".join(map(repr, CLASSES_OF[kind]))
+        faults.append(f"network {network!r}, expected an object with class {classes} for kind {kind!r}")
     elif "in_channels" in network and network["in_channels"] != CHANNELS_OF[kind]:
         faults.append(f"in_channels {network['in_channels']!r}, expected {CHANNELS_OF[kind]} for kind {kind!r}")
     std = values.get("guidance_std", 0.0)

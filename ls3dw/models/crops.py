@@ -19,8 +19,8 @@ def resample(pixels: Tensor, affines: Tensor, size: int = CROP_SIZE) -> Tensor:
     # The widest triangle is found on the CPU, so that nothing here waits for a GPU.
     span = int((1 / affines[:, (0, 1), (0, 1)]).clamp(min=1).max().ceil())
     affines = affines.to(pixels.device, non_blocking=True)
-    rows = _weights(affines[:, 1, 1], affines[:, 1, 2], height, size, span)
-    columns = _weights(affines[:, 0, 0], affines[:, 0, 2], width, size, span)
+    rows = filter_weights(affines[:, 1, 1], affines[:, 1, 2], height, size, span)
+    columns = filter_weights(affines[:, 0, 0], affines[:, 0, 2], width, size, span)
     # Rows first, with the channels still inside: two batched products do the whole picture.
     values = pixels.to(torch.float32).flatten(2)
     half = torch.bmm(rows, values).view(len(pixels), size, width, 3)
@@ -29,7 +29,7 @@ def resample(pixels: Tensor, affines: Tensor, size: int = CROP_SIZE) -> Tensor:
     return crops.mul_(1 / 255).clamp_(0, 1)
 
 
-def _weights(zoom: Tensor, shift: Tensor, length: int, size: int, span: int) -> Tensor:
+def filter_weights(zoom: Tensor, shift: Tensor, length: int, size: int, span: int) -> Tensor:
     """Weigh `length` input pixels for each of `size` output pixels: (N, size, length) float32. span: widest reach."""
     reach = (1 / zoom).clamp(min=1)[:, None, None]
     output = torch.arange(size, dtype=zoom.dtype, device=zoom.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,16 @@ class Bottleneck(nn.Module):
         return F.relu(y + self.downsample(x))
 
 
+def residual_stages(layers: Sequence[int], width: int) -> Iterator[nn.Sequential]:
+    """Make the stages of a residual network; each halves the size, but for the first, and doubles the channels."""
+    channels = width
+    for stage, blocks in enumerate(layers):
+        planes = width * 2**stage
+        first = Bottleneck(channels, planes, stride=1 if stage == 0 else 2)
+        channels = planes * EXPANSION
+        yield nn.Sequential(first, *(Bottleneck(channels, planes, stride=1) for _ in range(blocks - 1)))
+
+
 class DepthNet(nn.Module):
     """Residual network from RGB and 68 Gaussians to 68 depths, with the keys of a torchvision ResNet.
 
@@ -55,14 +65,9 @@ class DepthNet(nn.Module):
             raise ValueError(f"layers={layers}, width={width}; expected four stages of at least one block")
         self.conv1 = nn.Conv2d(3 + POINTS, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        channels = width
-        for stage, blocks in enumerate(layers):
-            planes = width * 2**stage
-            first = Bottleneck(channels, planes, stride=1 if stage == 0 else 2)
-            channels = planes * EXPANSION
-            rest = [Bottleneck(channels, planes, stride=1) for _ in range(blocks - 1)]
-            self.add_module(f"layer{stage + 1}", nn.Sequential(first, *rest))
-        self.fc = nn.Linear(channels, POINTS)
+        for number, stage in enumerate(residual_stages(layers, width), 1):
+            self.add_module(f"layer{number}", stage)
+        self.fc = nn.Linear(8 * width * EXPANSION, POINTS)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn1(self.conv1(x)))

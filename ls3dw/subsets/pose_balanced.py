@@ -1,8 +1,4 @@
-"""Pose-based data balancing (Wing loss, CVPR 2018): faces of rare poses come more often in training.
-
-The shapes are aligned to their mean, projected on their first principal component, which is the turn of the head where
-heads turn enough, and the projections' absolute values are cut into equal bins.
-"""
+"""Pose-based data balancing (Wing loss, CVPR 2018): faces of rare poses come more often in training."""
 
 from __future__ import annotations
 
@@ -13,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.errors import ConfigurationError
+from ls3dw.pose_bins import pose_bins
 from ls3dw.subsets.ranks import ranks
-from ls3dw.subsets.shapes import align, project
 
 Mode = Literal["repeat", "thin", "weight"]
 MODES: Final[tuple[Mode, ...]] = get_args(Mode)
@@ -69,33 +65,17 @@ class Balanced:
 
 def balance_by_pose(ids: list[str], shapes: NDArray[Any], options: PoseBalance) -> Balanced:
     """Balance shapes (N, P, 2), in any frame; those with a missing point are left out of the result."""
-    rows = np.flatnonzero(np.isfinite(shapes).all(axis=(1, 2)))
-    rows = rows[np.ptp(shapes[rows], axis=1).max(axis=1, initial=0) > 0]
-    if not len(rows):
-        raise ConfigurationError(f"{len(shapes)} faces, none with all its points: nothing to balance by pose")
-    projection = project(align(shapes[rows]), options.component)
-    edges, bins = _equal_bins(np.abs(projection).astype(np.float64), options.bins)
-    counts = np.bincount(bins, minlength=options.bins)
-    ratio = counts.max() / np.maximum(counts, 1)[bins]
-    repeats = np.ones(len(rows), dtype=np.intp)
-    weight = np.ones(len(rows))
+    found = pose_bins(shapes, options.bins, options.component)
+    rows, bins, counts = found.rows, found.bin, found.counts
     if options.mode == "repeat":
-        # Halves are rounded up: numpy's rounding to even would give 2.5 and 1.5 the same.
-        repeats = np.floor(ratio + 0.5).astype(np.intp)
-        weight = repeats.astype(np.float64)
+        repeats = found.repeats
     elif options.mode == "thin":
         order = ranks((ids[row] for row in rows), options.seed)
         repeats = _thinned(bins, order, int(counts[counts > 0].min())).astype(np.intp)
-        weight = repeats.astype(np.float64)
     else:
-        weight = ratio
-    return Balanced(rows, projection, bins, repeats, weight, edges)
-
-
-def _equal_bins(distance: NDArray[np.float64], bins: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Cut [0, max] into equal bins, each without its upper edge but for the last: edges (bins + 1,), bin of each."""
-    edges = np.linspace(0, distance.max(), bins + 1)
-    return edges, np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, bins - 1)
+        repeats = np.ones(len(rows), dtype=np.intp)
+    weight = counts.max() / counts[bins] if options.mode == "weight" else repeats.astype(np.float64)
+    return Balanced(rows, found.projection, bins, repeats, weight, found.edges)
 
 
 def _thinned(bins: NDArray[np.intp], order: NDArray[np.uint64], limit: int) -> NDArray[np.bool_]:

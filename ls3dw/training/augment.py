@@ -19,6 +19,9 @@ from ls3dw.training.config import AugmentOptions
 from ls3dw.training.seeds import Dice
 
 MIDDLE = (CROP_SIZE - 1) / 2
+WIDEST_BLUR = 3.0
+"""Std in pixels of the crop: about one of CNN-6's input, which is a third as fine."""
+
 LARGEST_BLOCK = 0.5
 """Sides of an occluding rectangle are up to this share of the crop's."""
 
@@ -31,6 +34,7 @@ def augment(faces: Faces, options: AugmentOptions, dice: Dice) -> Batch:
     images = warp(faces.pictures, affines, reflect)
     points_2d, points_3d = (move(points, affines, mirrored) for points in (faces.landmarks_2d, faces.landmarks_3d))
     images = occlude(recolour(images, options.colour, dice), options.occlusion, dice)
+    images = blur(images, options.blur, dice)
     return Batch(images, points_2d, points_3d)
 
 
@@ -128,6 +132,19 @@ def recolour(images: Tensor, strength: float, dice: Dice) -> Tensor:
         return images
     factors = dice.uniform(len(images), 3, low=1 - strength, high=1 + strength)
     return (images * factors[..., None, None]).clamp_(0, 1)
+
+
+def blur(images: Tensor, probability: float, dice: Dice) -> Tensor:
+    """Blur some pictures with a Gaussian of a std of up to `WIDEST_BLUR` pixels, by two products with its matrices."""
+    if probability == 0:
+        return images
+    count = len(images)
+    width = dice.uniform(count, low=0, high=WIDEST_BLUR) * dice.chance(probability, count)
+    axis = torch.arange(CROP_SIZE, dtype=torch.float32, device=images.device)
+    # A Gaussian this narrow has no other pixel in it: the picture stays as it is.
+    kernel = torch.exp((axis - axis[:, None]).square() * (-0.5 / width.clamp(min=0.05).square()[:, None, None]))
+    kernel = (kernel / kernel.sum(dim=2, keepdim=True))[:, None]
+    return kernel @ images @ kernel.transpose(2, 3)
 
 
 def occlude(images: Tensor, probability: float, dice: Dice) -> Tensor:

@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 from ls3dw.config import read_yaml
 from ls3dw.errors import ConfigurationError
 from ls3dw.files import dump_json, is_safe_name, sha256
-from ls3dw.models.contract import CLASS_OF, Kind
 from ls3dw.synth.options import RenderOptions
+from ls3dw.training.network_options import NEEDS, NetworkOptions, cascade_faults
 from ls3dw.training.parsing import parse
 
 StreamName = Literal["heads", "300wlp", "300w", "menpo", "dataset"]
@@ -25,25 +25,19 @@ OFFERS: Final[dict[StreamName, frozenset[str]]] = {
 }
 """What the faces of a stream come with."""
 
-NEEDS: Final[dict[Kind, frozenset[str]]] = {
-    "2d": frozenset({"2d"}),
-    "3d": frozenset({"3d"}),
-    "2d-to-3d": frozenset({"2d", "3d"}),
-    "depth": frozenset({"3d", "z"}),
-}
-"""What a network learns from."""
-
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """schedule: "cosine" falls to nearly zero at the end; "steps" changes the rate at each (epoch, rate) of `drops`.
+    """schedule: "cosine" falls to nearly zero at the end; "geometric" to `last`, by the same factor in equal times;
+    "steps" changes the rate at each (epoch, rate) of `drops`.
     warm_up: steps over which the rate rises from zero; clip: largest norm of a network's gradient, 0: any."""
 
     kind: Literal["adamw", "rmsprop", "sgd"] = "adamw"
     rate: float = 2e-3
     weight_decay: float = 0.0
     momentum: float = 0.0
-    schedule: Literal["cosine", "steps"] = "cosine"
+    schedule: Literal["cosine", "geometric", "steps"] = "cosine"
+    last: float | None = None
     drops: tuple[tuple[float, float], ...] = ()
     warm_up: int = 0
     clip: float = 0.0
@@ -54,7 +48,9 @@ class OptimizerOptions:
         if min(self.weight_decay, self.momentum, self.warm_up, self.clip) < 0:
             yield "weight_decay, momentum, warm_up and clip cannot be negative"
         if (self.schedule == "steps") != bool(self.drops):
-            yield "schedule steps goes with drops: [[epoch, rate], ...], and cosine without"
+            yield "schedule steps goes with drops: [[epoch, rate], ...], and the others without"
+        if (self.schedule == "geometric") != (self.last is not None) or (self.last is not None and self.last <= 0):
+            yield "schedule geometric goes with last: RATE, more than 0, and the others without"
         if [epoch for epoch, _ in self.drops] != sorted({epoch for epoch, _ in self.drops}):
             yield "the epochs of drops must rise"
 
@@ -79,7 +75,8 @@ class AugmentOptions:
     crop's side; box_noise: share of its side by which each edge of the face's box moves; spread: "uniform" over these
     ranges, or "normal" with the ranges as two standard deviations; reflect: share of pictures that are continued by
     their mirror image, not by black; colour: factors of the channels in 1 +- colour; occlusion: probability of a
-    rectangle of noise; degrade: the photographic degradation of rendered heads (blur, noise, JPEG, ...), probability.
+    rectangle of noise; blur: probability of a Gaussian blur; degrade: of the photographic degradation of rendered heads
+    (blur, noise, JPEG, ...).
     """
 
     flip: float = 0.5
@@ -91,12 +88,13 @@ class AugmentOptions:
     reflect: float = 0.0
     colour: float = 0.0
     occlusion: float = 0.0
+    blur: float = 0.0
     degrade: float = 0.0
 
     def faults(self) -> Iterator[str]:
-        shares = (self.flip, self.reflect, self.occlusion, self.degrade)
+        shares = (self.flip, self.reflect, self.occlusion, self.blur, self.degrade)
         if not all(0 <= share <= 1 for share in shares):
-            yield "flip, reflect, occlusion and degrade are probabilities from 0 to 1"
+            yield "flip, reflect, occlusion, blur and degrade are probabilities from 0 to 1"
         if not 0 < self.scale[0] <= 1 <= self.scale[1] < 10:
             yield f"scale {list(self.scale)}: expected the smallest and the largest zoom, around 1"
         if not (0 <= self.rotation <= 180 and 0 <= self.colour < 1):
@@ -110,10 +108,12 @@ class StreamOptions:
     """Where a share of each batch comes from.
 
     heads: `pool` pictures are kept on the device and drawn again with other augmentation; every `every` steps the
-    `chunk` oldest are replaced; training begins with `start` of them; render: options
+    `chunk` oldest are replaced (0: never); training begins with `start` of them; render: options
     of the renderer (`synth.options.RenderOptions`). size above 256 with zoom 256 / size leaves room around the crop for
     turning and shifting. Others: `root`, and of it some `subsets`; `limit`
-    faces; `version` of a data set; `workers`: processes that decode (0: none). augment: in place of the pipeline's.
+    faces; `version` of a data set, and a `subset` of it that `ls3dw subset` wrote, with its copies; `workers`:
+    processes that decode (0: none).
+    balance: bins of pose that come equally often (pose_bins.py), 0: as they come. augment: in place of the pipeline's.
     """
 
     stream: StreamName
@@ -122,6 +122,8 @@ class StreamOptions:
     subsets: tuple[str, ...] = ()
     limit: int | None = None
     version: str | None = None
+    subset: str | None = None
+    balance: int = 0
     workers: int = 4
     pool: int = 16384
     chunk: int = 128
@@ -135,12 +137,21 @@ class StreamOptions:
             yield "expected share > 0, workers >= 0, limit >= 1"
         if (self.stream == "heads") == (self.root is not None):
             yield "heads are rendered: no root" if self.root else f"{self.stream} needs its folder: root"
-        if not 1 <= self.chunk <= self.start <= self.pool or self.every < 1:
-            yield "expected 1 <= chunk <= start <= pool and every >= 1"
+        if not 1 <= self.chunk <= self.start <= self.pool or self.every < 0:
+            yield "expected 1 <= chunk <= start <= pool and every >= 0"
+        yield from self._balance_faults()
         try:
             render_options(self.render)
         except ConfigurationError as error:
             yield str(error)
+
+    def _balance_faults(self) -> Iterator[str]:
+        if self.balance < 0:
+            yield f"balance {self.balance}: expected a number of bins, as 9, or 0"
+        if self.stream == "heads" and self.balance and (self.every or self.start != self.pool):
+            yield f"balance needs a pool that stays as it is: start: {self.pool}, every: 0"
+        if self.subset is not None and (self.stream != "dataset" or self.balance):
+            yield "subset is for the stream dataset, which is then drawn as the subset was: without balance"
 
 
 def render_options(values: Mapping[str, Any]) -> RenderOptions:
@@ -150,23 +161,6 @@ def render_options(values: Mapping[str, Any]) -> RenderOptions:
     if options is None or faults:
         raise ConfigurationError("; ".join(faults))
     return options
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """network: class (FAN or DepthNet) and its arguments; init: "random", or weights to start from (a zoo name or a
-    file); noise: how strong the guidance noise is for this network, 1: as in `guidance`."""
-
-    kind: Kind
-    network: Mapping[str, Any]
-    init: str = "random"
-    noise: float = 1.0
-
-    def faults(self) -> Iterator[str]:
-        if self.network.get("class") != CLASS_OF[self.kind]:
-            yield f"network {dict(self.network)}: expected class {CLASS_OF[self.kind]} for kind {self.kind}"
-        if self.noise < 0:
-            yield "noise cannot be negative"
 
 
 @dataclass(frozen=True)
@@ -185,6 +179,20 @@ class GuidanceOptions:
 
 
 @dataclass(frozen=True)
+class FirstStageOptions:
+    """How stage one of a cascade errs where stage two is trained: standard deviations of the face's turn in degrees, of
+    the logarithm of its box's size, and of its place on each axis in sides of the box."""
+
+    rotation: float = 5.0
+    zoom: float = 0.05
+    shift: float = 0.03
+
+    def faults(self) -> Iterator[str]:
+        if min(asdict(self).values()) < 0:
+            yield "no value can be negative"
+
+
+@dataclass(frozen=True)
 class RealOptions:
     """A source of real faces to validate on."""
 
@@ -198,7 +206,7 @@ class RealOptions:
 class ValidationOptions:
     """every: steps between validations, 0: at the end only; rendered: held-out heads, of a `seed` of their own, of
     which a share (`degrade`) look like photographs of many qualities; real: sources of real faces; flip: average 2D
-    heatmaps with those of the mirrored picture on real faces."""
+    heatmaps or points with those of the mirrored picture on real faces."""
 
     every: int = 2000
     rendered: int = 0
@@ -230,6 +238,7 @@ class TrainOptions:
     together) in `lanes` with their own random numbers, so that N processes, each with its lanes, see what one would.
 
     epoch: pictures that count as one, by default those of the file streams. log: steps between lines of the log.
+    cascades: the names of two networks each, which are validated and exported as one.
     """
 
     name: str
@@ -249,6 +258,8 @@ class TrainOptions:
     targets: TargetOptions = field(default_factory=TargetOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     guidance: GuidanceOptions = field(default_factory=GuidanceOptions)
+    cascades: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    first_stage: FirstStageOptions = field(default_factory=FirstStageOptions)
     validation: ValidationOptions = field(default_factory=ValidationOptions)
     checkpoint: CheckpointOptions = field(default_factory=CheckpointOptions)
 
@@ -263,7 +274,8 @@ class TrainOptions:
         if not self.data or not self.networks:
             yield "expected at least one stream under data and at least one network under networks"
         yield from self._need_faults()
-        for name in (self.name, *self.networks):
+        yield from cascade_faults(self.cascades, self.networks)
+        for name in (self.name, *self.networks, *self.cascades):
             if not is_safe_name(name):
                 yield f"name {name!r}: expected letters, digits and ._+- only"
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ls3dw.errors import ConfigurationError, DatasetError, PictureError
 from ls3dw.markup import POINTS
+from ls3dw.pose_bins import balanced_rows
 from ls3dw.sample import Drop, Floats, Media, Sample
 from ls3dw.sources import open_source
 from ls3dw.training.config import StreamOptions
 from ls3dw.training.cut import TrainingFace, cut_face
+
+if TYPE_CHECKING:
+    from ls3dw.dataset import Dataset
 
 WHOLE = np.eye(2, 3)
 
@@ -31,9 +37,11 @@ class FaceList(Protocol):
 class SourceFaces:
     """The faces of a source of stills."""
 
-    def __init__(self, media: Sequence[Media], annotation_kind: str) -> None:
+    def __init__(self, media: Sequence[Media], annotation_kind: str, balance: int = 0) -> None:
         self.media = media
         self.annotation_kind = annotation_kind
+        if balance:
+            self.media = [media[row] for row in balanced_rows(self._shapes(), balance)]
 
     def __len__(self) -> int:
         return len(self.media)
@@ -44,6 +52,19 @@ class SourceFaces:
             return outcome
         points_2d, points_3d = landmarks_of(outcome, self.annotation_kind)
         return cut_face(outcome.image(), WHOLE, outcome.box, points_2d, points_3d)
+
+    def _shapes(self) -> Floats:
+        """Read the points of all faces (N, 68, 2), NaN where one cannot be used."""
+        # A source decodes a picture to see whether its face can be used: threads, for decoding leaves Python's lock.
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(self._shape, self.media)))
+
+    def _shape(self, media: Media) -> Floats:
+        (_, outcome), *_ = media.read(lambda unit: False)
+        if isinstance(outcome, Drop):
+            return np.full((POINTS, 2), np.nan, dtype=np.float32)
+        flat, solid = landmarks_of(outcome, self.annotation_kind)
+        return flat if np.isnan(solid[:, :2]).any() else solid[:, :2]
 
 
 def landmarks_of(sample: Sample, annotation_kind: str) -> tuple[Floats, Floats]:
@@ -94,7 +115,8 @@ def open_faces(options: StreamOptions) -> FaceList:
     else:
         source = open_source(options.stream, options.root)
         subsets = options.subsets or training_subsets(source.subsets, options.stream)
-        faces = SourceFaces(source.media(subsets, piece=1)[: options.limit], source.annotation_kind)
+        media = source.media(subsets, piece=1)[: options.limit]
+        faces = SourceFaces(media, source.annotation_kind, options.balance)
     if len(faces) == 0:
         raise ConfigurationError(f"{options.stream}: no face in {options.root}; check root, subsets and limit")
     return faces
@@ -116,5 +138,19 @@ def _open_dataset(options: StreamOptions, root: Path) -> DatasetFaces:
     if strange := sorted(set(options.subsets) - known):
         raise DatasetError(f"{root}: no source or subset {', '.join(strange)}; it has {', '.join(sorted(known))}")
     chosen = index["source"].isin(options.subsets) | index["subset"].isin(options.subsets)
-    rows = np.flatnonzero(chosen if options.subsets else np.ones(len(index), dtype=bool))
-    return DatasetFaces(root, dataset.version, rows[: options.limit].tolist())
+    rows = np.flatnonzero(chosen if options.subsets else np.ones(len(index), dtype=bool))[: options.limit]
+    if options.subset is not None:
+        rows = _copies(dataset, options.subset, rows)
+    if options.balance:
+        rows = rows[balanced_rows(dataset.column("landmarks_3d")[rows, :, :2], options.balance)]
+    return DatasetFaces(root, dataset.version, rows.tolist())
+
+
+def _copies(dataset: Dataset, name: str, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return those of the rows that a subset has, each as often as it says."""
+    table = dataset.subset(name)
+    repeats = table["repeats"] if "repeats" in table else np.ones(len(table), dtype=int)
+    if "weight" in table and (table["weight"] != repeats).any():
+        raise ConfigurationError(f"subset {name}: drawn by weights, not copies; draw it again with --mode repeat")
+    times = dict(zip(table["id"], repeats, strict=True))
+    return np.repeat(rows, [int(times.get(face, 0)) for face in dataset.index["id"].iloc[rows]])

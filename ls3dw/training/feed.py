@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from ls3dw.training.batch import Stream, concatenate
+from ls3dw.training.batch import Batch, Stream, concatenate
 from ls3dw.training.config import StreamOptions, TrainOptions
 from ls3dw.training.distributed import Group
 from ls3dw.training.faces import FaceList, open_faces
 from ls3dw.training.files import FileStream, Share
+from ls3dw.training.first_stage import disturb
 from ls3dw.training.guidance import guidance_noise
 from ls3dw.training.heads import HeadMaker, HeadStream, OpenHeads
 from ls3dw.training.networks import Trained
@@ -40,23 +41,26 @@ class Feed:
     def inputs(self, step: int) -> Inputs:
         batches = [concatenate([stream.batch(step) for stream in lane.streams]) for lane in self.lanes]
         batch = concatenate(batches)
+        count = len(batches[0].images)
         guides = {
-            name: guided_by(batch, trained.kind) + self._noise(trained, step, len(batches[0].images))
+            name: self._guide(trained, batch, step, count)
             for name, trained in self.networks.items()
-            if trained.guided
+            if not trained.alone
         }
         return Inputs(batch.images, batch.landmarks_2d, batch.landmarks_3d, guides)
 
-    def _noise(self, trained: Trained, step: int, count: int) -> torch.Tensor:
-        noise = [
-            guidance_noise(
-                count,
-                self.options.guidance,
-                Dice(self.device, self.options.seed, "guidance", trained.name, lane.number, step),
-            )
-            for lane in self.lanes
-        ]
-        return torch.cat(noise) * trained.options.noise
+    def _guide(self, trained: Trained, batch: Batch, step: int, count: int) -> torch.Tensor:
+        """Make the points that a network is given wrong, as those before it leave them. count: faces a lane."""
+        truth = guided_by(batch, trained.kind)
+        seed, device = self.options.seed, self.device
+        if trained.straightened:
+            # The same errors for all networks of stage two: what differs between them shall be the networks.
+            dice = [Dice(device, seed, "first stage", lane.number, step) for lane in self.lanes]
+            parts = zip(torch.split(truth, count), dice, strict=True)
+            return torch.cat([disturb(points, self.options.first_stage, drawn) for points, drawn in parts])
+        dice = [Dice(device, seed, "guidance", trained.name, lane.number, step) for lane in self.lanes]
+        noise = torch.cat([guidance_noise(count, self.options.guidance, drawn) for drawn in dice])
+        return truth + noise * trained.options.noise
 
     @property
     def rendered(self) -> int:

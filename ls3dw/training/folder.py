@@ -12,7 +12,7 @@ from ls3dw.files import dump_json, exclusive, remove_partial, write_atomic
 from ls3dw.training import checkpoint
 from ls3dw.training.config import TrainOptions, config_hash, recorded
 from ls3dw.training.distributed import Group
-from ls3dw.training.monitor import LOG
+from ls3dw.training.monitor import ERRORS, LOG
 
 CONFIGURATION = "configuration.json"
 
@@ -44,7 +44,7 @@ def prepare_folder(
 
 def _clear(folder: Path) -> None:
     """Remove what a run writes, and nothing else."""
-    for path in (*folder.glob("step-*.json"), *folder.glob("step-*.safetensors"), folder / LOG):
+    for path in (*folder.glob("step-*.json"), *folder.glob("step-*.safetensors"), folder / LOG, folder / ERRORS):
         path.unlink(missing_ok=True)
     for name in ("tensorboard", "models"):
         if (folder / name).is_dir():

@@ -12,6 +12,7 @@ from torch import Tensor
 from ls3dw.errors import ConfigurationError
 from ls3dw.geometry import CROP_SIZE
 from ls3dw.markup import POINTS
+from ls3dw.pose_bins import balanced_rows
 from ls3dw.training.augment import augment
 from ls3dw.training.batch import Batch, Faces
 from ls3dw.training.config import AugmentOptions, StreamOptions, render_options
@@ -73,8 +74,9 @@ def open_renderer(device: torch.device, options: Mapping[str, Any]) -> HeadMaker
 class HeadStream:
     """Rendered heads. The pool is a ring of chunks, and which of them it holds is a function of the step.
 
-    Chunks 0 to start / chunk are there at step 0, and one more every `every` steps; once the ring is full, each new
-    one takes the place of the oldest. A run that goes on at some step renders the chunks of that step once more.
+    Chunks 0 to start / chunk are there at step 0, and one more every `every` steps (0: none); once the ring is full,
+    each new one takes the place of the oldest. A run that goes on at some step renders the chunks of that step once
+    more.
     """
 
     def __init__(
@@ -88,18 +90,28 @@ class HeadStream:
         self.every = options.every
         self.slots = max(1, options.pool // options.chunk // share.lanes)
         self.first = max(1, options.start // options.chunk // share.lanes)
+        self.balance = options.balance
         self.rendered = 0
+        self._balanced: Tensor | None = None
         self._held = [-1] * self.slots
         self._pool: Faces | None = None
 
     def batch(self, step: int) -> Batch:
         pool = self._pool_at(step)
         dice = Dice(self.device, self.share.seed, "heads", self.share.lane, step)
-        live = min(self.slots, self._chunks(step)) * self.chunk
-        chosen = dice.integers(live, self.share.count)
+        chosen = self._choose(pool, step, dice)
         faces = Faces(pool.pictures[chosen], pool.landmarks_2d[chosen], pool.landmarks_3d[chosen])
         batch = augment(faces, self.augmentation, dice)
         return Batch(self._degrade(batch.images, dice, step), batch.landmarks_2d, batch.landmarks_3d)
+
+    def _choose(self, pool: Faces, step: int, dice: Dice) -> Tensor:
+        """Draw places of the pool: all heads alike, or so that all poses come alike."""
+        if self.balance == 0:
+            return dice.integers(min(self.slots, self._chunks(step)) * self.chunk, self.share.count)
+        if self._balanced is None:  # once: such a pool stays as it is
+            shapes = pool.landmarks_3d[..., :2].cpu().numpy()
+            self._balanced = torch.from_numpy(balanced_rows(shapes, self.balance)).to(self.device)
+        return self._balanced[dice.integers(len(self._balanced), self.share.count)]
 
     def _degrade(self, images: Tensor, dice: Dice, step: int) -> Tensor:
         share = self.augmentation.degrade
@@ -110,7 +122,7 @@ class HeadStream:
 
     def _chunks(self, step: int) -> int:
         """Return how many chunks have been rendered by `step`."""
-        return self.first + step // self.every
+        return self.first + (step // self.every if self.every else 0)
 
     def _pool_at(self, step: int) -> Faces:
         """Render what the pool of this step has and the present one has not."""

@@ -1,10 +1,11 @@
-"""What a run says: lines of `log.jsonl`, a short line for people, and TensorBoard where it is installed."""
+"""What a run says: lines of `log.jsonl`, errors of single faces, and TensorBoard where it is installed."""
 
 from __future__ import annotations
 
+import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from torch import Tensor
 from ls3dw.draw import Layer, draw_face
 from ls3dw.files import write_atomic
 from ls3dw.sample import Floats
+from ls3dw.training.validate import Measured
+from ls3dw.training.validation_set import ValidationSet
 
 log = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
+ERRORS = "errors.npz"
 SHOWN = 16
 """Faces in the picture of predictions, in four columns."""
 
@@ -84,6 +88,15 @@ def draw_sheet(images: np.ndarray[Any, Any], points: Floats, truth: Floats) -> n
     ]
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
     return np.concatenate([np.concatenate(tiles[row : row + 4], axis=1) for row in range(0, len(tiles), 4)], axis=0)
+
+
+def write_errors(folder: Path, measured: Mapping[str, Measured], sets: Sequence[ValidationSet]) -> None:
+    """Keep the errors of each face in the last validation, and its yaw (`yaw/SET`): `errors.npz`, (N,) each."""
+    arrays: dict[str, Any] = {name: each.errors for name, each in measured.items()}
+    arrays |= {f"yaw/{faces.name}": faces.yaw for faces in sets}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomic(folder / ERRORS, buffer.getvalue())
 
 
 def _numbers(kind: str, values: Mapping[str, Any], way: str = "") -> list[tuple[str, float]]:

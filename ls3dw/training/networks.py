@@ -14,10 +14,11 @@ from ls3dw.errors import ConfigurationError, ModelError
 from ls3dw.geometry import CROP_SIZE
 from ls3dw.markup import POINTS
 from ls3dw.models.contract import CHANNELS_OF, RGB, Contract, Kind
+from ls3dw.models.coordinates import Cascade, CoordinateNet
 from ls3dw.models.depth import DepthNet
 from ls3dw.models.heatmap import draw_gaussians
 from ls3dw.models.zoo import load
-from ls3dw.training.config import NetworkOptions
+from ls3dw.training.network_options import CASCADE, NetworkOptions
 from ls3dw.training.seeds import seed_of
 from ls3dw.training.targets import DEPTH_UNIT
 
@@ -42,7 +43,18 @@ class Trained:
 
     @property
     def guided(self) -> bool:
+        """Whether it sees Gaussians around points."""
         return CHANNELS_OF[self.kind] > RGB
+
+    @property
+    def straightened(self) -> bool:
+        """Whether it is stage two of a cascade, whose crops are straightened by points."""
+        return self.options.stage == 2
+
+    @property
+    def alone(self) -> bool:
+        """Whether the picture is all that it needs."""
+        return not (self.guided or self.straightened)
 
 
 class EvenConv2d(nn.Conv2d):
@@ -89,6 +101,19 @@ def _make(name: str, options: NetworkOptions, seed: int) -> nn.Module:
     return network
 
 
+def make_cascades(options: Mapping[str, tuple[str, str]], networks: Mapping[str, Trained]) -> dict[str, Trained]:
+    """Put cascades together of networks, which go on changing with them."""
+    made = {}
+    for name, stages in options.items():
+        first, second = (networks[stage] for stage in stages)
+        assert isinstance(first.network, CoordinateNet)
+        assert isinstance(second.network, CoordinateNet)
+        network = {"class": CASCADE, "first": dict(first.options.network), "second": dict(second.options.network)}
+        cascade = Cascade(first.network, second.network).eval()
+        made[name] = Trained(name, NetworkOptions(first.kind, network), cascade)
+    return made
+
+
 def scale_depth(network: nn.Module, factor: float) -> None:
     """Multiply what a depth network gives; others stay as they are."""
     if isinstance(network, DepthNet):
@@ -99,7 +124,7 @@ def scale_depth(network: nn.Module, factor: float) -> None:
 
 def _prepare(network: nn.Module, device: torch.device) -> nn.Module:
     first = network.get_submodule("conv1")
-    assert isinstance(first, nn.Conv2d)
+    assert isinstance(first, nn.Conv2d)  # all classes name it so; an empty channel helps those that are guided
     if first.in_channels % EVEN and first.in_channels > EVEN and device.type == "cuda":
         even = EvenConv2d(
             first.in_channels,

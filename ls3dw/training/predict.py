@@ -7,7 +7,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ls3dw.models.coordinates import PointNetwork, predict_points
 from ls3dw.models.heatmap import decode_subpixel, mirror_heatmaps
+from ls3dw.models.straight import straighten
+from ls3dw.training.losses import whole_faces
 from ls3dw.training.networks import Trained, network_input
 from ls3dw.training.targets import DEPTH_UNIT
 
@@ -18,7 +21,8 @@ PART = 64
 @torch.no_grad()
 def predict(trained: Trained, images: Tensor, guides: Tensor | None = None, flip: bool = False) -> Tensor:
     """Run a network in eval mode over crops (N, 3, 256, 256) uint8: landmarks (N, 68, 2) in crop pixels, or for the
-    depth network z (N, 68). guides: (N, 68, 2), for guided networks; flip: average with the mirrored picture's."""
+    depth network z (N, 68). guides: (N, 68, 2), for networks that need points; flip: average with the mirrored
+    picture's."""
     parts = [
         _run(trained, images[part].float() / 255, None if guides is None else guides[part], flip)
         for part in _parts(len(images))
@@ -31,6 +35,8 @@ def _parts(count: int) -> Iterator[slice]:
 
 
 def _run(trained: Trained, images: Tensor, guides: Tensor | None, flip: bool) -> Tensor:
+    if isinstance(trained.network, PointNetwork):
+        return _points(trained.network, images, guides, flip)
     # float32 for all: validation shall not hang on what training rounds to.
     output = trained.network(network_input(images, guides, trained.kind))
     if trained.kind == "depth":
@@ -41,3 +47,12 @@ def _run(trained: Trained, images: Tensor, guides: Tensor | None, flip: bool) ->
         heatmaps = (heatmaps + mirror_heatmaps(trained.network(images.flip(-1))[-1])) / 2
     points: Tensor = decode_subpixel(heatmaps)[0]
     return points
+
+
+def _points(network: PointNetwork, images: Tensor, guides: Tensor | None, flip: bool) -> Tensor:
+    """Run a network that gives coordinates; guides straighten the crops of stage two, a face without all is NaN."""
+    if guides is None:
+        return predict_points(network, images, flip)
+    whole, guides = whole_faces(guides)
+    points: Tensor = network(images, straighten(guides))
+    return torch.where(whole[:, None, None], points, torch.nan)

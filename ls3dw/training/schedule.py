@@ -47,6 +47,8 @@ def rate_at(options: OptimizerOptions, length: Length, step: int, seconds: float
     if options.schedule == "cosine":
         share = min(1.0, length.share(step, seconds))
         rate *= (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * share)) + FLOOR
+    if options.last is not None:
+        rate *= (options.last / rate) ** min(1.0, length.share(step, seconds))
     for epoch, lower in options.drops:
         if length.epochs(step) >= epoch:
             rate = lower

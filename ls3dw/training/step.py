@@ -14,9 +14,11 @@ from torch.optim import Optimizer
 from ls3dw.geometry import CROP_SIZE
 from ls3dw.markup import POINTS
 from ls3dw.models.contract import Kind
+from ls3dw.models.coordinates import CoordinateNet
 from ls3dw.training.batch import Batch
 from ls3dw.training.config import TargetOptions, TrainOptions
 from ls3dw.training.distributed import Group, average_gradients
+from ls3dw.training.losses import coordinate_loss
 from ls3dw.training.networks import Trained, network_input
 from ls3dw.training.optimizers import make_optimizer, set_rate
 from ls3dw.training.targets import (
@@ -39,20 +41,23 @@ class Inputs:
     landmarks_2d: Tensor
     landmarks_3d: Tensor
     guides: Mapping[str, Tensor]
-    """Of each guided network."""
+    """Of each network that needs points."""
 
     def tensors(self) -> list[Tensor]:
         return [self.images, self.landmarks_2d, self.landmarks_3d, *(self.guides[name] for name in sorted(self.guides))]
 
 
 def guided_by(batch: Batch, kind: Kind) -> Tensor:
-    """Return the true points that guide a network of this kind (B, 68, 2)."""
-    return batch.landmarks_2d if kind == "2d-to-3d" else batch.landmarks_3d[..., :2]
+    """Return the true points (B, 68, 2) that guide a network of this kind, or straighten its crops."""
+    return batch.landmarks_2d if kind in ("2d", "2d-to-3d") else batch.landmarks_3d[..., :2]
 
 
 def loss_of(trained: Trained, inputs: Inputs, targets: Mapping[str, Tensor], options: TargetOptions) -> Tensor:
-    """Run one network and compare what it gives with the targets of its kind."""
+    """Run one network and compare what it gives with what it shall give."""
     guide = inputs.guides.get(trained.name)
+    if isinstance(trained.network, CoordinateNet):
+        truth = inputs.landmarks_2d if trained.kind == "2d" else inputs.landmarks_3d[..., :2]
+        return coordinate_loss(trained.network, inputs.images, truth, guide, trained.options)
     output = trained.network(network_input(inputs.images, guide, trained.kind))
     if trained.kind == "depth":
         return depth_loss(output, depth_targets(inputs.landmarks_3d))
@@ -84,8 +89,8 @@ class Step:
 
     def __call__(self, inputs: Inputs, rate: float) -> None:
         """Take one step at this learning rate."""
-        for optimizer in self.optimizers.values():
-            set_rate(optimizer, rate)
+        for name, optimizer in self.optimizers.items():
+            set_rate(optimizer, rate * self.networks[name].options.rate)
         if self._graph is None or self._inputs is None:
             self._take(inputs)
             return
@@ -146,7 +151,7 @@ class Step:
 
     def _targets(self, inputs: Inputs) -> dict[str, Tensor]:
         """Draw each kind of target once for all networks."""
-        kinds = {trained.kind for trained in self.networks.values()}
+        kinds = {trained.kind for trained in self.networks.values() if not trained.options.coordinates}
         std = self.options.targets.std
         targets = {}
         if "2d" in kinds:
@@ -171,6 +176,6 @@ def empty_inputs(batch: int, networks: Mapping[str, Trained], device: torch.devi
         {
             name: torch.rand(batch, POINTS, 2, device=device) * CROP_SIZE
             for name, trained in networks.items()
-            if trained.guided
+            if not trained.alone
         },
     )

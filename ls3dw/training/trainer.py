@@ -18,8 +18,8 @@ from ls3dw.training.distributed import Group, join_norms
 from ls3dw.training.ema import MovingAverage, average_of
 from ls3dw.training.feed import Feed, make_lanes, open_files, open_renderers
 from ls3dw.training.heads import OpenHeads, open_renderer
-from ls3dw.training.monitor import SHOWN, Monitor
-from ls3dw.training.networks import Trained, make_networks
+from ls3dw.training.monitor import SHOWN, Monitor, write_errors
+from ls3dw.training.networks import Trained, make_cascades, make_networks
 from ls3dw.training.optimizers import state_tensors
 from ls3dw.training.predict import predict
 from ls3dw.training.prefetch import Prefetch
@@ -62,6 +62,7 @@ class Trainer:
         self.averages = {
             name: Trained(name, trained.options, average_of(trained.network)) for name, trained in self.networks.items()
         }
+        self.cascades = make_cascades(options.cascades, self.averages)
         pairs = [(self.averages[name].network, self.networks[name].network) for name in self.networks]
         self.average = MovingAverage(pairs, options.ema)
         self.step = Step(options, self.networks, group)
@@ -73,6 +74,11 @@ class Trainer:
         self.taken = 0
         self.stopping = False
         """Set it from a signal handler: the run saves a checkpoint after the present step, and ends."""
+
+    @property
+    def exported(self) -> dict[str, Trained]:
+        """What can be used by itself: the averages and the cascades, but for networks that are stage two of one."""
+        return {name: each for name, each in (self.averages | self.cascades).items() if not each.straightened}
 
     def tensors(self) -> dict[str, Tensor]:
         """Name every tensor that a checkpoint holds."""
@@ -208,7 +214,9 @@ class Trainer:
             return
         # Looking for the fastest algorithms would take longer than it saves: many shapes, few passes each.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=True):
-            self.results = validate(self.averages, sets)
+            measured = validate(self.averages | self.cascades, sets)
+        self.results = {name: each.figures for name, each in measured.items()}
+        write_errors(self.out, measured, sets)
         monitor.write(self.taken, "validation", self.results)
         for name, figures in self.results.items():
             log.info("step %d: %s %s", self.taken, name, _shown(figures))
@@ -216,10 +224,10 @@ class Trainer:
             self._show(monitor, sets)
 
     def _show(self, monitor: Monitor, sets: list[ValidationSet]) -> None:
-        """Draw what the networks without guidance predict on the first faces."""
+        """Draw what the networks that need no points predict on the first faces."""
         for faces in sets:
-            for name, trained in self.averages.items():
-                if not trained.guided:
+            for name, trained in (self.averages | self.cascades).items():
+                if trained.alone:
                     points = predict(trained, faces.images[:SHOWN], flip=faces.flip).cpu().numpy()
                     truth = faces.landmarks_2d if trained.kind == "2d" else faces.landmarks_3d[..., :2]
                     monitor.show(self.taken, f"{faces.name}/{name}", faces.images, points, truth)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -19,6 +20,15 @@ from ls3dw.training.validation_set import ValidationSet
 
 Figures: TypeAlias = dict[str, float]
 
+
+@dataclass(frozen=True)
+class Measured:
+    """figures: of a whole set; errors: (N,) NME of each face, or its mean |z| error; NaN where nothing is known."""
+
+    figures: Figures
+    errors: NDArray[np.float64]
+
+
 YAW_BINS: Final = ((0, 30), (30, 60), (60, 90))
 """The paper's bins of |yaw| in degrees; the last has all beyond."""
 
@@ -26,23 +36,27 @@ OFF: Final = 0.03
 """Noisy guidance: the mean distance of a point from its true place, in sizes (sqrt(w h)) of the face's box."""
 
 
-def validate(networks: Mapping[str, Trained], sets: Sequence[ValidationSet]) -> dict[str, Figures]:
-    """Measure networks in eval mode: figures by `set/network` and, for guided ones, `/guidance`. NME is a fraction."""
-    results: dict[str, Figures] = {}
+def validate(networks: Mapping[str, Trained], sets: Sequence[ValidationSet]) -> dict[str, Measured]:
+    """Measure networks in eval mode: by `set/network` and, for those that need points, `/guidance`. NME is a
+    fraction."""
+    results: dict[str, Measured] = {}
     for faces in sets:
         for name, trained in networks.items():
-            for guidance, figures in _measure(trained, networks, faces).items():
-                results["/".join(filter(None, (faces.name, name, guidance)))] = figures
+            for guidance, measured in _measure(trained, networks, faces).items():
+                results["/".join(filter(None, (faces.name, name, guidance)))] = measured
     return results
 
 
-def _measure(trained: Trained, networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, Figures]:
+def _measure(trained: Trained, networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, Measured]:
     truth = faces.landmarks_2d if trained.kind == "2d" else faces.landmarks_3d[..., :2]
     if np.isnan(truth).all():
         return {}
     if trained.kind == "depth":
         return _measure_depth(trained, networks, faces)
-    if not trained.guided:
+    if trained.straightened:
+        exact = torch.from_numpy(np.ascontiguousarray(truth)).to(faces.images.device)
+        return {"exact": _figures(predict(trained, faces.images, exact).cpu().numpy(), truth, faces.yaw)}
+    if trained.alone:
         return {"": _figures(predict(trained, faces.images, flip=faces.flip).cpu().numpy(), truth, faces.yaw)}
     return {
         guidance: _figures(predict(trained, faces.images, guide).cpu().numpy(), truth, faces.yaw)
@@ -56,7 +70,7 @@ def _guides(networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, 
     if not np.isnan(faces.landmarks_2d).all():
         exact = torch.from_numpy(faces.landmarks_2d).to(faces.images.device)
         guides = {"exact": exact, "off": exact + _errors(faces.landmarks_2d).to(exact.device)}
-    first = next((trained for trained in networks.values() if trained.kind == "2d"), None)
+    first = next((trained for trained in networks.values() if trained.kind == "2d" and trained.alone), None)
     if first is not None:
         guides["chain"] = predict(first, faces.images, flip=faces.flip)
     return guides
@@ -71,7 +85,7 @@ def _errors(points: Floats) -> torch.Tensor:
     return errors
 
 
-def _measure_depth(trained: Trained, networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, Figures]:
+def _measure_depth(trained: Trained, networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, Measured]:
     """Measure z by the mean absolute error over the size of the face, guided by the true points."""
     z = faces.landmarks_3d[..., 2]
     if np.isnan(z).all():
@@ -79,7 +93,7 @@ def _measure_depth(trained: Trained, networks: Mapping[str, Trained], faces: Val
     guide = torch.from_numpy(np.ascontiguousarray(faces.landmarks_3d[..., :2])).to(faces.images.device)
     predicted = predict(trained, faces.images, guide).cpu().numpy()
     errors = np.abs(_centred(predicted) - _centred(z)).mean(axis=1) / box_size(tight_box(faces.landmarks_3d[..., :2]))
-    return {"": _by_yaw({"mae": float(np.nanmean(errors))}, "mae", errors, faces.yaw)}
+    return {"": Measured(_by_yaw({"mae": float(np.nanmean(errors))}, "mae", errors, faces.yaw), errors)}
 
 
 def _centred(z: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -87,7 +101,7 @@ def _centred(z: NDArray[np.float32]) -> NDArray[np.float64]:
     return centred
 
 
-def _figures(prediction: Floats, truth: Floats, yaw: Floats) -> Figures:
+def _figures(prediction: Floats, truth: Floats, yaw: Floats) -> Measured:
     errors = nme(prediction, truth)
     figures = {
         "nme": float(np.nanmean(errors)),
@@ -96,7 +110,7 @@ def _figures(prediction: Floats, truth: Floats, yaw: Floats) -> Figures:
         "failures": failure_rate(errors),
         "faces": float(np.count_nonzero(~np.isnan(errors))),
     }
-    return _by_yaw(figures, "nme", errors, yaw)
+    return Measured(_by_yaw(figures, "nme", errors, yaw), errors)
 
 
 def _by_yaw(figures: Figures, name: str, errors: NDArray[np.float64], yaw: Floats) -> Figures:
