@@ -54,6 +54,7 @@ def make_annotators(options: BuildOptions) -> Sequence[Annotator] | Sequence[Pub
             decode=options.decode,
             # On the CPU always the same: the last bits depend on the size of a batch.
             batch=None if device == "cpu" else options.batch,
+            engine=options.engine,
         )
         for device in devices(options.gpu)
     ]

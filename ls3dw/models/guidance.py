@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from ls3dw.geometry import CROP_SIZE
-from ls3dw.models.heatmap import STAMP_REACH, from_profiles, gaussian_profiles, stamp_profiles
+from ls3dw.models.heatmap import STAMP_REACH, gaussian_profiles, stamp_profiles
 
 REACH = 5.5
 """Standard deviations after which a Gaussian of height 1, then 3e-7, counts as 0 in sums of float32."""
