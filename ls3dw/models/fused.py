@@ -237,7 +237,7 @@ class Replay:
 @contextmanager
 def _on_side_stream(device: torch.device) -> Iterator[None]:
     """Run work as captures need it to have run: not on the default stream."""
-    stream = torch.cuda.Stream(device)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(stream):
         yield

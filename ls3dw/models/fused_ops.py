@@ -1,4 +1,4 @@
-"""What the fused FAN is made of: activations with room for padding, folded layers, and each operation in plain torch."""
+"""What the fused FAN is made of: activations with room for padding, folded layers, each operation in plain torch."""
 
 from __future__ import annotations
 

@@ -30,6 +30,8 @@ _ELEMENTS = 4096
 class Tile:
     """How a convolution is cut: pixels x outputs a program, `depth` products a step, with Triton's warps and stages.
 
+    registers: the most a thread may have, None for the compiler's choice; 128 let two programs of 8 warps share a
+    multiprocessor, so that one multiplies while the other writes.
     turned: multiply weights by pixels instead of pixels by weights. A matrix instruction takes 64 rows and up to 256
     columns; with 64 outputs or fewer, weights as rows and pixels as columns read less shared memory.
     """
@@ -40,6 +42,7 @@ class Tile:
     warps: int
     stages: int
     turned: bool = False
+    registers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile) -> Non
         turned=tile.turned,
         num_warps=tile.warps,
         num_stages=tile.stages,
+        maxnreg=tile.registers,
     )
 
 
@@ -219,13 +223,13 @@ def _inside(pixel, height, width, pad: tl.constexpr):  # type: ignore[no-untyped
     return (pixel % pitch < width) & (pixel % ((height + pad) * pitch) < height * pitch)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _norm_relu(x, scale, shift, channel, there):  # type: ignore[no-untyped-def]
     factor = tl.load(scale + channel, mask=there, other=0.0)[None, :]
     return tl.maximum(x * factor + tl.load(shift + channel, mask=there, other=0.0)[None, :], 0.0)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _write(  # type: ignore[no-untyped-def]
     y, pixel, pixels, channel, outputs, inside,
     bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
@@ -272,10 +276,7 @@ def _convolve(  # type: ignore[no-untyped-def]
             start += (tap // 3 - 1) * (width + 1) + tap % 3 - 1
         a = source.load([start, step % steps * block_depth])
         b = weight.load([column, step * block_depth])
-        if turned:
-            sums = tl.dot(b, a.T, sums)
-        else:
-            sums = tl.dot(a, b.T, sums)
+        sums = tl.dot(b, a.T, sums) if turned else tl.dot(a, b.T, sums)
     y = sums.T if turned else sums
     pixel = first + tl.arange(0, block_pixels)
     channel = column + tl.arange(0, block_outputs)
