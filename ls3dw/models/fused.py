@@ -246,12 +246,12 @@ def _on_side_stream(device: torch.device) -> Iterator[None]:
 
 def operations_of(convolutions: Convolutions) -> Operations:
     """Return the operations of that name; Triton is loaded only for those that need it."""
+    if convolutions not in ("plain", "cudnn", "triton"):
+        raise ValueError(f"convolutions is {convolutions!r}; expected 'plain', 'cudnn' or 'triton'")
     if convolutions == "plain":
         return PlainOperations()
     from ls3dw.models.fused_triton import CudnnOperations, TritonOperations
 
-    if convolutions not in ("cudnn", "triton"):
-        raise ValueError(f"convolutions is {convolutions!r}; expected 'plain', 'cudnn' or 'triton'")
     return CudnnOperations() if convolutions == "cudnn" else TritonOperations()
 
 
