@@ -352,7 +352,11 @@ def main() -> None:
         for batch in arguments.batches:
             tiles |= at_batch(tiles, arguments.batches[0], batch)
         operations["tuned"] = TritonOperations(tiles)
-        time_whole(network, arguments.batches[0], arguments.channels, {"tuned": operations["tuned"]})
+        both: dict[str, Operations] = {
+            "tuned": operations["tuned"],
+            "tuned, one stream": TritonOperations(tiles, overlap=False),
+        }
+        time_whole(network, arguments.batches[0], arguments.channels, both)
     for batch in arguments.batches[1:]:
         time_whole(network, batch, arguments.channels, operations)
     with reported("profile"):

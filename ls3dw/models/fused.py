@@ -8,7 +8,7 @@ convolution's activated input, its channels of the block's sum, and the activati
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -186,20 +186,29 @@ class FusedFAN:
 
     def _hourglass(self, stack: Stack, x: Features, level: int, norm: Affine) -> Features:
         """Return an hourglass's result; `norm` belongs to the block that reads it."""
+        # Low resolutions do not fill a device: they go beside the block at the full one.
+        beside = self._operations.aside(x.raw.data) if level == HOURGLASS_DEPTH else nullcontext(lambda: None)
+        with beside as join:
+            raised = self._low(stack, x.raw, level)
+        skip, _ = self._block(stack.blocks[f"b1_{level}"], x.active, x.raw, None)
+        join()
+        raw, active = (self._plane(skip, skip.data.shape[3]) for _ in range(2))
+        self._operations.upsample_add(raised, skip, raw, Activation(active, norm))
+        return Features(raw, active)
+
+    def _low(self, stack: Stack, x: Plane, level: int) -> Plane:
+        """Return what an hourglass adds at half the resolution of `x`, before upsampling."""
         blocks = stack.blocks
-        skip, _ = self._block(blocks[f"b1_{level}"], x.active, x.raw, None)
-        pooled = self._pool(x.raw, blocks[f"b2_{level}"].norms[0])
         inner = blocks[f"b1_{level - 1}" if level > 1 else "b2_plus_1"]
         outer = blocks[f"b3_{level}"]
+        pooled = self._pool(x, blocks[f"b2_{level}"].norms[0])
         low = self._identity_block(blocks[f"b2_{level}"], pooled, inner.norms[0])
         if level > 1:
             low = self._hourglass(stack, low, level - 1, outer.norms[0])
         else:
             low = self._identity_block(inner, low, outer.norms[0])
         raised, _ = self._block(outer, low.active, low.raw, None)
-        raw, active = (self._plane(skip, skip.data.shape[3]) for _ in range(2))
-        self._operations.upsample_add(raised, skip, raw, Activation(active, norm))
-        return Features(raw, active)
+        return raised
 
     def _hidden(self, stack: Stack, x: Features) -> Plane:
         """Return what the heatmaps of a stack are made from, and the next stack's input."""

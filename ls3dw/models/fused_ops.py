@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -110,6 +112,12 @@ class Operations(Protocol):
     def upsample_add(self, low: Plane, skip: Plane, raw: Plane, active: Activation) -> None:
         """Double the resolution of `low` by repetition and add `skip`; write the sum and its activation."""
 
+    def aside(self, like: Tensor) -> AbstractContextManager[Callable[[], None]]:
+        """Let what is begun inside go on beside what follows it, until what the context gives is called.
+
+        What is read inside must be kept until then, and nothing else may be aside at the same time.
+        """
+
 
 class PlainOperations:
     """The operations in plain torch, for tests and for devices without Triton."""
@@ -138,6 +146,9 @@ class PlainOperations:
         x = low.inside.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2) + skip.inside
         raw.inside.copy_(x)
         active.plane.inside.copy_(activated(x, active.norm))
+
+    def aside(self, like: Tensor) -> AbstractContextManager[Callable[[], None]]:
+        return nullcontext(lambda: None)
 
 
 def activated(x: Tensor, norm: Affine) -> Tensor:

@@ -8,6 +8,8 @@ Tiles come through tensor descriptors, which give zero beyond the ends of the pl
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -74,13 +76,16 @@ def _power_of_two(number: int) -> int:
 class TritonOperations:
     """The operations as kernels, with convolutions that finish their own results. pad is 1.
 
-    tiles: for shapes that should not have the tile of `tile_for`. Channels must be powers of two of at least 16.
+    tiles: for shapes that should not have the tile of `tile_for`. overlap: run low resolutions on their own stream.
+    Channels must be powers of two of at least 16.
     """
 
     pad = 1
 
-    def __init__(self, tiles: dict[Shape, Tile] | None = None) -> None:
+    def __init__(self, tiles: dict[Shape, Tile] | None = None, overlap: bool = True) -> None:
         self.tiles = tiles or {}
+        self.overlap = overlap
+        self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def empty(self, batch: int, height: int, width: int, channels: int, like: Tensor) -> Plane:
         shape = (batch, height + self.pad, width + self.pad, channels)
@@ -144,6 +149,20 @@ class TritonOperations:
             pad=self.pad,
             block=block,
         )
+
+    @contextmanager
+    def aside(self, like: Tensor) -> Iterator[Callable[[], None]]:
+        if not (self.overlap and like.is_cuda):
+            yield lambda: None
+            return
+        # Of high priority, so that its few programs do not queue behind the many at the full resolution. Planes made
+        # there are made again only there, and only after it has waited for the other stream at the next turn.
+        if like.device not in self._streams:
+            self._streams[like.device] = torch.cuda.Stream(like.device, priority=-1)  # type: ignore[no-untyped-call]
+        stream, current = self._streams[like.device], torch.cuda.current_stream(like.device)
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            yield lambda: current.wait_stream(stream)
 
 
 class CudnnOperations(TritonOperations):
