@@ -103,44 +103,62 @@ def candidates(shape: Shape) -> list[Tile]:
     found = [tile_for(shape)]
     if shape.pixels < 2**17:
         found += [Tile(64, 32, depth, 4, 4), Tile(64, 64, depth, 4, 4), Tile(128, 64, depth, 4, 4)]
-        found += [Tile(64, 64, depth, 4, 6), Tile(128, 128, depth, 8, 3)]
+        found += [Tile(64, 64, depth, 4, 6)]
     elif shape.outputs >= 128:
         found += [Tile(128, 128, depth, 8, 3, registers=128), Tile(128, 128, depth, 4, 3)]
-        found += [Tile(256, 128, depth, 8, 3), Tile(256, 128, depth, 8, 4), Tile(128, 128, depth, 8, 4)]
+        found += [Tile(256, 128, depth, 8, 3), Tile(256, 128, depth, 8, 4)]
         found += [Tile(128, 256, depth, 8, 3)] if shape.outputs >= 256 else []
     elif shape.outputs == 64:
-        found += [Tile(128, 64, depth, 4, 3), Tile(256, 64, depth, 8, 4), Tile(256, 64, depth, 8, 3)]
-        found += [Tile(256, 64, depth, 4, 3, turned=True), Tile(128, 64, depth, 4, 3, turned=True)]
+        found += [Tile(128, 64, depth, 4, 3), Tile(256, 64, depth, 8, 3), Tile(128, 64, depth, 4, 3, turned=True)]
         found += [Tile(256, 64, depth, 8, 3, turned=True)]
     else:
-        width = shape.outputs
-        found += [Tile(128, width, depth, 4, 3), Tile(256, width, depth, 4, 4), Tile(256, width, depth, 8, 4)]
-    return [tile for tile in dict.fromkeys(found) if tile.outputs <= max(16, 2 * shape.outputs)]
+        found += [Tile(128, shape.outputs, depth, 4, 3), Tile(256, shape.outputs, depth, 8, 3)]
+    fitting = [tile for tile in dict.fromkeys(found) if tile.outputs <= max(16, 2 * shape.outputs)]
+    return fitting + [replace(tile, whole=True) for tile in fitting if shape.outputs % tile.outputs == 0]
 
 
-def compile_tiles(layer: Layer, tiles: list[Tile]) -> int:
-    """Compile a layer's kernels into Triton's cache, in a process of its own; return how many there are now."""
-    bias, active, plane, residual, following = layer.writes
-    inputs, outputs = layer.shape.inputs, layer.shape.outputs
+@dataclass(frozen=True)
+class Kernel:
+    """What a compiled kernel depends on beside its tile: a layer without its number of pixels."""
+
+    inputs: int
+    outputs: int
+    taps: int
+    writes: tuple[bool, bool, bool, bool, bool]
+
+
+def compile_all(plans: dict[Layer, list[Tile]]) -> int:
+    """Compile every kernel of every layer, in processes, into Triton's cache; return how many there are."""
+    wanted: dict[Kernel, dict[Tile, None]] = {}
+    for layer, tiles in plans.items():
+        kernel = Kernel(layer.shape.inputs, layer.shape.outputs, layer.shape.taps, layer.writes)
+        wanted.setdefault(kernel, {}).update(dict.fromkeys(tiles))
+    pairs = [(kernel, tile) for kernel, tiles in wanted.items() for tile in tiles]
+    with ProcessPoolExecutor(COMPILERS, multiprocessing.get_context("spawn")) as pool:
+        return sum(pool.map(compile_one, *zip(*pairs, strict=True)))
+
+
+def compile_one(kernel: Kernel, tile: Tile) -> int:
+    """Compile a kernel by running it on a few pixels; return 1, or 0 after an error."""
+    bias, active, plane, residual, following = kernel.writes
+    inputs, outputs = kernel.inputs, kernel.outputs
 
     def made(channels: int) -> Plane:
         return Plane(torch.zeros(1, 9, 9, channels, device="cuda", dtype=torch.float16), 1)
 
     norm = Affine(torch.ones(outputs, device="cuda"), torch.ones(outputs, device="cuda"))
-    weight = torch.zeros(outputs, layer.shape.taps * inputs, device="cuda", dtype=torch.float16)
-    weights = Weights(weight, layer.shape.taps, norm.shift if bias else None)
+    weight = torch.zeros(outputs, kernel.taps * inputs, device="cuda", dtype=torch.float16)
     finish = Finish(
         active=Activation(made(outputs), norm) if active else None,
         plane=made(outputs) if plane else None,
         residual=made(outputs) if residual else None,
         following=Activation(made(outputs), norm) if following else None,
     )
-    done = 0
-    for tile in tiles:
-        with reported(f"compile {layer.name} {tile}"):
-            convolve(made(inputs), weights, finish, tile)
-            done += 1
-    return done
+    with reported(f"compile {kernel} {spelled(tile)}"):
+        convolve(made(inputs), Weights(weight, kernel.taps, norm.shift if bias else None), finish, tile)
+        torch.cuda.synchronize()
+        return 1
+    return 0
 
 
 @contextmanager
@@ -195,8 +213,7 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile]:
     FusedFAN(network, operations=recorder)(crops(batch, channels))
     started = time.perf_counter()
     plans = {layer: candidates(layer.shape) for layer in recorder.calls}
-    with ProcessPoolExecutor(COMPILERS, multiprocessing.get_context("spawn")) as pool:
-        kernels = sum(pool.map(compile_tiles, plans, plans.values()))
+    kernels = compile_all(plans)
     print(f"{kernels} kernels compiled in {time.perf_counter() - started:.0f} s")
     print(f"\nlayers at batch {batch}: µs cuDNN + pass, of which cuDNN; µs Triton, TFLOP/s; times; tile (b bias,")
     print("a activated, o out, r residual, f following)")
@@ -220,7 +237,7 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile]:
 
 
 def spelled(tile: Tile) -> str:
-    ending = ("t" if tile.turned else "") + (f"r{tile.registers}" if tile.registers else "")
+    ending = ("t" if tile.turned else "") + (f"r{tile.registers}" if tile.registers else "") + "W" * tile.whole
     return f"{tile.pixels}x{tile.outputs}x{tile.depth}w{tile.warps}s{tile.stages}{ending}"
 
 

@@ -149,17 +149,33 @@ def test_a_convolution_with_few_results_and_an_odd_number_of_outputs(operations:
     bench.compare({"out": (20, 8)}, lambda side, planes: side.convolve(source, weights, Finish(plane=planes["out"])))
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_a_tile_does_not_change_the_result(operations: Operations, turned: bool) -> None:
+@pytest.mark.parametrize(("turned", "whole"), [(False, False), (True, False), (False, True), (True, True)])
+def test_a_tile_does_not_change_the_result(operations: Operations, turned: bool, whole: bool) -> None:
     if operations.pad == 0:
         pytest.skip("cuDNN chooses its own")
     from ls3dw.models.fused_triton import Shape, Tile, TritonOperations
 
     bench = Bench(operations)
-    source, weights = bench.plane(32), Weights((bench.random(64, 288) / 17).half(), 9)
-    shape = Shape(3 * 9 * 9, 32, 64, 9)
-    bench.sides = (TritonOperations({shape: Tile(64, 64, 16, 4, 3, turned)}), bench.sides[1])
-    bench.compare({"out": (64, 8)}, lambda side, planes: side.convolve(source, weights, Finish(plane=planes["out"])))
+    source, residual = bench.plane(32), bench.plane(128)
+    weights, norms = Weights((bench.random(64, 288) / 17).half(), 9), [bench.norm(64) for _ in range(2)]
+    tile = Tile(64, 32, 16, 4, 3, turned, whole=whole)
+    bench.sides = (TritonOperations({Shape(3 * 9 * 9, 32, 64, 9): tile}), bench.sides[1])
+
+    def run(side: Operations, planes: dict[str, Plane]) -> None:
+        for offset in (0, 64):
+            active, following = (Activation(planes[name], norm) for name, norm in zip(planes, norms, strict=False))
+            side.convolve(source, weights, Finish(active, planes["out"], residual, offset, following))
+
+    bench.compare({"active": (64, 8), "following": (128, 8), "out": (128, 8)}, run)
+
+
+def test_whole_tiles_must_not_write_into_the_next_channels(operations: Operations) -> None:
+    from ls3dw.models.fused_triton import Tile, convolve
+
+    bench = Bench(operations)
+    weights = Weights(bench.random(20, 16).half(), 1)
+    with pytest.raises(ValueError, match="20 outputs in whole tiles of 32"):
+        convolve(bench.plane(16), weights, Finish(plane=bench.plane(20)), Tile(64, 32, 16, 4, 3, whole=True))
 
 
 def test_activations_from_a_plane_of_another_padding(operations: Operations) -> None:

@@ -36,6 +36,8 @@ class Tile:
     multiprocessor, so that one multiplies while the other writes.
     turned: multiply weights by pixels instead of pixels by weights. A matrix instruction takes 64 rows and up to 256
     columns; with 64 outputs or fewer, weights as rows and pixels as columns read less shared memory.
+    whole: results leave, and the residual comes, as whole tiles by descriptors instead of element by element; the
+    convolution's outputs must then be a multiple of the tile's.
     """
 
     pixels: int
@@ -45,6 +47,7 @@ class Tile:
     stages: int
     turned: bool = False
     registers: int | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,15 +179,17 @@ class CudnnOperations(TritonOperations):
 
 def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile) -> None:
     """Convolve a padded plane by the matrix kernel, cut as `tile` says."""
-    data = source.data.view(-1, source.data.shape[3])
+    data = _flat(source)
     pixels, outputs = len(data), weights.outputs
+    if tile.whole and outputs % tile.outputs:
+        raise ValueError(f"{outputs} outputs in whole tiles of {tile.outputs}; expected a multiple")
     grid = (triton.cdiv(pixels, tile.pixels) * triton.cdiv(outputs, tile.outputs),)
     _convolve[grid](
         TensorDescriptor.from_tensor(data, [tile.pixels, tile.depth]),
         TensorDescriptor.from_tensor(weights.weight, [tile.outputs, tile.depth]),
         pixels,
         *_size(source),
-        *_finish(weights.bias, finish),
+        *_finish(weights.bias, finish, tile if tile.whole else None),
         channels=weights.inputs,
         outputs=outputs,
         taps=weights.taps,
@@ -192,6 +197,7 @@ def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile) -> Non
         block_outputs=tile.outputs,
         block_depth=tile.depth,
         turned=tile.turned,
+        whole=tile.whole,
         num_warps=tile.warps,
         num_stages=tile.stages,
         maxnreg=tile.registers,
@@ -204,7 +210,7 @@ def finish_densely(y: Tensor, weights: Weights, finish: Finish) -> None:
     width = _power_of_two(outputs)
     block = max(1, _ELEMENTS // width)
     grid = (triton.cdiv(pixels, block),)
-    arguments = _finish(weights.bias, finish)
+    arguments = _finish(weights.bias, finish, None)
     _finish_dense[grid](y, pixels, *_size(Plane(y, 0)), *arguments, outputs=outputs, block=block, block_outputs=width)
 
 
@@ -217,20 +223,30 @@ def _norm(norm: Affine | None) -> tuple[Tensor | None, Tensor | None]:
     return (None, None) if norm is None else (norm.scale, norm.shift)
 
 
-def _finish(bias: Tensor | None, finish: Finish) -> tuple[Tensor | int | None, ...]:
-    """Return the arguments that kernels share from `bias` on."""
-    active, plane, residual, following = finish.active, finish.plane, finish.residual, finish.following
+def _finish(bias: Tensor | None, finish: Finish, tile: Tile | None) -> tuple[object, ...]:
+    """Return the arguments that kernels share from `bias` on; with a tile, planes as descriptors of such tiles."""
+
+    def given(plane: Plane | None) -> Tensor | TensorDescriptor | None:
+        if plane is None or tile is None:
+            return None if plane is None else plane.data
+        return TensorDescriptor.from_tensor(_flat(plane), [tile.pixels, tile.outputs])
+
+    active, plane, following = finish.active, finish.plane, finish.following
     return (
         bias,
-        None if active is None else active.plane.data,
+        given(None if active is None else active.plane),
         *_norm(None if active is None else active.norm),
-        None if plane is None else plane.data,
-        None if residual is None else residual.data,
+        given(plane),
+        given(finish.residual),
         finish.offset,
         0 if plane is None else plane.data.shape[3],
-        None if following is None else following.plane.data,
+        given(None if following is None else following.plane),
         *_norm(None if following is None else following.norm),
     )
+
+
+def _flat(plane: Plane) -> Tensor:
+    return plane.data.view(-1, plane.data.shape[3])
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -248,28 +264,42 @@ def _norm_relu(x, scale, shift, channel, there):  # type: ignore[no-untyped-def]
     return tl.maximum(x * factor + tl.load(shift + channel, mask=there, other=0.0)[None, :], 0.0)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
+def _store(plane, value, first, column, place, mask, whole: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Write a tile by its plane's descriptor, or from the pointers that its elements have."""
+    if whole:
+        plane.store([first, column], value.to(plane.dtype))
+    else:
+        tl.store(plane + place, value.to(plane.dtype.element_ty), mask=mask)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def _write(  # type: ignore[no-untyped-def]
-    y, pixel, pixels, channel, outputs, inside,
+    y, first, column, pixels, outputs, inside,
     bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
+    block_pixels: tl.constexpr, block_outputs: tl.constexpr, whole: tl.constexpr,
 ):  # fmt: skip
-    """Write what `Finish` asks for of y (pixels, channels) float32; zero where pixels are not inside."""
+    """Write what `Finish` asks for of a tile y (pixels, channels) float32; zero where pixels are not inside."""
+    pixel, channel = first + tl.arange(0, block_pixels), column + tl.arange(0, block_outputs)
     there = channel < outputs
     mask = (pixel < pixels)[:, None] & there[None, :]
+    place = pixel[:, None] * out_channels + (offset + channel)[None, :]
     if bias is not None:
         y += tl.load(bias + channel, mask=there, other=0.0)[None, :]
     if active is not None:
         value = tl.where(inside[:, None], _norm_relu(y, scale, shift, channel, there), 0.0)
-        tl.store(active + pixel[:, None] * outputs + channel[None, :], value.to(active.dtype.element_ty), mask=mask)
+        _store(active, value, first, column, pixel[:, None] * outputs + channel[None, :], mask, whole)
     if out is not None:
-        place = pixel[:, None] * out_channels + (offset + channel)[None, :]
         if residual is not None:
-            y += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
+            if whole:
+                y += residual.load([first, offset + column]).to(tl.float32)
+            else:
+                y += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
         y = tl.where(inside[:, None], y, 0.0)
-        tl.store(out + place, y.to(out.dtype.element_ty), mask=mask)
+        _store(out, y, first, offset + column, place, mask, whole)
         if following is not None:
             value = tl.where(inside[:, None], _norm_relu(y, following_scale, following_shift, channel, there), 0.0)
-            tl.store(following + place, value.to(following.dtype.element_ty), mask=mask)
+            _store(following, value, first, offset + column, place, mask, whole)
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
@@ -278,6 +308,7 @@ def _convolve(  # type: ignore[no-untyped-def]
     bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
     channels: tl.constexpr, outputs: tl.constexpr, taps: tl.constexpr,
     block_pixels: tl.constexpr, block_outputs: tl.constexpr, block_depth: tl.constexpr, turned: tl.constexpr,
+    whole: tl.constexpr,
 ):  # fmt: skip
     # Neighbours in number share pixels, not outputs: pixels are the larger operand.
     across: tl.constexpr = (outputs + block_outputs - 1) // block_outputs
@@ -297,12 +328,10 @@ def _convolve(  # type: ignore[no-untyped-def]
         b = weight.load([column, step * block_depth])
         sums = tl.dot(b, a.T, sums) if turned else tl.dot(a, b.T, sums)
     y = sums.T if turned else sums
-    pixel = first + tl.arange(0, block_pixels)
-    channel = column + tl.arange(0, block_outputs)
-    inside = _inside(pixel, height, width, 1)
     _write(
-        y, pixel, pixels, channel, outputs, inside,
+        y, first, column, pixels, outputs, _inside(first + tl.arange(0, block_pixels), height, width, 1),
         bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
+        block_pixels, block_outputs, whole,
     )  # fmt: skip
 
 
@@ -312,13 +341,14 @@ def _finish_dense(  # type: ignore[no-untyped-def]
     bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
     outputs: tl.constexpr, block: tl.constexpr, block_outputs: tl.constexpr,
 ):  # fmt: skip
-    pixel = tl.program_id(0) * block + tl.arange(0, block)
-    channel = tl.arange(0, block_outputs)
+    first = tl.program_id(0) * block
+    pixel, channel = first + tl.arange(0, block), tl.arange(0, block_outputs)
     mask = (pixel < pixels)[:, None] & (channel < outputs)[None, :]
     y = tl.load(result + pixel[:, None] * outputs + channel[None, :], mask=mask, other=0.0).to(tl.float32)
     _write(
-        y, pixel, pixels, channel, outputs, _inside(pixel, height, width, 0),
+        y, first, 0, pixels, outputs, _inside(pixel, height, width, 0),
         bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
+        block, block_outputs, False,
     )  # fmt: skip
 
 
