@@ -194,6 +194,17 @@ def test_activations_from_a_plane_of_another_padding(operations: Operations) -> 
         bench.compare({"one": (32, 8), "two": (32, 8)}, run)
 
 
+def test_activations_of_which_one_is_averaged(operations: Operations) -> None:
+    bench = Bench(operations)
+    source, norms = bench.plane(32, pad=0), [bench.norm(32) for _ in range(3)]
+
+    def run(side: Operations, planes: dict[str, Plane]) -> None:
+        full, half = (Activation(plane, norm) for plane, norm in zip(planes.values(), norms[1:], strict=True))
+        side.activate_and_average(source, norms[0], full, half)
+
+    bench.compare({"full": (32, 8), "half": (32, 4)}, run)
+
+
 @pytest.mark.parametrize("pooling", ["avg", "max"])
 def test_pooling(operations: Operations, pooling: Pooling) -> None:
     bench = Bench(operations)
@@ -202,6 +213,7 @@ def test_pooling(operations: Operations, pooling: Pooling) -> None:
         {"raw": (32, 4), "active": (32, 4)},
         lambda side, planes: side.pool(source, pooling, planes["raw"], Activation(planes["active"], norm)),
     )
+    bench.compare({"raw": (32, 4)}, lambda side, planes: side.pool(source, pooling, planes["raw"], None))
 
 
 def test_upsampling(operations: Operations) -> None:

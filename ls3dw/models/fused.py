@@ -129,9 +129,8 @@ class FusedFAN:
         weight = F.pad(self._first_weight, (0, 0, 0, 0, 0, x.shape[1] - self._first_weight.shape[1]))
         x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
         weight = weight.contiguous(memory_format=torch.channels_last)
-        y = F.conv2d(x, weight, stride=2, padding=3).permute(0, 2, 3, 1)
-        out, _ = self._widen(second, Plane(y.contiguous(), 0), self._first_norm, None)
-        pooled = self._pool(out, third.norms[0])
+        y = Plane(F.conv2d(x, weight, stride=2, padding=3).permute(0, 2, 3, 1).contiguous(), 0)
+        pooled = (self._widen if self._pooling == "max" else self._widen_averaged)(second, y, third.norms[0])
         raw, active = self._block(third, pooled.active, pooled.raw, fourth.norms[0])
         assert active is not None
         residual = raw if fourth.shortcut is None else self._shortcut(fourth, raw)
@@ -139,15 +138,34 @@ class FusedFAN:
         assert active is not None
         return Features(raw, active)
 
-    def _widen(self, block: Block, y: Plane, first: Affine, following: Affine | None) -> tuple[Plane, Plane | None]:
-        """Apply a block with a shortcut to relu(first(y)), which itself is not stored."""
+    def _widen(self, block: Block, y: Plane, following: Affine) -> Features:
+        """Apply a block with a shortcut to the first convolution's y, after norm and ReLU, and pool."""
         assert block.shortcut is not None
         norm, weights = block.shortcut
         active, beside = (self._plane(y, weights.inputs) for _ in range(2))
-        self._operations.activate(y, first, [Activation(active, block.norms[0]), Activation(beside, norm)])
+        results = [Activation(active, block.norms[0]), Activation(beside, norm)]
+        self._operations.activate(y, self._first_norm, results)
         residual = self._plane(y, weights.outputs)
         self._operations.convolve(beside, weights, Finish(plane=residual))
-        return self._block(block, active, residual, following)
+        out, _ = self._block(block, active, residual, None)
+        return self._pool(out, following)
+
+    def _widen_averaged(self, block: Block, y: Plane, following: Affine) -> Features:
+        """Do the same where pooling is a mean, which may come before the shortcut's 1x1 convolution: both are linear.
+
+        The shortcut then never exists at the full resolution, the largest planes of all.
+        """
+        assert block.shortcut is not None
+        norm, weights = block.shortcut
+        active, beside = self._plane(y, weights.inputs), self._plane(y, weights.inputs, 0.5)
+        results = (Activation(active, block.norms[0]), Activation(beside, norm))
+        self._operations.activate_and_average(y, self._first_norm, *results)
+        out, _ = self._block(block, active, None, None)
+        pooled, raw, onward = (self._plane(y, weights.outputs, 0.5) for _ in range(3))
+        self._operations.pool(out, "avg", pooled, None)
+        finish = Finish(plane=raw, residual=pooled, following=Activation(onward, following))
+        self._operations.convolve(beside, weights, finish)
+        return Features(raw, onward)
 
     def _shortcut(self, block: Block, raw: Plane) -> Plane:
         assert block.shortcut is not None
@@ -158,15 +176,15 @@ class FusedFAN:
         return residual
 
     def _block(
-        self, block: Block, active: Plane, residual: Plane, following: Affine | None
+        self, block: Block, active: Plane, residual: Plane | None, following: Affine | None
     ) -> tuple[Plane, Plane | None]:
         """Return a block's result and, where `following` is a norm, its activation."""
-        out = self._plane(residual, block.outputs)
-        onward = None if following is None else Activation(self._plane(residual, block.outputs), following)
+        out = self._plane(active, block.outputs)
+        onward = None if following is None else Activation(self._plane(active, block.outputs), following)
         offset = 0
         for weights, norm in zip(block.convolutions, (*block.norms[1:], None), strict=True):
             count = weights.outputs
-            then = None if norm is None else Activation(self._plane(residual, count), norm)
+            then = None if norm is None else Activation(self._plane(active, count), norm)
             part = None if onward is None else onward.part(offset, count)
             self._operations.convolve(active, weights, Finish(then, out, residual, offset, part))
             active = active if then is None else then.plane

@@ -106,8 +106,11 @@ class Operations(Protocol):
     def activate(self, source: Plane, first: Affine | None, results: list[Activation]) -> None:
         """Write one or two activations of a plane of any padding, itself activated by `first` where there is one."""
 
-    def pool(self, source: Plane, pooling: Pooling, raw: Plane, active: Activation) -> None:
-        """Halve the resolution; write the result and its activation."""
+    def activate_and_average(self, source: Plane, first: Affine, full: Activation, half: Activation) -> None:
+        """Write one activation of a plane without padding, activated by `first`, and another averaged over 2x2."""
+
+    def pool(self, source: Plane, pooling: Pooling, raw: Plane, active: Activation | None) -> None:
+        """Halve the resolution; write the result and, where it is asked for, its activation."""
 
     def upsample_add(self, low: Plane, skip: Plane, raw: Plane, active: Activation) -> None:
         """Double the resolution of `low` by repetition and add `skip`; write the sum and its activation."""
@@ -137,10 +140,16 @@ class PlainOperations:
         for result in results:
             result.plane.inside.copy_(activated(x, result.norm))
 
-    def pool(self, source: Plane, pooling: Pooling, raw: Plane, active: Activation) -> None:
+    def activate_and_average(self, source: Plane, first: Affine, full: Activation, half: Activation) -> None:
+        x = activated(source.inside, first)
+        full.plane.inside.copy_(activated(x, full.norm))
+        half.plane.inside.copy_(pool2(activated(x, half.norm).permute(0, 3, 1, 2), "avg").permute(0, 2, 3, 1))
+
+    def pool(self, source: Plane, pooling: Pooling, raw: Plane, active: Activation | None) -> None:
         x = pool2(source.inside.permute(0, 3, 1, 2), pooling).permute(0, 2, 3, 1)
         raw.inside.copy_(x)
-        active.plane.inside.copy_(activated(x, active.norm))
+        if active is not None:
+            active.plane.inside.copy_(activated(x, active.norm))
 
     def upsample_add(self, low: Plane, skip: Plane, raw: Plane, active: Activation) -> None:
         x = low.inside.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2) + skip.inside

@@ -121,7 +121,26 @@ class TritonOperations:
             block=block,
         )
 
-    def pool(self, source: Plane, pooling: Pooling, raw: Plane, active: Activation) -> None:
+    def activate_and_average(self, source: Plane, first: Affine, full: Activation, half: Activation) -> None:
+        # Over the padded pixels at half the resolution; one more row and column of them covers the full one's padding.
+        data = half.plane.data
+        pixels, channels = data.shape[:3].numel(), data.shape[3]
+        block = max(1, _ELEMENTS // 4 // channels)
+        _activate_and_average[(triton.cdiv(pixels, block),)](
+            source.data,
+            pixels,
+            *_size(half.plane),
+            *_norm(first),
+            full.plane.data,
+            *_norm(full.norm),
+            data,
+            *_norm(half.norm),
+            channels=channels,
+            pad=self.pad,
+            block=block,
+        )
+
+    def pool(self, source: Plane, pooling: Pooling, raw: Plane, active: Activation | None) -> None:
         pixels, channels = raw.data.shape[:3].numel(), raw.data.shape[3]
         block = max(1, _ELEMENTS // channels)
         _pool[(triton.cdiv(pixels, block),)](
@@ -129,8 +148,8 @@ class TritonOperations:
             pixels,
             *_size(raw),
             raw.data,
-            active.plane.data,
-            *_norm(active.norm),
+            None if active is None else active.plane.data,
+            *_norm(None if active is None else active.norm),
             channels=channels,
             pad=self.pad,
             average=pooling == "avg",
@@ -385,6 +404,34 @@ def _activate(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
+def _activate_and_average(  # type: ignore[no-untyped-def]
+    source, pixels, height, width, first_scale, first_shift, full, full_scale, full_shift, half, half_scale, half_shift,
+    channels: tl.constexpr, pad: tl.constexpr, block: tl.constexpr,
+):  # fmt: skip
+    pixel = tl.program_id(0) * block + tl.arange(0, block)
+    channel = tl.arange(0, channels)
+    all_there = channel >= 0
+    mask = (pixel < pixels)[:, None] & all_there[None, :]
+    there = mask & _inside(pixel, height, width, pad)[:, None]
+    picture, y, x = _place(pixel, height, width, pad)
+    pitch = 2 * width + pad
+    total = tl.zeros((block, channels), dtype=tl.float32)
+    for corner in tl.static_range(4):
+        row, column = 2 * y + corner // 2, 2 * x + corner % 2
+        start = ((picture * 2 * height + row) * 2 * width + column)[:, None] * channels + channel[None, :]
+        value = tl.load(source + start, mask=there, other=0.0).to(tl.float32)
+        value = _norm_relu(value, first_scale, first_shift, channel, all_there)
+        total += _norm_relu(value, half_scale, half_shift, channel, all_there)
+        # A pixel of the padding at half the resolution has at most one row and column of padding at the full one.
+        held = mask & ((row < 2 * height + pad) & (column < pitch))[:, None]
+        place = ((picture * (2 * height + pad) + row) * pitch + column)[:, None] * channels + channel[None, :]
+        result = tl.where(there, _norm_relu(value, full_scale, full_shift, channel, all_there), 0.0)
+        tl.store(full + place, result.to(full.dtype.element_ty), mask=held)
+    result = tl.where(there, total * 0.25, 0.0)
+    tl.store(half + pixel[:, None] * channels + channel[None, :], result.to(half.dtype.element_ty), mask=mask)
+
+
+@triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
 def _pool(  # type: ignore[no-untyped-def]
     source, pixels, height, width, raw, active, scale, shift,
     channels: tl.constexpr, pad: tl.constexpr, average: tl.constexpr, block: tl.constexpr,
@@ -407,8 +454,9 @@ def _pool(  # type: ignore[no-untyped-def]
         value = tl.maximum(tl.maximum(first, second), tl.maximum(third, fourth))
     place = pixel[:, None] * channels + channel[None, :]
     tl.store(raw + place, value.to(raw.dtype.element_ty), mask=mask)
-    value = tl.where(there, _norm_relu(value, scale, shift, channel, channel >= 0), 0.0)
-    tl.store(active + place, value.to(active.dtype.element_ty), mask=mask)
+    if active is not None:
+        value = tl.where(there, _norm_relu(value, scale, shift, channel, channel >= 0), 0.0)
+        tl.store(active + place, value.to(active.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
