@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -170,17 +170,18 @@ class Annotator:
             self._runners[role] = prepare(model.network, self._policy.of_batch(self.batch))
         return self._runners[role]
 
-    def _compile_if_worth_it(self, faces: int) -> None:
-        self._annotated += faces
-        worth_it = self.engine == "fast" and self._policy.on_gpu and self._annotated > COMPILE_AFTER
+    def expect(self, faces: int) -> None:
+        """Say that so many faces come: for many on a GPU, the fast engine compiles before the first."""
+        worth_it = self.engine == "fast" and self._policy.on_gpu and faces >= COMPILE_AFTER
         if worth_it and not self._policy.compiled:
-            self._policy = replace(self._policy, compiled=True)
+            self._policy = self._policy.compiling()
             self._runners.clear()
 
     @torch.inference_mode()
     def _outputs(self, faces: FaceBatch) -> Tensor:
         """Run the networks: (N, 68, 7): 2D x y, 3D x y, z and the two confidences, in the decoder's own frame."""
-        self._compile_if_worth_it(len(faces))
+        self._annotated += len(faces)
+        self.expect(self._annotated)
         tf32 = self._policy.folded
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=tf32):
             return self._run(faces, resample(*self._collate(faces)))[: len(faces)]

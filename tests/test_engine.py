@@ -22,7 +22,7 @@ from ls3dw.models import FAN, DepthNet, load
 from ls3dw.models.engine import prepare
 from ls3dw.models.engine_compile import compile_parts, find_sorts
 from ls3dw.models.engine_fold import FoldedDepth, FoldedFAN, Stack, folded
-from ls3dw.models.engine_policy import ENGINES, choose, has_bfloat16
+from ls3dw.models.engine_policy import COMPILE_AFTER, ENGINES, choose, has_bfloat16
 from ls3dw.models.fan import Pooling
 from ls3dw.models.guidance import Guide, draw, even, gaussian_guide, respond, stamp_guide
 from ls3dw.models.heatmap import PUBLISHED_STD, decode_subpixel, draw_gaussians, stamp_gaussians
@@ -253,8 +253,20 @@ def test_policies() -> None:
     assert choose(gpu, "plain").dtype == torch.float32
     assert choose(gpu, "compiled").of_batch(32).rows == 32
     assert choose(gpu, "eager").of_batch(32).rows is None
+    assert choose(gpu, "fast").compiling() == choose(gpu, "compiled")
     with pytest.raises(ValueError, match="expected one of fast, eager"):
         choose(CPU, "quick")
+
+
+def test_many_faces_on_a_gpu_are_worth_compiling_for(tiny_models: dict[str, str]) -> None:
+    annotator = Annotator(tiny_models["2d"], tiny_models["3d"], "none")
+    annotator.expect(10**6)
+    assert not annotator._policy.compiled, "not on a CPU"
+    annotator._policy = choose(torch.device("cuda"), "fast")
+    annotator.expect(COMPILE_AFTER - 1)
+    assert not annotator._policy.compiled
+    annotator.expect(COMPILE_AFTER)
+    assert annotator._policy == choose(torch.device("cuda"), "compiled")
 
 
 def test_bfloat16_only_where_the_processor_has_it(monkeypatch: pytest.MonkeyPatch) -> None:

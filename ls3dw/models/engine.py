@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from importlib.util import find_spec
 from typing import Protocol
 
 import torch
@@ -28,6 +30,8 @@ class Runner(Protocol):
 
 def prepare(network: nn.Module, policy: Policy) -> Runner:
     """Make a network in eval mode, on the CPU in float32, ready to run. It stays as it is if it is folded."""
+    if policy.fused and policy.on_gpu and policy.low and isinstance(network, FAN) and find_spec("triton"):
+        return FusedRunner(network, policy)
     if policy.folded and isinstance(network, FAN | DepthNet):
         return FoldedRunner(network, policy)
     return PlainRunner(network, policy)
@@ -44,6 +48,26 @@ class PlainRunner:
         output = self._network(crops if guide is None else draw(crops, guide, crops.dtype, channels))
         last: Tensor = output[-1] if isinstance(output, list) else output
         return last.float()
+
+
+class FusedRunner:
+    """Runs a FAN on kernels of our own."""
+
+    def __init__(self, network: FAN, policy: Policy) -> None:
+        from ls3dw.models.fused import FusedFAN
+
+        self._policy = policy
+        self._channels = even(network.conv1.in_channels)
+        self._network = FusedFAN(copy.deepcopy(network).to(policy.device), dtype=policy.dtype)
+
+    def __call__(self, crops: Tensor, guide: Guide | None = None) -> Tensor:
+        def run(part: slice) -> Tensor:
+            whole = draw(crops[part], None if guide is None else guide[part], self._policy.dtype, self._channels)
+            return self._network(whole).float()
+
+        # Triton's kernels go to the current device, whatever their tensors are on.
+        with torch.cuda.device(self._policy.device):
+            return through_lanes(run, len(crops), self._policy.rows or len(crops), self._policy.lanes)
 
 
 class FoldedRunner:

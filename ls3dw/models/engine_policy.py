@@ -8,22 +8,25 @@ from typing import Final
 import torch
 
 ENGINES: Final = ("fast", "eager", "compiled", "plain")
-"""fast: what suits the device; eager: folded networks; compiled: those, compiled before the first face; plain: the
-networks as they are in float32, which the others are held against."""
+"""fast: what suits the device; eager: folded networks; compiled: those, compiled before the first face, on a GPU with
+fused kernels for the FANs; plain: the networks as they are in float32, which the others are held against."""
 
-COMPILE_AFTER: Final = 10_000
-"""Faces on a GPU after which `fast` compiles: by then waiting for the compiler would have paid."""
+COMPILE_AFTER: Final = 8_000
+"""Faces on a GPU for which `fast` compiles. It saves about a millisecond a face and takes about ten seconds: so at the
+start where so many are expected, else when so many have passed."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How networks run. dtype: of their convolutions; compiled: whether their regions are; rows: pictures that go
+    """How networks run. dtype: of their convolutions; compiled: whether their parts are; fused: whether FANs run
+    on kernels of our own, where there is Triton; rows: pictures that go
     through at a time, on the CPU in each of `lanes` threads; None: all."""
 
     device: torch.device
     dtype: torch.dtype
     folded: bool = True
     compiled: bool = False
+    fused: bool = False
     rows: int | None = None
     lanes: int = 1
 
@@ -45,6 +48,10 @@ class Policy:
         """Return the same for batches of a size: compiled parts take no other, the flipped pictures included."""
         return replace(self, rows=batch) if self.compiled and self.on_gpu else self
 
+    def compiling(self) -> Policy:
+        """Return the same compiled, for many faces."""
+        return replace(self, compiled=True, fused=True)
+
     def widened(self) -> Policy:
         """Return the same in float32."""
         return replace(self, dtype=torch.float32)
@@ -58,7 +65,7 @@ def choose(device: torch.device, engine: str) -> Policy:
         return Policy(device, torch.float32, folded=False)
     compiled = engine == "compiled"
     if device.type == "cuda":
-        return Policy(device, torch.float16, compiled=compiled)
+        return Policy(device, torch.float16, compiled=compiled, fused=compiled)
     # A picture a thread: its maps stay in the caches, small layers lose nothing to threads that wait for each other,
     # and a picture's result cannot depend on those beside it.
     return Policy(device, cpu_dtype(), compiled=compiled, rows=1, lanes=torch.get_num_threads())
