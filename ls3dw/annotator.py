@@ -158,7 +158,7 @@ class Annotator:
 
     def _widen(self) -> None:
         """Go on in float32 after a narrower type has overflowed."""
-        if not self._policy.low:
+        if not self._policy.narrow:
             raise DeviceError("the networks gave values that are not finite; check the weights")
         log.warning("%s overflowed with these weights: going on in float32, at about half the speed", self._policy.name)
         self._policy = self._policy.widened()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from importlib.util import find_spec
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from ls3dw.models.engine_policy import Policy
 from ls3dw.models.fan import FAN
 from ls3dw.models.guidance import Guide, draw, even, respond
 
+LEAST: Final = 16
+"""Channels that Triton's matrix products take."""
+
 
 class Runner(Protocol):
     """A network on a device."""
@@ -30,11 +33,18 @@ class Runner(Protocol):
 
 def prepare(network: nn.Module, policy: Policy) -> Runner:
     """Make a network in eval mode, on the CPU in float32, ready to run. It stays as it is if it is folded."""
-    if policy.fused and policy.on_gpu and policy.low and isinstance(network, FAN) and find_spec("triton"):
+    if policy.fused and policy.on_gpu and policy.narrow and isinstance(network, FAN) and fusable(network):
         return FusedRunner(network, policy)
     if policy.folded and isinstance(network, FAN | DepthNet):
         return FoldedRunner(network, policy)
     return PlainRunner(network, policy)
+
+
+def fusable(network: FAN) -> bool:
+    """Say whether our own kernels can run a network: with Triton, and channels that it can tile."""
+    convs = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3)]
+    channels = {count for conv in convs for count in (conv.in_channels, conv.out_channels)}
+    return find_spec("triton") is not None and all(count >= LEAST and count.bit_count() == 1 for count in channels)
 
 
 class PlainRunner:

@@ -7,6 +7,7 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import torch
@@ -58,7 +59,7 @@ def compile_parts(network: Folded, maps: Tensor) -> None:
     # What compilers raise where there is none, or a broken one, has no common class of its own.
     except RuntimeError as error:
         _undo(sorts)
-        log.info("no compiling here (%s): the networks run as they are", str(error).strip().splitlines()[0])
+        _say_once(f"no compiling here ({str(error).strip().splitlines()[0]}): the networks run as they are")
         return
     log.info("compiled %d of %d sorts of parts in %.1f s", done, len(sorts), time.perf_counter() - began)
 
@@ -85,6 +86,11 @@ def _compile(sort: Sort) -> None:
         part.compile(dynamic=False)
     with torch._dynamo.config.patch(recompile_limit=VARIANTS):
         sort.parts[0](sort.example)
+
+
+@cache
+def _say_once(text: str) -> None:
+    log.info(text)
 
 
 def _undo(sorts: list[Sort]) -> None:

@@ -1,4 +1,4 @@
-"""Threads that each take a part of a batch through a network on one core."""
+"""Threads that each take a part of a batch through a network, on a share of the cores of their own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def through_lanes(work: Callable[[slice], Tensor], count: int, rows: int, lanes:
 
 
 def in_lane(work: Callable[[], None], lanes: int) -> None:
-    """Call `work` as it would be called in a lane: what is compiled there is for one thread."""
+    """Call `work` as it would be called in a lane: what is compiled there is for its threads."""
     if lanes == 1:
         work()
     else:
@@ -39,14 +39,14 @@ def _infer(work: Callable[..., T], *arguments: object) -> T:
 
 @cache
 def _pool(lanes: int) -> ThreadPoolExecutor:
-    """Start threads whose own work is not shared out any further."""
+    """Start threads, each with its share of torch's threads."""
     pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
     together = threading.Barrier(lanes)
     before = torch.get_num_threads()
 
     def begin() -> None:
         together.wait()
-        torch.set_num_threads(1)
+        torch.set_num_threads(max(before // lanes, 1))
 
     for started in [pool.submit(begin) for _ in range(lanes)]:
         started.result()

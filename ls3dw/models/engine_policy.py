@@ -15,12 +15,15 @@ COMPILE_AFTER: Final = 8_000
 """Faces on a GPU for which `fast` compiles. It saves about a millisecond a face and takes about ten seconds: so at the
 start where so many are expected, else when so many have passed."""
 
+MOST_LANES: Final = 8
+"""As many as faces in a batch on the CPU; further cores help each lane."""
+
 
 @dataclass(frozen=True)
 class Policy:
-    """How networks run. dtype: of their convolutions; compiled: whether their parts are; fused: whether FANs run
-    on kernels of our own, where there is Triton; rows: pictures that go
-    through at a time, on the CPU in each of `lanes` threads; None: all."""
+    """How networks run. dtype: of their convolutions; compiled: whether their parts are; fused: whether FANs run on
+    kernels of our own, where there is Triton; rows: pictures that go through at a time, in each of `lanes` (None: all).
+    """
 
     device: torch.device
     dtype: torch.dtype
@@ -35,8 +38,8 @@ class Policy:
         return self.device.type == "cuda"
 
     @property
-    def low(self) -> bool:
-        """Whether values could overflow that float32 can hold."""
+    def narrow(self) -> bool:
+        """Whether float32 holds more than the type that networks run in."""
         return self.dtype != torch.float32
 
     @property
@@ -66,9 +69,10 @@ def choose(device: torch.device, engine: str) -> Policy:
     compiled = engine == "compiled"
     if device.type == "cuda":
         return Policy(device, torch.float16, compiled=compiled, fused=compiled)
-    # A picture a thread: its maps stay in the caches, small layers lose nothing to threads that wait for each other,
-    # and a picture's result cannot depend on those beside it.
-    return Policy(device, cpu_dtype(), compiled=compiled, rows=1, lanes=torch.get_num_threads())
+    # A picture a lane: its maps stay in the caches, small layers lose nothing to threads that wait for each other, and
+    # a picture's result cannot depend on those beside it.
+    lanes = min(torch.get_num_threads(), MOST_LANES)
+    return Policy(device, cpu_dtype(), compiled=compiled, rows=1, lanes=lanes)
 
 
 def cpu_dtype() -> torch.dtype:
