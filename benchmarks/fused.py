@@ -232,7 +232,7 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile]:
                 f"{layer.name:24} {whole * 1e6:7.0f} {alone * 1e6:7.0f} {seconds * 1e6:7.0f} {rate:5.0f} x{count:2d} "
             )
             print("      " + "; ".join(f"{spelled(tile)} {seconds * 1e6:.0f}" for seconds, tile in found))
-    print(f"all convolutions: cuDNN + pass {totals[0] * 1e3:.2f} ms, Triton {totals[1] * 1e3:.2f} ms", flush=True)
+    print(f"all of these: cuDNN + pass {totals[0] * 1e3:.2f} ms, Triton {totals[1] * 1e3:.2f} ms", flush=True)
     return {shape: tile for shape, (_, tile) in best.items()}
 
 

@@ -178,6 +178,20 @@ def test_whole_tiles_must_not_write_into_the_next_channels(operations: Operation
         convolve(bench.plane(16), weights, Finish(plane=bench.plane(20)), Tile(64, 32, 16, 4, 3, whole=True))
 
 
+@pytest.mark.parametrize("outputs", [64, 20])
+def test_two_convolutions_in_one(operations: Operations, outputs: int) -> None:
+    bench = Bench(operations)
+    source, residual, norms = bench.plane(32), bench.plane(outputs), (bench.norm(64), bench.norm(outputs))
+    first = Weights((bench.random(64, 32) / 6).half(), 1)
+    second = Weights((bench.random(outputs, 64) / 8).half(), 1, bench.random(outputs))
+
+    def run(side: Operations, planes: dict[str, Plane]) -> None:
+        finish = Finish(plane=planes["out"], residual=residual, following=Activation(planes["following"], norms[1]))
+        side.convolve_twice(source, first, norms[0], second, finish)
+
+    bench.compare({"out": (outputs, 8), "following": (outputs, 8)}, run)
+
+
 def test_activations_from_a_plane_of_another_padding(operations: Operations) -> None:
     bench = Bench(operations)
     norms = [bench.norm(32) for _ in range(3)]

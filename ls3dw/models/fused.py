@@ -129,10 +129,23 @@ class FusedFAN:
     def _pass(self, x: Tensor, heatmaps: Plane) -> None:
         features = self._enter(x)
         for number, stack in enumerate(self._stacks):
-            hidden = self._hidden(stack, features)
-            if stack.merge is not None:
-                features = self._merge(stack.merge, hidden, features, self._norm_of_stack(number + 1))
-        self._operations.convolve(hidden, self._stacks[-1].heatmaps, Finish(plane=heatmaps))
+            top = self._top(stack, features)
+            if stack.merge is None:
+                self._last(stack, top, stack.heatmaps, Finish(plane=heatmaps))
+                return
+            raw, active = (self._plane(top, stack.merge.outputs) for _ in range(2))
+            following = Activation(active, self._norm_of_stack(number + 1))
+            self._last(stack, top, stack.merge, Finish(plane=raw, residual=features.raw, following=following))
+            features = Features(raw, active)
+
+    def _top(self, stack: Stack, x: Features) -> Plane:
+        """Return what the last convolutions of a stack read."""
+        x = self._hourglass(stack, x, HOURGLASS_DEPTH, stack.top.norms[0])
+        top, _ = self._block(stack.top, x.active, x.raw, None)
+        return top
+
+    def _last(self, stack: Stack, top: Plane, weights: Weights, finish: Finish) -> None:
+        self._operations.convolve_twice(top, stack.last, stack.last_norm, weights, finish)
 
     def _norm_of_stack(self, number: int) -> Affine:
         return self._stacks[number].blocks[f"b1_{HOURGLASS_DEPTH}"].norms[0]
@@ -247,20 +260,6 @@ class FusedFAN:
             low = self._identity_block(inner, low, outer.norms[0])
         raised, _ = self._block(outer, low.active, low.raw, None)
         return raised
-
-    def _hidden(self, stack: Stack, x: Features) -> Plane:
-        """Return what the heatmaps of a stack are made from, and the next stack's input."""
-        x = self._hourglass(stack, x, HOURGLASS_DEPTH, stack.top.norms[0])
-        top, _ = self._block(stack.top, x.active, x.raw, None)
-        hidden = self._plane(top, stack.last.outputs)
-        self._operations.convolve(top, stack.last, Finish(active=Activation(hidden, stack.last_norm)))
-        return hidden
-
-    def _merge(self, weights: Weights, hidden: Plane, x: Features, norm: Affine) -> Features:
-        raw, active = (self._plane(hidden, weights.outputs) for _ in range(2))
-        finish = Finish(plane=raw, residual=x.raw, following=Activation(active, norm))
-        self._operations.convolve(hidden, weights, finish)
-        return Features(raw, active)
 
 
 class Replay:

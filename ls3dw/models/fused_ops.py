@@ -103,6 +103,9 @@ class Operations(Protocol):
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         """Convolve with zero padding and stride 1."""
 
+    def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+        """Apply two 1x1 convolutions with norm and ReLU between them; `first` has no bias."""
+
     def activate(self, source: Plane, first: Affine | None, results: list[Activation]) -> None:
         """Write one or two activations of a plane of any padding, itself activated by `first` where there is one."""
 
@@ -126,6 +129,9 @@ class PlainOperations:
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         finish_plainly(convolve_densely(source, weights), weights.bias, finish)
 
+    def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+        in_two_steps(self, source, first, norm, second, finish)
+
     def activate(self, source: Plane, first: Affine | None, results: list[Activation]) -> None:
         x = source.inside if first is None else activated(source.inside, first)
         for result in results:
@@ -141,6 +147,16 @@ class PlainOperations:
         raw.inside.copy_(x)
         if active is not None:
             active.plane.inside.copy_(activated(x, active.norm))
+
+
+def in_two_steps(
+    operations: Operations, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish
+) -> None:
+    """Do what `convolve_twice` is to do, with a plane for what lies between."""
+    batch, height, width, _ = source.inside.shape
+    hidden = operations.empty(batch, height, width, first.outputs, source.data)
+    operations.convolve(source, first, Finish(active=Activation(hidden, norm)))
+    operations.convolve(hidden, second, finish)
 
 
 def activated(x: Tensor, norm: Affine) -> Tensor:

@@ -17,10 +17,13 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ls3dw.models.fan import Pooling
-from ls3dw.models.fused_ops import Activation, Affine, Finish, Plane, Weights, convolve_densely
+from ls3dw.models.fused_ops import Activation, Affine, Finish, Plane, Weights, convolve_densely, in_two_steps
 
 MOST_ELEMENTS = 2**31
 """Kernels count elements of a plane in 32 bits."""
+
+MOST_HIDDEN = 256
+"""Channels between two 1x1 convolutions that a program can keep in registers for its pixels."""
 
 _ELEMENTS = 4096
 """Elements of a plane that a program of the elementwise kernels handles."""
@@ -95,6 +98,12 @@ class TritonOperations:
         shape = Shape(source.data.shape[:3].numel(), weights.inputs, weights.outputs, weights.taps)
         convolve(source, weights, finish, self.tiles.get(shape) or tile_for(shape))
 
+    def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+        if first.outputs <= MOST_HIDDEN:
+            convolve_twice(source, first, norm, second, finish)
+        else:
+            in_two_steps(self, source, first, norm, second, finish)
+
     def activate(self, source: Plane, first: Affine | None, results: list[Activation]) -> None:
         one, *more = results
         two = more[0] if more else None
@@ -160,6 +169,9 @@ class CudnnOperations(TritonOperations):
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         finish_densely(convolve_densely(source, weights).contiguous(), weights, finish)
 
+    def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+        in_two_steps(self, source, first, norm, second, finish)
+
 
 def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile) -> None:
     """Convolve a padded plane by the matrix kernel, cut as `tile` says."""
@@ -185,6 +197,29 @@ def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile) -> Non
         num_warps=tile.warps,
         num_stages=tile.stages,
         maxnreg=tile.registers,
+    )
+
+
+def convolve_twice(source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+    """Apply two 1x1 convolutions by a kernel that keeps what lies between them on the chip."""
+    data = _flat(source)
+    pixels, depth, outputs = 128, min(64, first.inputs), 64
+    _convolve_twice[(triton.cdiv(len(data), pixels),)](
+        TensorDescriptor.from_tensor(data, [pixels, depth]),
+        TensorDescriptor.from_tensor(first.weight, [first.outputs, depth]),
+        TensorDescriptor.from_tensor(second.weight, [outputs, second.inputs]),
+        len(data),
+        *_size(source),
+        *_norm(norm),
+        *_finish(second.bias, finish, None),
+        channels=first.inputs,
+        hidden=first.outputs,
+        outputs=second.outputs,
+        block_pixels=pixels,
+        block_outputs=outputs,
+        block_depth=depth,
+        num_warps=8,
+        num_stages=3,
     )
 
 
@@ -333,6 +368,30 @@ def _convolve(  # type: ignore[no-untyped-def]
         out, residual, low, offset, out_channels, following, following_scale, following_shift,
         block_pixels, block_outputs, 1, whole,
     )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
+def _convolve_twice(  # type: ignore[no-untyped-def]
+    source, first_weight, second_weight, pixels, height, width, hidden_scale, hidden_shift,
+    bias, active, scale, shift, out, residual, low, offset, out_channels, following, following_scale, following_shift,
+    channels: tl.constexpr, hidden: tl.constexpr, outputs: tl.constexpr,
+    block_pixels: tl.constexpr, block_outputs: tl.constexpr, block_depth: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(0) * block_pixels
+    sums = tl.zeros((block_pixels, hidden), dtype=tl.float32)
+    for step in range(channels // block_depth):
+        a = source.load([first, step * block_depth])
+        sums = tl.dot(a, first_weight.load([0, step * block_depth]).T, sums)
+    channel = tl.arange(0, hidden)
+    between = _norm_relu(sums, hidden_scale, hidden_shift, channel, channel >= 0).to(source.dtype)
+    for column in range(0, outputs, block_outputs):
+        y = tl.dot(between, second_weight.load([column, 0]).T)
+        _write(
+            y, first, column, pixels, height, width, outputs,
+            bias, active, scale, shift,
+            out, residual, low, offset, out_channels, following, following_scale, following_shift,
+            block_pixels, block_outputs, 1, False,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
