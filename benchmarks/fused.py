@@ -58,12 +58,12 @@ class Layer:
 
     shape: Shape
     height: int
-    writes: tuple[bool, bool, bool, bool, bool]
+    writes: tuple[bool, ...]
 
     @property
     def name(self) -> str:
         kind = "3x3" if self.shape.taps == 9 else "1x1"
-        letters = "".join(letter for letter, there in zip("baorf", self.writes, strict=True) if there)
+        letters = "".join(letter for letter, there in zip("baorlf", self.writes, strict=True) if there)
         return f"{self.height:3d} {kind} {self.shape.inputs:3d}->{self.shape.outputs:3d} {letters}"
 
     def operations(self, batch: int) -> float:
@@ -89,9 +89,9 @@ class Recorder(TritonOperations):
 
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         shape = Shape(source.data.shape[:3].numel(), weights.inputs, weights.outputs, weights.taps)
-        parts = (weights.bias, finish.active, finish.plane, finish.residual, finish.following)
+        parts = (weights.bias, finish.active, finish.plane, finish.residual, finish.low, finish.following)
         writes = tuple(part is not None for part in parts)
-        layer = Layer(shape, source.inside.shape[1], writes)  # type: ignore[arg-type]
+        layer = Layer(shape, source.inside.shape[1], writes)
         self.calls.setdefault(layer, Call(source, weights, finish))
         self.counts[layer] = self.counts.get(layer, 0) + 1
         super().convolve(source, weights, finish)
@@ -102,19 +102,18 @@ def candidates(shape: Shape) -> list[Tile]:
     depth = min(64, shape.inputs)
     found = [tile_for(shape)]
     if shape.pixels < 2**17:
-        found += [Tile(64, 32, depth, 4, 4), Tile(64, 64, depth, 4, 4), Tile(128, 64, depth, 4, 4)]
-        found += [Tile(64, 64, depth, 4, 6)]
-    elif shape.outputs >= 128:
+        found += [Tile(64, 64, depth, 4, 4), Tile(128, 64, depth, 4, 4), Tile(128, 64, depth, 4, 3)]
         found += [Tile(128, 128, depth, 8, 3, registers=128), Tile(128, 128, depth, 4, 3)]
-        found += [Tile(256, 128, depth, 8, 3), Tile(256, 128, depth, 8, 4)]
-        found += [Tile(128, 256, depth, 8, 3)] if shape.outputs >= 256 else []
+    elif shape.outputs > 64:
+        found += [Tile(128, 128, depth, 8, 3, registers=128), Tile(128, 128, depth, 4, 3)]
+        found += [Tile(256, 128, depth, 8, 4)]
     elif shape.outputs == 64:
-        found += [Tile(128, 64, depth, 4, 3), Tile(256, 64, depth, 8, 3), Tile(128, 64, depth, 4, 3, turned=True)]
-        found += [Tile(256, 64, depth, 8, 3, turned=True)]
+        found += [Tile(128, 64, depth, 4, 3), Tile(128, 64, depth, 4, 3, turned=True)]
     else:
         found += [Tile(128, shape.outputs, depth, 4, 3), Tile(256, shape.outputs, depth, 8, 3)]
-    fitting = [tile for tile in dict.fromkeys(found) if tile.outputs <= max(16, 2 * shape.outputs)]
-    return fitting + [replace(tile, whole=True) for tile in fitting if shape.outputs % tile.outputs == 0]
+    fitting = [tile for tile in found if tile.outputs <= 2 * shape.outputs]
+    whole = [replace(tile, whole=True) for tile in fitting if shape.outputs % tile.outputs == 0]
+    return list(dict.fromkeys(fitting + whole))
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Kernel:
     inputs: int
     outputs: int
     taps: int
-    writes: tuple[bool, bool, bool, bool, bool]
+    writes: tuple[bool, ...]
 
 
 def compile_all(plans: dict[Layer, list[Tile]]) -> int:
@@ -140,7 +139,7 @@ def compile_all(plans: dict[Layer, list[Tile]]) -> int:
 
 def compile_one(kernel: Kernel, tile: Tile) -> int:
     """Compile a kernel by running it on a few pixels; return 1, or 0 after an error."""
-    bias, active, plane, residual, following = kernel.writes
+    bias, active, plane, residual, low, following = kernel.writes
     inputs, outputs = kernel.inputs, kernel.outputs
 
     def made(channels: int) -> Plane:
@@ -152,6 +151,7 @@ def compile_one(kernel: Kernel, tile: Tile) -> int:
         active=Activation(made(outputs), norm) if active else None,
         plane=made(outputs) if plane else None,
         residual=made(outputs) if residual else None,
+        low=made(outputs) if low else None,
         following=Activation(made(outputs), norm) if following else None,
     )
     with reported(f"compile {kernel} {spelled(tile)}"):
@@ -203,7 +203,7 @@ def dense(call: Call) -> Call:
 
     finish = call.finish
     active, following = activation(finish.active), activation(finish.following)
-    parts = Finish(active, of(finish.plane), of(finish.residual), finish.offset, following)
+    parts = Finish(active, of(finish.plane), of(finish.residual), of(finish.low), finish.offset, following)
     return Call(Plane(call.source.inside.contiguous(), 0), call.weights, parts)
 
 
@@ -216,7 +216,7 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile]:
     kernels = compile_all(plans)
     print(f"{kernels} kernels compiled in {time.perf_counter() - started:.0f} s")
     print(f"\nlayers at batch {batch}: µs cuDNN + pass, of which cuDNN; µs Triton, TFLOP/s; times; tile (b bias,")
-    print("a activated, o out, r residual, f following)")
+    print("a activated, o out, r residual, l low, f following)")
     best: dict[Shape, tuple[float, Tile]] = {}
     totals = [0.0, 0.0]
     for layer, call in recorder.calls.items():
@@ -232,7 +232,7 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile]:
                 f"{layer.name:24} {whole * 1e6:7.0f} {alone * 1e6:7.0f} {seconds * 1e6:7.0f} {rate:5.0f} x{count:2d} "
             )
             print("      " + "; ".join(f"{spelled(tile)} {seconds * 1e6:.0f}" for seconds, tile in found))
-    print(f"all convolutions: cuDNN + pass {totals[0] * 1e3:.2f} ms, Triton {totals[1] * 1e3:.2f} ms", flush=True)
+    print(f"all of these: cuDNN + pass {totals[0] * 1e3:.2f} ms, Triton {totals[1] * 1e3:.2f} ms", flush=True)
     return {shape: tile for shape, (_, tile) in best.items()}
 
 
@@ -274,10 +274,11 @@ def time_whole(network: FAN, batch: int, channels: int, operations: dict[str, Op
     # 3 channels become 4 and 71 become 72.
     padded = torch.cat((x, x[:, :1]), dim=1).contiguous(memory_format=torch.channels_last)
     for name, chosen in operations.items():
-        for graph in (False, True):
-            with reported(f"{name} graph={graph}"):
-                seconds = whole_time(FusedFAN(network, operations=chosen, graph=graph), padded)
-                show(f"batch {batch} {name}{' graph' if graph else ''}", seconds, batch, channels)
+        for graph, streams in ((False, 1), (True, 1), (True, 2), (True, 4)):
+            title = f"batch {batch} {name}{f' graph, streams {streams}' if graph else ''}"
+            with reported(title):
+                fused = FusedFAN(network, operations=chosen, graph=graph, streams=streams)
+                show(title, whole_time(fused, padded), batch, channels)
             torch.cuda.empty_cache()
 
 
@@ -369,11 +370,7 @@ def main() -> None:
         for batch in arguments.batches:
             tiles |= at_batch(tiles, arguments.batches[0], batch)
         operations["tuned"] = TritonOperations(tiles)
-        both: dict[str, Operations] = {
-            "tuned": operations["tuned"],
-            "tuned, one stream": TritonOperations(tiles, overlap=False),
-        }
-        time_whole(network, arguments.batches[0], arguments.channels, both)
+        time_whole(network, arguments.batches[0], arguments.channels, {"tuned": operations["tuned"]})
     for batch in arguments.batches[1:]:
         time_whole(network, batch, arguments.channels, operations)
     with reported("profile"):

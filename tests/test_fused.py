@@ -127,7 +127,7 @@ class Bench:
 @pytest.mark.parametrize("taps", [9, 1])
 def test_a_convolution_writes_all_that_is_asked_for(operations: Operations, taps: int) -> None:
     bench = Bench(operations)
-    source, residual = bench.plane(32), bench.plane(64)
+    source, residual, low = bench.plane(32), bench.plane(64), bench.plane(64, size=4)
     parts = [
         Weights((bench.random(outputs, taps * 32) / (taps * 32) ** 0.5).half(), taps, bench.random(outputs))
         for outputs in (32, 32)
@@ -138,7 +138,7 @@ def test_a_convolution_writes_all_that_is_asked_for(operations: Operations, taps
         for number, weights in enumerate(parts):
             active = Activation(planes[f"active{number}"], norms[number])
             following = Activation(planes["following"], norms[2 + number])
-            side.convolve(source, weights, Finish(active, planes["out"], residual, 32 * number, following))
+            side.convolve(source, weights, Finish(active, planes["out"], residual, low, 32 * number, following))
 
     bench.compare({"active0": (32, 8), "active1": (32, 8), "out": (64, 8), "following": (64, 8)}, run)
 
@@ -156,7 +156,7 @@ def test_a_tile_does_not_change_the_result(operations: Operations, turned: bool,
     from ls3dw.models.fused_triton import Shape, Tile, TritonOperations
 
     bench = Bench(operations)
-    source, residual = bench.plane(32), bench.plane(128)
+    source, residual, low = bench.plane(32), bench.plane(128), bench.plane(128, size=4)
     weights, norms = Weights((bench.random(64, 288) / 17).half(), 9), [bench.norm(64) for _ in range(2)]
     tile = Tile(64, 32, 16, 4, 3, turned, whole=whole)
     bench.sides = (TritonOperations({Shape(3 * 9 * 9, 32, 64, 9): tile}), bench.sides[1])
@@ -164,7 +164,7 @@ def test_a_tile_does_not_change_the_result(operations: Operations, turned: bool,
     def run(side: Operations, planes: dict[str, Plane]) -> None:
         for offset in (0, 64):
             active, following = (Activation(planes[name], norm) for name, norm in zip(planes, norms, strict=False))
-            side.convolve(source, weights, Finish(active, planes["out"], residual, offset, following))
+            side.convolve(source, weights, Finish(active, planes["out"], residual, low, offset, following))
 
     bench.compare({"active": (64, 8), "following": (128, 8), "out": (128, 8)}, run)
 
@@ -176,6 +176,20 @@ def test_whole_tiles_must_not_write_into_the_next_channels(operations: Operation
     weights = Weights(bench.random(20, 16).half(), 1)
     with pytest.raises(ValueError, match="20 outputs in whole tiles of 32"):
         convolve(bench.plane(16), weights, Finish(plane=bench.plane(20)), Tile(64, 32, 16, 4, 3, whole=True))
+
+
+@pytest.mark.parametrize("outputs", [64, 20])
+def test_two_convolutions_in_one(operations: Operations, outputs: int) -> None:
+    bench = Bench(operations)
+    source, residual, norms = bench.plane(32), bench.plane(outputs), (bench.norm(64), bench.norm(outputs))
+    first = Weights((bench.random(64, 32) / 6).half(), 1)
+    second = Weights((bench.random(outputs, 64) / 8).half(), 1, bench.random(outputs))
+
+    def run(side: Operations, planes: dict[str, Plane]) -> None:
+        finish = Finish(plane=planes["out"], residual=residual, following=Activation(planes["following"], norms[1]))
+        side.convolve_twice(source, first, norms[0], second, finish)
+
+    bench.compare({"out": (outputs, 8), "following": (outputs, 8)}, run)
 
 
 def test_activations_from_a_plane_of_another_padding(operations: Operations) -> None:
@@ -216,15 +230,6 @@ def test_pooling(operations: Operations, pooling: Pooling) -> None:
     bench.compare({"raw": (32, 4)}, lambda side, planes: side.pool(source, pooling, planes["raw"], None))
 
 
-def test_upsampling(operations: Operations) -> None:
-    bench = Bench(operations)
-    low, skip, norm = bench.plane(32, 4), bench.plane(32), bench.norm(32)
-    bench.compare(
-        {"raw": (32, 8), "active": (32, 8)},
-        lambda side, planes: side.upsample_add(low, skip, planes["raw"], Activation(planes["active"], norm)),
-    )
-
-
 def test_a_plane_that_kernels_cannot_count_is_refused(operations: Operations) -> None:
     with pytest.raises(ValueError, match="2\\^31"):
         operations.empty(4096, 64, 64, 256, torch.empty(0, device="meta"))
@@ -232,13 +237,13 @@ def test_a_plane_that_kernels_cannot_count_is_refused(operations: Operations) ->
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize(("graph", "streams"), [(False, 1), (False, 2), (True, 1), (True, 2)])
 @pytest.mark.parametrize("convolutions", ["cudnn", "triton"])
 @pytest.mark.parametrize(("stacks", "features", "channels", "pooling"), [(1, 128, 3, "max"), (2, 256, 71, "avg")])
 def test_the_whole_network_on_a_gpu(
-    stacks: int, features: int, channels: int, pooling: Pooling, convolutions: Convolutions, graph: bool
+    stacks: int, features: int, channels: int, pooling: Pooling, convolutions: Convolutions, graph: bool, streams: int
 ) -> None:
     network = make_network(stacks, features, channels, pooling).cuda()
-    fused = FusedFAN(network, convolutions, graph=graph)
+    fused = FusedFAN(network, convolutions, graph=graph, streams=streams)
     for batch in (3, 8, 3):
         assert difference(network, fused, crops(batch, channels).cuda()) < 0.03

@@ -8,8 +8,9 @@ convolution's activated input, its channels of the block's sum, and the activati
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -74,7 +75,9 @@ class FusedFAN:
     convolutions: "triton" for convolutions that write their own epilogues, "cudnn" for cuDNN's with one pass after
     each (both need a CUDA device), "plain" for the same steps in torch. dtype: of activations and weights; sums and
     batch norms are float32. graph: replay a CUDA graph a batch shape; the result is overwritten by the next call of
-    that shape. The weights are taken as they are now: a network that changes later has to be fused again.
+    that shape. streams: parts of a batch that run beside each other on a GPU, so that one's low resolutions, which do
+    not fill the device, go with the other's high ones; worth it with graphs. The weights are taken as they are now: a
+    network that changes later has to be fused again.
 
     Input may have more channels than the network, as padding: they must be finite, and meet zero weights.
     """
@@ -85,6 +88,7 @@ class FusedFAN:
         convolutions: Convolutions = "triton",
         dtype: torch.dtype = torch.float16,
         graph: bool = False,
+        streams: int = 1,
         operations: Operations | None = None,
     ) -> None:
         if network.training:
@@ -96,6 +100,7 @@ class FusedFAN:
         self._first_norm = fold_norm(network.bn1, network.conv1.bias)
         self._stem = tuple(fold_block(block, dtype) for block in (network.conv2, network.conv3, network.conv4))
         self._stacks = tuple(fold_stack(network, number, dtype) for number in range(network.stacks))
+        self._streams = streams
         self._graphs: dict[torch.Size, Replay] | None = {} if graph else None
 
     @torch.no_grad()
@@ -108,14 +113,39 @@ class FusedFAN:
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the heatmaps without a graph: a view (N, 68, 64, 64), channels last, not contiguous."""
+        batch, side = len(x), x.shape[2] // 4
+        heatmaps = self._operations.empty(batch, side, side, self._stacks[-1].heatmaps.outputs, self._first_weight)
+        if self._streams < 2 or not x.is_cuda:
+            self._pass(x, heatmaps)
+        else:
+            parts = zip(x.tensor_split(self._streams), heatmaps.data.tensor_split(self._streams), strict=True)
+            with _beside(x.device, self._streams) as streams:
+                for stream, (part, target) in zip(streams, parts, strict=True):
+                    if len(part):
+                        with torch.cuda.stream(stream):
+                            self._pass(part, Plane(target, heatmaps.pad))
+        return heatmaps.inside.permute(0, 3, 1, 2)
+
+    def _pass(self, x: Tensor, heatmaps: Plane) -> None:
         features = self._enter(x)
         for number, stack in enumerate(self._stacks):
-            hidden = self._hidden(stack, features)
-            if stack.merge is not None:
-                features = self._merge(stack.merge, hidden, features, self._norm_of_stack(number + 1))
-        heatmaps = self._plane(hidden, self._stacks[-1].heatmaps.outputs)
-        self._operations.convolve(hidden, self._stacks[-1].heatmaps, Finish(plane=heatmaps))
-        return heatmaps.inside.permute(0, 3, 1, 2)
+            top = self._top(stack, features)
+            if stack.merge is None:
+                self._last(stack, top, stack.heatmaps, Finish(plane=heatmaps))
+                return
+            raw, active = (self._plane(top, stack.merge.outputs) for _ in range(2))
+            following = Activation(active, self._norm_of_stack(number + 1))
+            self._last(stack, top, stack.merge, Finish(plane=raw, residual=features.raw, following=following))
+            features = Features(raw, active)
+
+    def _top(self, stack: Stack, x: Features) -> Plane:
+        """Return what the last convolutions of a stack read."""
+        x = self._hourglass(stack, x, HOURGLASS_DEPTH, stack.top.norms[0])
+        top, _ = self._block(stack.top, x.active, x.raw, None)
+        return top
+
+    def _last(self, stack: Stack, top: Plane, weights: Weights, finish: Finish) -> None:
+        self._operations.convolve_twice(top, stack.last, stack.last_norm, weights, finish)
 
     def _norm_of_stack(self, number: int) -> Affine:
         return self._stacks[number].blocks[f"b1_{HOURGLASS_DEPTH}"].norms[0]
@@ -176,9 +206,14 @@ class FusedFAN:
         return residual
 
     def _block(
-        self, block: Block, active: Plane, residual: Plane | None, following: Affine | None
+        self,
+        block: Block,
+        active: Plane,
+        residual: Plane | None,
+        following: Affine | None,
+        low: Plane | None = None,
     ) -> tuple[Plane, Plane | None]:
-        """Return a block's result and, where `following` is a norm, its activation."""
+        """Return a block's result, `low` added, and, where `following` is a norm, its activation."""
         out = self._plane(active, block.outputs)
         onward = None if following is None else Activation(self._plane(active, block.outputs), following)
         offset = 0
@@ -186,7 +221,7 @@ class FusedFAN:
             count = weights.outputs
             then = None if norm is None else Activation(self._plane(active, count), norm)
             part = None if onward is None else onward.part(offset, count)
-            self._operations.convolve(active, weights, Finish(then, out, residual, offset, part))
+            self._operations.convolve(active, weights, Finish(then, out, residual, low, offset, part))
             active = active if then is None else then.plane
             offset += count
         return out, None if onward is None else onward.plane
@@ -203,15 +238,13 @@ class FusedFAN:
         return Features(raw, active)
 
     def _hourglass(self, stack: Stack, x: Features, level: int, norm: Affine) -> Features:
-        """Return an hourglass's result; `norm` belongs to the block that reads it."""
-        # Low resolutions do not fill a device: they go beside the block at the full one.
-        beside = self._operations.aside(x.raw.data) if level == HOURGLASS_DEPTH else nullcontext(lambda: None)
-        with beside as join:
-            raised = self._low(stack, x.raw, level)
-        skip, _ = self._block(stack.blocks[f"b1_{level}"], x.active, x.raw, None)
-        join()
-        raw, active = (self._plane(skip, skip.data.shape[3]) for _ in range(2))
-        self._operations.upsample_add(raised, skip, raw, Activation(active, norm))
+        """Return an hourglass's result; `norm` belongs to the block that reads it.
+
+        The block at this resolution comes last: what is added to its result is then there for it to add.
+        """
+        low = self._low(stack, x.raw, level)
+        raw, active = self._block(stack.blocks[f"b1_{level}"], x.active, x.raw, norm, low)
+        assert active is not None
         return Features(raw, active)
 
     def _low(self, stack: Stack, x: Plane, level: int) -> Plane:
@@ -228,27 +261,14 @@ class FusedFAN:
         raised, _ = self._block(outer, low.active, low.raw, None)
         return raised
 
-    def _hidden(self, stack: Stack, x: Features) -> Plane:
-        """Return what the heatmaps of a stack are made from, and the next stack's input."""
-        x = self._hourglass(stack, x, HOURGLASS_DEPTH, stack.top.norms[0])
-        top, _ = self._block(stack.top, x.active, x.raw, None)
-        hidden = self._plane(top, stack.last.outputs)
-        self._operations.convolve(top, stack.last, Finish(active=Activation(hidden, stack.last_norm)))
-        return hidden
-
-    def _merge(self, weights: Weights, hidden: Plane, x: Features, norm: Affine) -> Features:
-        raw, active = (self._plane(hidden, weights.outputs) for _ in range(2))
-        finish = Finish(plane=raw, residual=x.raw, following=Activation(active, norm))
-        self._operations.convolve(hidden, weights, finish)
-        return Features(raw, active)
-
 
 class Replay:
     """A captured pass of one batch shape."""
 
     def __init__(self, network: FusedFAN, x: Tensor) -> None:
         self._input = x.clone(memory_format=torch.channels_last)
-        with _on_side_stream(x.device):
+        # Captures need work to have run before, and not on the default stream.
+        with _beside(x.device, 1) as (stream,), torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 network.forward(self._input)
         self._graph = torch.cuda.CUDAGraph()
@@ -262,13 +282,20 @@ class Replay:
 
 
 @contextmanager
-def _on_side_stream(device: torch.device) -> Iterator[None]:
-    """Run work as captures need it to have run: not on the default stream."""
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        yield
-    torch.cuda.current_stream(device).wait_stream(stream)
+def _beside(device: torch.device, count: int) -> Iterator[list[torch.cuda.Stream]]:
+    """Give streams that begin after what the current one has to do; afterwards it waits for them."""
+    current = torch.cuda.current_stream(device)
+    streams = [_stream(device, number) for number in range(count)]
+    for stream in streams:
+        stream.wait_stream(current)
+    yield streams
+    for stream in streams:
+        current.wait_stream(stream)
+
+
+@cache
+def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call, no-any-return, unused-ignore]
 
 
 def operations_of(convolutions: Convolutions) -> Operations:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,13 +79,15 @@ class Activation:
 class Finish:
     """What becomes of the result y of a convolution, bias added.
 
-    active: its activation. plane: gets y, with the same channels of `residual` added where there is one, from channel
-    `offset` on; following: the activation of that sum, also from channel `offset` on (its norm has only y's channels).
+    active: its activation. plane: gets y from channel `offset` on, with the same channels added of `residual` and of
+    `low`, a plane of half the resolution whose pixels are repeated; following: the activation of that sum, also from
+    channel `offset` on (its norm has only y's channels).
     """
 
     active: Activation | None = None
     plane: Plane | None = None
     residual: Plane | None = None
+    low: Plane | None = None
     offset: int = 0
     following: Activation | None = None
 
@@ -103,6 +103,9 @@ class Operations(Protocol):
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         """Convolve with zero padding and stride 1."""
 
+    def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+        """Apply two 1x1 convolutions with norm and ReLU between them; `first` has no bias."""
+
     def activate(self, source: Plane, first: Affine | None, results: list[Activation]) -> None:
         """Write one or two activations of a plane of any padding, itself activated by `first` where there is one."""
 
@@ -111,15 +114,6 @@ class Operations(Protocol):
 
     def pool(self, source: Plane, pooling: Pooling, raw: Plane, active: Activation | None) -> None:
         """Halve the resolution; write the result and, where it is asked for, its activation."""
-
-    def upsample_add(self, low: Plane, skip: Plane, raw: Plane, active: Activation) -> None:
-        """Double the resolution of `low` by repetition and add `skip`; write the sum and its activation."""
-
-    def aside(self, like: Tensor) -> AbstractContextManager[Callable[[], None]]:
-        """Let what is begun inside go on beside what follows it, until what the context gives is called.
-
-        What is read inside must be kept until then, and nothing else may be aside at the same time.
-        """
 
 
 class PlainOperations:
@@ -134,6 +128,9 @@ class PlainOperations:
 
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         finish_plainly(convolve_densely(source, weights), weights.bias, finish)
+
+    def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+        in_two_steps(self, source, first, norm, second, finish)
 
     def activate(self, source: Plane, first: Affine | None, results: list[Activation]) -> None:
         x = source.inside if first is None else activated(source.inside, first)
@@ -151,13 +148,15 @@ class PlainOperations:
         if active is not None:
             active.plane.inside.copy_(activated(x, active.norm))
 
-    def upsample_add(self, low: Plane, skip: Plane, raw: Plane, active: Activation) -> None:
-        x = low.inside.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2) + skip.inside
-        raw.inside.copy_(x)
-        active.plane.inside.copy_(activated(x, active.norm))
 
-    def aside(self, like: Tensor) -> AbstractContextManager[Callable[[], None]]:
-        return nullcontext(lambda: None)
+def in_two_steps(
+    operations: Operations, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish
+) -> None:
+    """Do what `convolve_twice` is to do, with a plane for what lies between."""
+    batch, height, width, _ = source.inside.shape
+    hidden = operations.empty(batch, height, width, first.outputs, source.data)
+    operations.convolve(source, first, Finish(active=Activation(hidden, norm)))
+    operations.convolve(hidden, second, finish)
 
 
 def activated(x: Tensor, norm: Affine) -> Tensor:
@@ -183,6 +182,8 @@ def finish_plainly(y: Tensor, bias: Tensor | None, finish: Finish) -> None:
         return
     if finish.residual is not None:
         y = y + finish.residual.inside[..., part]
+    if finish.low is not None:
+        y = y + finish.low.inside[..., part].repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
     finish.plane.inside[..., part].copy_(y)
     if finish.following is not None:
         finish.following.plane.inside[..., part].copy_(activated(y, finish.following.norm))

@@ -8,8 +8,6 @@ Tiles come through tensor descriptors, which give zero beyond the ends of the pl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +17,13 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ls3dw.models.fan import Pooling
-from ls3dw.models.fused_ops import Activation, Affine, Finish, Plane, Weights, convolve_densely
+from ls3dw.models.fused_ops import Activation, Affine, Finish, Plane, Weights, convolve_densely, in_two_steps
 
 MOST_ELEMENTS = 2**31
 """Kernels count elements of a plane in 32 bits."""
+
+MOST_HIDDEN = 256
+"""Channels between two 1x1 convolutions that a program can keep in registers for its pixels."""
 
 _ELEMENTS = 4096
 """Elements of a plane that a program of the elementwise kernels handles."""
@@ -62,14 +63,14 @@ class Shape:
 
 def tile_for(shape: Shape) -> Tile:
     """Choose a tile by the measurements of benchmarks/fused.py on an H100."""
-    depth = min(64, shape.inputs)
-    if shape.pixels < 2**15:
-        return Tile(64, min(64, _power_of_two(shape.outputs)), depth, 4, 4)
-    if shape.outputs <= 32:
-        return Tile(128, _power_of_two(shape.outputs), depth, 4, 4)
-    if shape.outputs <= 64:
-        return Tile(128, 64, depth, 4, 4)
-    return Tile(128, 128, depth, 8, 3)
+    depth, width = min(64, shape.inputs), _power_of_two(shape.outputs)
+    if shape.pixels < 2**17:
+        # Few pixels: smaller tiles, so that every multiprocessor has some.
+        return Tile(128 if width > 64 and shape.pixels >= 2**15 else 64, min(64, width), depth, 4, 4)
+    whole = width == shape.outputs
+    if width <= 32:
+        return Tile(256, width, depth, 8, 3, whole=whole)
+    return Tile(128, min(128, width), depth, 4, 3, whole=whole)
 
 
 def _power_of_two(number: int) -> int:
@@ -79,16 +80,13 @@ def _power_of_two(number: int) -> int:
 class TritonOperations:
     """The operations as kernels, with convolutions that finish their own results. pad is 1.
 
-    tiles: for shapes that should not have the tile of `tile_for`. overlap: run low resolutions on their own stream.
-    Channels must be powers of two of at least 16.
+    tiles: for shapes that should not have the tile of `tile_for`. Channels must be powers of two of at least 16.
     """
 
     pad = 1
 
-    def __init__(self, tiles: dict[Shape, Tile] | None = None, overlap: bool = True) -> None:
+    def __init__(self, tiles: dict[Shape, Tile] | None = None) -> None:
         self.tiles = tiles or {}
-        self.overlap = overlap
-        self._streams: dict[torch.device, torch.cuda.Stream] = {}
 
     def empty(self, batch: int, height: int, width: int, channels: int, like: Tensor) -> Plane:
         shape = (batch, height + self.pad, width + self.pad, channels)
@@ -99,6 +97,12 @@ class TritonOperations:
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         shape = Shape(source.data.shape[:3].numel(), weights.inputs, weights.outputs, weights.taps)
         convolve(source, weights, finish, self.tiles.get(shape) or tile_for(shape))
+
+    def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+        if first.outputs <= MOST_HIDDEN:
+            convolve_twice(source, first, norm, second, finish)
+        else:
+            in_two_steps(self, source, first, norm, second, finish)
 
     def activate(self, source: Plane, first: Affine | None, results: list[Activation]) -> None:
         one, *more = results
@@ -156,36 +160,6 @@ class TritonOperations:
             block=block,
         )
 
-    def upsample_add(self, low: Plane, skip: Plane, raw: Plane, active: Activation) -> None:
-        pixels, channels = raw.data.shape[:3].numel(), raw.data.shape[3]
-        block = max(1, _ELEMENTS // channels)
-        _upsample_add[(triton.cdiv(pixels, block),)](
-            low.data,
-            skip.data,
-            pixels,
-            *_size(raw),
-            raw.data,
-            active.plane.data,
-            *_norm(active.norm),
-            channels=channels,
-            pad=self.pad,
-            block=block,
-        )
-
-    @contextmanager
-    def aside(self, like: Tensor) -> Iterator[Callable[[], None]]:
-        if not (self.overlap and like.is_cuda):
-            yield lambda: None
-            return
-        # Of high priority, so that its few programs do not queue behind the many at the full resolution. Planes made
-        # there are made again only there, and only after it has waited for the other stream at the next turn.
-        if like.device not in self._streams:
-            self._streams[like.device] = torch.cuda.Stream(like.device, priority=-1)  # type: ignore[no-untyped-call]
-        stream, current = self._streams[like.device], torch.cuda.current_stream(like.device)
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            yield lambda: current.wait_stream(stream)
-
 
 class CudnnOperations(TritonOperations):
     """The operations as kernels but for the convolutions, which are torch's with one pass over each result."""
@@ -194,6 +168,9 @@ class CudnnOperations(TritonOperations):
 
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         finish_densely(convolve_densely(source, weights).contiguous(), weights, finish)
+
+    def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+        in_two_steps(self, source, first, norm, second, finish)
 
 
 def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile) -> None:
@@ -220,6 +197,29 @@ def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile) -> Non
         num_warps=tile.warps,
         num_stages=tile.stages,
         maxnreg=tile.registers,
+    )
+
+
+def convolve_twice(source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
+    """Apply two 1x1 convolutions by a kernel that keeps what lies between them on the chip."""
+    data = _flat(source)
+    pixels, depth, outputs = 128, min(64, first.inputs), 64
+    _convolve_twice[(triton.cdiv(len(data), pixels),)](
+        TensorDescriptor.from_tensor(data, [pixels, depth]),
+        TensorDescriptor.from_tensor(first.weight, [first.outputs, depth]),
+        TensorDescriptor.from_tensor(second.weight, [outputs, second.inputs]),
+        len(data),
+        *_size(source),
+        *_norm(norm),
+        *_finish(second.bias, finish, None),
+        channels=first.inputs,
+        hidden=first.outputs,
+        outputs=second.outputs,
+        block_pixels=pixels,
+        block_outputs=outputs,
+        block_depth=depth,
+        num_warps=8,
+        num_stages=3,
     )
 
 
@@ -257,6 +257,7 @@ def _finish(bias: Tensor | None, finish: Finish, tile: Tile | None) -> tuple[obj
         *_norm(None if active is None else active.norm),
         given(plane),
         given(finish.residual),
+        None if finish.low is None else finish.low.data,
         finish.offset,
         0 if plane is None else plane.data.shape[3],
         given(None if following is None else following.plane),
@@ -277,6 +278,14 @@ def _inside(pixel, height, width, pad: tl.constexpr):  # type: ignore[no-untyped
     return (pixel % pitch < width) & (pixel % ((height + pad) * pitch) < height * pitch)
 
 
+@triton.jit  # type: ignore[untyped-decorator]
+def _place(pixel, height, width, pad: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Return picture, row and column of pixels in a padded plane."""
+    pitch = width + pad
+    picture = pixel // ((height + pad) * pitch)
+    return picture, pixel // pitch - picture * (height + pad), pixel % pitch
+
+
 @triton.jit
 def _norm_relu(x, scale, shift, channel, there):  # type: ignore[no-untyped-def]
     factor = tl.load(scale + channel, mask=there, other=0.0)[None, :]
@@ -294,12 +303,13 @@ def _store(plane, value, first, column, place, mask, whole: tl.constexpr):  # ty
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _write(  # type: ignore[no-untyped-def]
-    y, first, column, pixels, outputs, inside,
-    bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
-    block_pixels: tl.constexpr, block_outputs: tl.constexpr, whole: tl.constexpr,
+    y, first, column, pixels, height, width, outputs,
+    bias, active, scale, shift, out, residual, low, offset, out_channels, following, following_scale, following_shift,
+    block_pixels: tl.constexpr, block_outputs: tl.constexpr, pad: tl.constexpr, whole: tl.constexpr,
 ):  # fmt: skip
     """Write what `Finish` asks for of a tile y (pixels, channels) float32; zero where pixels are not inside."""
     pixel, channel = first + tl.arange(0, block_pixels), column + tl.arange(0, block_outputs)
+    inside = _inside(pixel, height, width, pad)
     there = channel < outputs
     mask = (pixel < pixels)[:, None] & there[None, :]
     place = pixel[:, None] * out_channels + (offset + channel)[None, :]
@@ -314,6 +324,11 @@ def _write(  # type: ignore[no-untyped-def]
                 y += residual.load([first, offset + column]).to(tl.float32)
             else:
                 y += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
+        if low is not None:
+            picture, row, x = _place(pixel, height, width, pad)
+            below = (picture * (height // 2 + pad) + row // 2) * (width // 2 + pad) + x // 2
+            repeated = low + below[:, None] * out_channels + (offset + channel)[None, :]
+            y += tl.load(repeated, mask=mask & inside[:, None], other=0.0).to(tl.float32)
         y = tl.where(inside[:, None], y, 0.0)
         _store(out, y, first, offset + column, place, mask, whole)
         if following is not None:
@@ -324,7 +339,7 @@ def _write(  # type: ignore[no-untyped-def]
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
 def _convolve(  # type: ignore[no-untyped-def]
     source, weight, pixels, height, width,
-    bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
+    bias, active, scale, shift, out, residual, low, offset, out_channels, following, following_scale, following_shift,
     channels: tl.constexpr, outputs: tl.constexpr, taps: tl.constexpr,
     block_pixels: tl.constexpr, block_outputs: tl.constexpr, block_depth: tl.constexpr, turned: tl.constexpr,
     whole: tl.constexpr,
@@ -348,16 +363,41 @@ def _convolve(  # type: ignore[no-untyped-def]
         sums = tl.dot(b, a.T, sums) if turned else tl.dot(a, b.T, sums)
     y = sums.T if turned else sums
     _write(
-        y, first, column, pixels, outputs, _inside(first + tl.arange(0, block_pixels), height, width, 1),
-        bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
-        block_pixels, block_outputs, whole,
+        y, first, column, pixels, height, width, outputs,
+        bias, active, scale, shift,
+        out, residual, low, offset, out_channels, following, following_scale, following_shift,
+        block_pixels, block_outputs, 1, whole,
     )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
+def _convolve_twice(  # type: ignore[no-untyped-def]
+    source, first_weight, second_weight, pixels, height, width, hidden_scale, hidden_shift,
+    bias, active, scale, shift, out, residual, low, offset, out_channels, following, following_scale, following_shift,
+    channels: tl.constexpr, hidden: tl.constexpr, outputs: tl.constexpr,
+    block_pixels: tl.constexpr, block_outputs: tl.constexpr, block_depth: tl.constexpr,
+):  # fmt: skip
+    first = tl.program_id(0) * block_pixels
+    sums = tl.zeros((block_pixels, hidden), dtype=tl.float32)
+    for step in range(channels // block_depth):
+        a = source.load([first, step * block_depth])
+        sums = tl.dot(a, first_weight.load([0, step * block_depth]).T, sums)
+    channel = tl.arange(0, hidden)
+    between = _norm_relu(sums, hidden_scale, hidden_shift, channel, channel >= 0).to(source.dtype)
+    for column in range(0, outputs, block_outputs):
+        y = tl.dot(between, second_weight.load([column, 0]).T)
+        _write(
+            y, first, column, pixels, height, width, outputs,
+            bias, active, scale, shift,
+            out, residual, low, offset, out_channels, following, following_scale, following_shift,
+            block_pixels, block_outputs, 1, False,
+        )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
 def _finish_dense(  # type: ignore[no-untyped-def]
     result, pixels, height, width,
-    bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
+    bias, active, scale, shift, out, residual, low, offset, out_channels, following, following_scale, following_shift,
     outputs: tl.constexpr, block: tl.constexpr, block_outputs: tl.constexpr,
 ):  # fmt: skip
     first = tl.program_id(0) * block
@@ -365,18 +405,11 @@ def _finish_dense(  # type: ignore[no-untyped-def]
     mask = (pixel < pixels)[:, None] & (channel < outputs)[None, :]
     y = tl.load(result + pixel[:, None] * outputs + channel[None, :], mask=mask, other=0.0).to(tl.float32)
     _write(
-        y, first, 0, pixels, outputs, _inside(pixel, height, width, 0),
-        bias, active, scale, shift, out, residual, offset, out_channels, following, following_scale, following_shift,
-        block, block_outputs, False,
+        y, first, 0, pixels, height, width, outputs,
+        bias, active, scale, shift,
+        out, residual, low, offset, out_channels, following, following_scale, following_shift,
+        block, block_outputs, 0, False,
     )  # fmt: skip
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _place(pixel, height, width, pad: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return picture, row and column of pixels in a padded plane."""
-    pitch = width + pad
-    picture = pixel // ((height + pad) * pitch)
-    return picture, pixel // pitch - picture * (height + pad), pixel % pitch
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
@@ -457,22 +490,3 @@ def _pool(  # type: ignore[no-untyped-def]
     if active is not None:
         value = tl.where(there, _norm_relu(value, scale, shift, channel, channel >= 0), 0.0)
         tl.store(active + place, value.to(active.dtype.element_ty), mask=mask)
-
-
-@triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
-def _upsample_add(  # type: ignore[no-untyped-def]
-    low, skip, pixels, height, width, raw, active, scale, shift,
-    channels: tl.constexpr, pad: tl.constexpr, block: tl.constexpr,
-):  # fmt: skip
-    pixel = tl.program_id(0) * block + tl.arange(0, block)
-    channel = tl.arange(0, channels)
-    mask = (pixel < pixels)[:, None] & (channel >= 0)[None, :]
-    there = mask & _inside(pixel, height, width, pad)[:, None]
-    picture, y, x = _place(pixel, height, width, pad)
-    start = (picture * (height // 2 + pad) + y // 2) * (width // 2 + pad) + x // 2
-    place = pixel[:, None] * channels + channel[None, :]
-    value = tl.load(low + start[:, None] * channels + channel[None, :], mask=there, other=0.0).to(tl.float32)
-    value += tl.load(skip + place, mask=there, other=0.0).to(tl.float32)
-    tl.store(raw + place, value.to(raw.dtype.element_ty), mask=mask)
-    value = tl.where(there, _norm_relu(value, scale, shift, channel, channel >= 0), 0.0)
-    tl.store(active + place, value.to(active.dtype.element_ty), mask=mask)
