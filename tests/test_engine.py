@@ -182,6 +182,25 @@ def heads() -> tuple[Tensor, Guide]:
     return made.images.float() / 255, gaussian_guide(made.landmarks_2d.float(), 1.0)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["fan-2d-small", "fan-2d-to-3d-small"])
+@pytest.mark.parametrize("engine", ["eager", "compiled"])
+@torch.inference_mode()
+def test_on_a_gpu_landmarks_stay_where_they_are(name: str, engine: str) -> None:
+    crops, guide = heads()
+    guide = Guide(guide.points.cuda(), guide.profiles.cuda(), guide.reach)
+    policies = choose(torch.device("cuda"), "plain"), choose(torch.device("cuda"), engine).of_batch(1)
+    exact, found = (
+        decode_subpixel(prepare(load(name).network, policy)(crops.cuda(), None if name == "fan-2d-small" else guide))[0]
+        for policy in policies
+    )
+    moved = (exact - found).norm(dim=2)
+    assert moved.mean() < 0.02
+    assert moved.max() < 0.5
+
+
 @torch.inference_mode()
 def test_all_stacks_are_one_sort_of_part() -> None:
     network = random_network(FAN, stacks=3, features=16)
