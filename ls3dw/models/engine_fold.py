@@ -4,6 +4,7 @@ that only training needs. Outputs are the plain network's but for rounding."""
 from __future__ import annotations
 
 import copy
+from typing import Final
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from ls3dw.models.depth import Bottleneck, DepthNet
 from ls3dw.models.fan import FAN, HPMBlock, pool2
+
+EPS: Final = 1e-5
+"""What torch adds to a variance: some of its versions refuse to add nothing."""
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -60,13 +64,13 @@ class Activation(nn.Module):
         self.register_buffer("scale", scale[:, None, None])
         self.register_buffer("shift", shift[:, None, None])
         self.register_buffer("mean", torch.zeros_like(scale))
-        self.register_buffer("variance", torch.ones_like(scale))
+        self.register_buffer("variance", torch.full_like(scale, 1 - EPS))
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == self.scale.dtype:
             # In half the time of a batch norm on a CPU.
             return torch.addcmul(self.shift, x, self.scale).relu_()
-        y = F.batch_norm(x, self.mean, self.variance, self.scale.flatten(), self.shift.flatten(), eps=0.0)
+        y = F.batch_norm(x, self.mean, self.variance, self.scale.flatten(), self.shift.flatten(), eps=EPS)
         return F.relu_(y)
 
 
