@@ -21,7 +21,7 @@ from ls3dw.markup import POINTS
 from ls3dw.models import FAN, DepthNet, load
 from ls3dw.models.engine import prepare
 from ls3dw.models.engine_compile import compile_parts, find_sorts
-from ls3dw.models.engine_fold import FoldedDepth, FoldedFAN, Stack, folded
+from ls3dw.models.engine_fold import Activation, FoldedDepth, FoldedFAN, Stack, folded
 from ls3dw.models.engine_policy import COMPILE_AFTER, ENGINES, choose, has_bfloat16
 from ls3dw.models.fan import Pooling
 from ls3dw.models.guidance import Guide, draw, even, gaussian_guide, respond, stamp_guide
@@ -142,6 +142,17 @@ def test_a_picture_does_not_depend_on_those_beside_it() -> None:
     assert torch.get_num_threads() == threads
     for row in range(5):
         assert torch.equal(runner(crops[row : row + 1], guide[row : row + 1]), whole[row : row + 1])
+
+
+@torch.inference_mode()
+def test_norms_that_stay_are_the_norms_in_any_type() -> None:
+    block = random_network(FAN, stacks=1, features=16).get_submodule("conv2.bn1")
+    assert isinstance(block, nn.BatchNorm2d)
+    made = Activation(block).float()
+    x = numbers(2, block.num_features, 8, 8) * 4 - 2
+    torch.testing.assert_close(made(x), F.relu(block(x)), rtol=1e-6, atol=1e-6)
+    narrow = x.bfloat16()
+    torch.testing.assert_close(made(narrow), F.relu(block(narrow.float())).bfloat16(), rtol=1e-2, atol=1e-6)
 
 
 @torch.inference_mode()

@@ -12,8 +12,8 @@ ENGINES: Final = ("fast", "eager", "compiled", "plain")
 fused kernels for the FANs; plain: the networks as they are in float32, which the others are held against."""
 
 COMPILE_AFTER: Final = 8_000
-"""Faces on a GPU for which `fast` compiles: at the start where so many are expected, else when so many have passed. With
-full-size networks it saves about a millisecond a face; an H100 was ready for a first FAN after 16 s."""
+"""Faces on a GPU for which `fast` compiles: at the start where so many are expected, else when so many have passed.
+With full-size networks it saves about a millisecond a face; an H100 was ready for a first FAN after 16 s."""
 
 MOST_LANES: Final = 8
 """As many as faces in a batch on the CPU; further cores help each lane."""
