@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ls3dw.errors import DeviceError, ModelError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, crop_placement, invert
@@ -19,6 +19,9 @@ from ls3dw.models import heatmap
 from ls3dw.models.coordinates import PointNetwork, predict_points
 from ls3dw.models.crops import resample
 from ls3dw.models.device import check_device
+from ls3dw.models.engine import Runner, prepare
+from ls3dw.models.engine_policy import COMPILE_AFTER, choose
+from ls3dw.models.guidance import gaussian_guide, stamp_guide
 from ls3dw.models.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, Model, load
 from ls3dw.pictures import Decode, Window, cut_window
 from ls3dw.pose import head_pose
@@ -78,7 +81,8 @@ class Annotator:
     model_2d, model_3d, model_depth: a zoo name or a safetensors file; None: the bundled ones; "none" for the depth:
     no z. device: "cpu", "cuda", "cuda:1". flip: average the heatmaps or points of networks that see the picture alone
     (2d, 3d) with the mirrored picture's. decode: "subpixel", or "reference" for the published crop, decoding and depth
-    input, which gives whole pixels. batch: faces a pass; when the GPU's memory runs out it is halved.
+    input, which gives whole pixels. batch: faces a pass; when the GPU's memory runs out it is halved. engine: "fast",
+    "eager", "compiled" or "plain", see `models.engine_policy`; they differ by rounding.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class Annotator:
         flip: bool = True,
         decode: Decode = "subpixel",
         batch: int | None = None,
+        engine: str = "fast",
     ) -> None:
         if decode not in ("subpixel", "reference"):
             raise ValueError(f"decode is {decode!r}; expected 'subpixel' or 'reference'")
@@ -103,9 +108,10 @@ class Annotator:
         self.model_3d = load(model_3d or DEFAULT_3D, ("2d-to-3d", "3d"))
         self.model_depth = None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, ("depth",))
         self._check_decode()
-        self._dtype = torch.float32 if self.device.type == "cpu" else torch.float16
-        for model in self.models:
-            model.network.to(self.device, self._dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.engine = engine
+        self._policy = choose(self.device, engine)
+        self._runners: dict[str, Runner] = {}
+        self._annotated = 0
 
     def _check_decode(self) -> None:
         """Refuse the published decoding of heatmaps where there are none."""
@@ -164,25 +170,39 @@ class Annotator:
         return Pass(faces, target, ready)
 
     def _widen(self) -> None:
-        """Go on in float32 after float16 has overflowed."""
-        if self._dtype == torch.float32:
+        """Go on in float32 after a narrower type has overflowed."""
+        if not self._policy.narrow:
             raise DeviceError("the networks gave values that are not finite; check the weights")
-        log.warning("float16 overflowed with these weights: going on in float32, at about half the speed")
-        self._dtype = torch.float32
-        for model in self.models:
-            model.network.float()
+        log.warning("%s overflowed with these weights: going on in float32, at about half the speed", self._policy.name)
+        self._policy = self._policy.widened()
+        self._runners.clear()
+
+    def _runner(self, role: str, model: Model) -> Runner:
+        """Return a network made ready for the device, at its first use."""
+        if role not in self._runners:
+            self._runners[role] = prepare(model.network, self._policy.of_batch(self.batch))
+        return self._runners[role]
+
+    def expect(self, faces: int) -> None:
+        """Say that so many faces come: for many on a GPU, the fast engine compiles before the first."""
+        worth_it = self.engine == "fast" and self._policy.on_gpu and faces >= COMPILE_AFTER
+        if worth_it and not self._policy.compiled:
+            self._policy = self._policy.compiling()
+            self._runners.clear()
 
     @torch.inference_mode()
     def _outputs(self, faces: FaceBatch) -> Tensor:
         """Run the networks: (N, 68, 7): 2D x y, 3D x y, z and the two confidences, in the decoder's own frame."""
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        self._annotated += len(faces)
+        self.expect(self._annotated)
+        tf32 = self._policy.folded
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=tf32):
             return self._run(faces, resample(*self._collate(faces)))[: len(faces)]
 
     def _run(self, faces: FaceBatch, crops: Tensor) -> Tensor:
-        picture = self._prepare(crops)
-        points_2d, peak_2d = self._points(self.model_2d, picture)
+        points_2d, peak_2d = self._points("2d", self.model_2d, crops)
         guide = self._guidance(faces, self._as_crop(points_2d))
-        points_3d, peak_3d = self._points_3d(crops, picture, guide)
+        points_3d, peak_3d = self._points_3d(crops, guide)
         depth = self._depth(crops, self._as_crop(points_3d))
         return torch.cat((points_2d, points_3d, depth[..., None], peak_2d[..., None], peak_3d[..., None]), dim=2)
 
@@ -207,42 +227,33 @@ class Annotator:
         affines[: len(faces)] = torch.from_numpy(np.stack([window.to_crop for window in faces.windows]))
         return pixels.to(self.device, non_blocking=True), affines.pin_memory() if on_gpu else affines
 
-    def _prepare(self, x: Tensor) -> Tensor:
-        return x.to(self._dtype, memory_format=torch.channels_last)
+    def _points_3d(self, crops: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
+        if self.model_3d.contract.kind == "3d":
+            return self._points("3d", self.model_3d, crops)
+        runner = self._runner("3d", self.model_3d)
+        return self._decode(runner(crops, gaussian_guide(guide, self.model_3d.contract.guidance_std)))
 
-    def _points_3d(self, crops: Tensor, picture: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
-        model = self.model_3d
-        if model.contract.kind == "3d":
-            return self._points(model, picture)
-        gaussians = heatmap.draw_gaussians(guide, model.contract.guidance_std)
-        heatmaps: Tensor = model.network(self._guided(crops, gaussians))[-1]
-        return self._decode(heatmaps.float())
-
-    def _points(self, model: Model, picture: Tensor) -> tuple[Tensor, Tensor]:
+    def _points(self, role: str, model: Model, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Run a network that sees the picture alone: points (N, 68, 2) and heatmap peaks (N, 68), 0 where none."""
+        runner = self._runner(role, model)
         if isinstance(model.network, PointNetwork):
-            points = predict_points(model.network, picture, self.flip)
+            points = predict_points(runner, crops, self.flip)
             return points, torch.zeros_like(points[..., 0])
-        return self._decode(self._heatmaps(model.network, picture))
+        return self._decode(self._heatmaps(runner, crops))
 
-    def _heatmaps(self, network: nn.Module, picture: Tensor) -> Tensor:
+    def _heatmaps(self, runner: Runner, crops: Tensor) -> Tensor:
         """Run a FAN that sees the picture alone, and the mirrored one where that is asked for."""
-        heatmaps: Tensor = network(picture)[-1].float()
-        if self.flip:
-            heatmaps = heatmaps + heatmap.mirror_heatmaps(network(picture.flip(-1))[-1].float())
-            heatmaps *= 0.5
-        return heatmaps
+        if not self.flip:
+            return runner(crops)
+        both = runner(torch.cat((crops, crops.flip(-1))))
+        return (both[: len(crops)] + heatmap.mirror_heatmaps(both[len(crops) :])) * 0.5
 
     def _depth(self, crops: Tensor, points: Tensor) -> Tensor:
         if self.model_depth is None:
             return torch.zeros(points.shape[:2], device=self.device)
-        draw = heatmap.stamp_gaussians if self.decode == "reference" else heatmap.draw_gaussians
-        gaussians = draw(points, self.model_depth.contract.guidance_std)
-        depth: Tensor = self.model_depth.network(self._guided(crops, gaussians))
-        return depth.float()
-
-    def _guided(self, crops: Tensor, gaussians: Tensor) -> Tensor:
-        return self._prepare(torch.cat((crops, gaussians), dim=1))
+        make_guide = stamp_guide if self.decode == "reference" else gaussian_guide
+        guide = make_guide(points, self.model_depth.contract.guidance_std)
+        return self._runner("depth", self.model_depth)(crops, guide)
 
     def _decode(self, heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         if self.decode == "reference":
@@ -287,6 +298,7 @@ class Annotator:
         if self.batch == 1:
             raise DeviceError(f"{self.device}: not enough memory for a single face; use --gpu none or smaller models")
         self.batch //= 2
+        self._runners.clear()
         torch.cuda.empty_cache()
         log.warning("%s: out of memory, going on with batches of %d faces", self.device, self.batch)
 

@@ -54,6 +54,7 @@ def make_annotators(options: BuildOptions) -> Sequence[Annotator] | Sequence[Pub
             decode=options.decode,
             # On the CPU always the same: the last bits depend on the size of a batch.
             batch=None if device == "cpu" else options.batch,
+            engine=options.engine,
         )
         for device in devices(options.gpu)
     ]
@@ -106,6 +107,10 @@ class Build:
 
     def annotate(self, plan: Plan, report: Report) -> None:
         """Make all shards that the plan has left to do."""
+        faces = sum(part.units for source in plan.sources for part in source.parts if not part.complete)
+        for annotator in self.annotators:
+            if isinstance(annotator, Annotator):
+                annotator.expect(faces // len(self.annotators))
         work = plan.work(self.options, GPU_CHUNK if self.on_gpu else CPU_BATCH)
         writer = self.writer(plan)
         waiting = GPU_WAITING if self.on_gpu else CPU_WAITING

@@ -13,6 +13,7 @@ from ls3dw.sources import SOURCES
 
 Guidance = Literal["predicted", "annotated"]
 AnnotationsFrom = Literal["network", "published"]
+Engine = Literal["fast", "eager", "compiled", "plain"]
 
 SAMPLE: Final = "sample"
 IN_3D: Final = tuple(name for name, source in SOURCES.items() if source.annotation_kind == "3d")
@@ -46,6 +47,7 @@ class BuildOptions:
     guidance: Guidance = "predicted"
     decode: Decode = "subpixel"
     flip: bool = True
+    engine: Engine = "fast"
     batch: int | None = None
     workers: int | None = None
     shard_size: int = DEFAULT_SHARD_SIZE
@@ -68,6 +70,7 @@ class BuildOptions:
             ("annotations", self.annotations, get_args(AnnotationsFrom)),
             ("guidance", self.guidance, get_args(Guidance)),
             ("decode", self.decode, get_args(Decode)),
+            ("engine", self.engine, get_args(Engine)),
             *(("source", name, (*SOURCES, SAMPLE)) for name in self.sources),
             *(("root for", name, self.sources) for name in self.roots),
         )
@@ -168,7 +171,7 @@ def make_options(values: Mapping[str, Any]) -> BuildOptions:
 
 _NUMBERS: Final = ("limit", "batch", "workers", "shard_size")
 _TEXTS: Final = frozenset(
-    {"gpu", "model_2d", "model_3d", "model_depth", "annotations", "guidance", "decode", "version_name"}
+    {"gpu", "model_2d", "model_3d", "model_depth", "annotations", "guidance", "decode", "engine", "version_name"}
 )
 """A pipeline file may give these as numbers: `gpu: 0`."""
 

@@ -110,13 +110,13 @@ def clearest(module: nn.Module, inputs: Any, heatmaps: Tensor, leads: list[float
 @pytest.mark.slow
 def test_a_face_does_not_depend_on_its_batch(make: Any) -> None:
     leads: list[float] = []
-    annotator = make(flip=False, batch=16)
+    annotator = make(flip=False, batch=16, engine="plain")
     for model in (annotator.model_2d, annotator.model_3d):
         model.network.l0.register_forward_hook(lambda *call: clearest(*call, leads))
     whole = annotator.annotate(pictures(), boxes())
     assert min(leads) > 1e-4, "near ties in the heatmaps of the random networks: their order could change by rounding"
-    for batch in (1, 4):
-        split = make(flip=False, batch=batch).annotate(pictures(), boxes())
+    for batch, engine in ((1, "plain"), (4, "plain"), (1, "fast"), (4, "fast")):
+        split = make(flip=False, batch=batch, engine=engine).annotate(pictures(), boxes())
         assert np.abs(split.landmarks_2d - whole.landmarks_2d).max() < 0.02
         assert np.abs(split.landmarks_3d - whole.landmarks_3d).max() < 0.02
         np.testing.assert_allclose(split.confidence_3d, whole.confidence_3d, atol=1e-4)
@@ -182,7 +182,7 @@ def test_the_3d_network_and_the_depth_network_see_the_points_before_them(
     make: Any, decode: Decode, most: float
 ) -> None:
     seen: dict[str, Tensor] = {}
-    annotator = make(decode=decode, flip=False)
+    annotator = make(decode=decode, flip=False, engine="plain")
     points = torch.from_numpy(np.random.default_rng(3).uniform(20, 235, (2, FACES, POINTS, 2)))
     show(annotator, *points)
     for role, model in (("3d", annotator.model_3d), ("depth", annotator.model_depth)):
@@ -258,7 +258,7 @@ def test_pictures_and_boxes_must_be_as_many(make: Any) -> None:
         make().annotate([], np.empty((0, 4)))
 
 
-@pytest.mark.parametrize("options", [{"decode": "exact"}, {"batch": 0}])
+@pytest.mark.parametrize("options", [{"decode": "exact"}, {"batch": 0}, {"engine": "quick"}])
 def test_bad_options_are_refused(make: Any, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         make(**options)

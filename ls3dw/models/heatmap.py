@@ -24,18 +24,14 @@ PUBLISHED_STD = 3.25
 """What their std really is in pixels: a quarter of the 13 pixels of their stamp."""
 
 
-def draw_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
-    """Draw one Gaussian of height 1 a point at its sub-pixel place: (N, P, 2) -> (N, P, size, size).
-
-    A point that is NaN gives an empty channel.
-    """
+def gaussian_profiles(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
+    """Sample one Gaussian of height 1 a coordinate: (N, P, 2) -> (N, P, 2, size). NaN gives zeros."""
     grid = torch.arange(size, dtype=points.dtype, device=points.device)
-    profile = torch.exp((grid - points[..., None]).square() * (-0.5 / std**2)).nan_to_num(nan=0.0)
-    return profile[:, :, 1, :, None] * profile[:, :, 0, None, :]
+    return torch.exp((grid - points[..., None]).square() * (-0.5 / std**2)).nan_to_num(nan=0.0)
 
 
-def stamp_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
-    """Draw Gaussians as the published code does for its depth network: (N, P, 2) crop pixels -> (N, P, size, size).
+def stamp_profiles(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
+    """Sample Gaussians as the published code draws them for its depth network: (N, P, 2) -> (N, P, 2, size).
 
     Centres are whole pixels, half a pixel above and left of a point in the middle of a cell; the square of 13x13 pixels
     around them is drawn, the rest is 0. Near the left and upper border the published code starts its stamp too late,
@@ -46,8 +42,25 @@ def stamp_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor
     late = torch.where(at < STAMP_REACH, 2, torch.where(at == STAMP_REACH, 1, 0))
     grid = torch.arange(1, size + 1, dtype=points.dtype, device=points.device)
     profile = torch.exp((grid - (at + late)[..., None]).square() * (-0.5 / std**2))
-    profile = profile * ((grid - at[..., None]).abs() <= STAMP_REACH)
-    return profile[:, :, 1, :, None] * profile[:, :, 0, None, :]
+    return profile * ((grid - at[..., None]).abs() <= STAMP_REACH)
+
+
+def from_profiles(profiles: Tensor) -> Tensor:
+    """Multiply what goes across (first) by what goes down: (N, P, 2, size) -> (N, P, size, size)."""
+    return profiles[:, :, 1, :, None] * profiles[:, :, 0, None, :]
+
+
+def draw_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
+    """Draw one Gaussian of height 1 a point at its sub-pixel place: (N, P, 2) -> (N, P, size, size).
+
+    A point that is NaN gives an empty channel.
+    """
+    return from_profiles(gaussian_profiles(points, std, size))
+
+
+def stamp_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
+    """Draw Gaussians as `stamp_profiles` says: (N, P, 2) crop pixels -> (N, P, size, size)."""
+    return from_profiles(stamp_profiles(points, std, size))
 
 
 def mirror_heatmaps(heatmaps: Tensor) -> Tensor:

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ls3dw.errors import ConfigurationError, ModelError
-from ls3dw.geometry import CROP_SIZE
 from ls3dw.markup import POINTS
 from ls3dw.models.contract import CHANNELS_OF, RGB, Contract, Kind
 from ls3dw.models.coordinates import Cascade, CoordinateNet
 from ls3dw.models.depth import DepthNet
+from ls3dw.models.guidance import EVEN, draw, even, gaussian_guide
 from ls3dw.models.heatmap import draw_gaussians
 from ls3dw.models.zoo import load
 from ls3dw.training.network_options import CASCADE, NetworkOptions
@@ -24,9 +24,6 @@ from ls3dw.training.targets import DEPTH_UNIT
 
 GUIDANCE_STD: Final[dict[Kind, float]] = {"2d": 0.0, "3d": 0.0, "2d-to-3d": 1.0, "depth": 2.0}
 """Of the Gaussians that guide a network, in pixels of its 256x256 input, as published."""
-
-EVEN: Final = 8
-"""GPUs are quickest with channels that divide by this."""
 
 
 @dataclass(frozen=True)
@@ -151,17 +148,4 @@ def network_input(images: Tensor, guide: Tensor | None, kind: Kind) -> Tensor:
     if images.device.type == "cpu":
         return torch.cat((images, draw_gaussians(guide, std)), dim=1)
     dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else images.dtype
-    channels = -(-(RGB + POINTS) // EVEN) * EVEN
-    # Written once, where and how the convolution reads it: 72 channels of 256x256 are the largest tensor of the step.
-    whole = torch.empty(
-        (len(images), channels, CROP_SIZE, CROP_SIZE),
-        dtype=dtype,
-        device=images.device,
-        memory_format=torch.channels_last,
-    )
-    whole[:, :RGB] = images
-    whole[:, RGB + POINTS :] = 0
-    grid = torch.arange(CROP_SIZE, dtype=guide.dtype, device=guide.device)
-    profile = torch.exp((grid - guide[..., None]).square() * (-0.5 / std**2)).nan_to_num(nan=0.0).to(dtype)
-    torch.mul(profile[:, :, 1, :, None], profile[:, :, 0, None, :], out=whole[:, RGB : RGB + POINTS])
-    return whole
+    return draw(images, gaussian_guide(guide, std), dtype, even(RGB + POINTS))

@@ -1,0 +1,348 @@
+"""Times networks in every way that the engine runs them, and holds their landmarks against the plain ones in float32.
+
+    python benchmarks/engine.py --device cuda --batch 128 256 --weights FOLDER
+    python benchmarks/engine.py --device cpu --batch 8 --only folded plain chain
+    python benchmarks/engine.py --device cpu --compiled --widths 1 2 4
+
+FOLDER: weights (.safetensors with their .json) that take the place of the bundled ones of their kind. The pictures are
+rendered heads, whose own points guide the guided networks. Rates are of a network alone, from crops on the device; of
+the chain with crops, decoding, guidance and flip. Share: of the 16-bit peak given by --peak, or on a CPU of a matrix
+product timed here. One variant that fails does not end the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import gc
+import platform
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ls3dw.annotator import Annotator, FaceBatch
+from ls3dw.models import Model, load
+from ls3dw.models.contract import CHANNELS_OF, RGB
+from ls3dw.models.engine import First, Runner, prepare
+from ls3dw.models.engine_fold import folded
+from ls3dw.models.engine_policy import Policy, choose, has_bfloat16
+from ls3dw.models.guidance import Guide, draw, even, gaussian_guide
+from ls3dw.models.heatmap import decode_subpixel
+from ls3dw.models.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
+from ls3dw.synth.draws import Draws
+from ls3dw.synth.renderer import Renderer
+
+H100_PEAK = 775.0
+"""10^12 16-bit operations a second of a large matrix product."""
+
+Variants = dict[str, Callable[[], Runner]]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Rendered crops (N, 3, 256, 256) float in [0, 1] and their points (N, 68, 2)."""
+
+    crops: Tensor
+    points: Tensor
+
+    def first(self, count: int) -> Faces:
+        """Return so many, over and over again if need be."""
+        rows = torch.arange(count, device=self.crops.device) % len(self.crops)
+        return Faces(self.crops[rows], self.points[rows])
+
+    def guide(self, model: Model) -> Guide | None:
+        std = model.contract.guidance_std
+        return gaussian_guide(self.points, std) if CHANNELS_OF[model.contract.kind] > RGB else None
+
+
+def render(count: int, device: torch.device) -> Faces:
+    renderer = Renderer(device)
+    parts = [renderer.render(min(64, count - start), Draws(11, device).child(start)) for start in range(0, count, 64)]
+    crops = torch.cat([part.images for part in parts]).float() / 255
+    return Faces(crops, torch.cat([part.landmarks_2d for part in parts]).float())
+
+
+def networks(folder: Path | None) -> dict[str, str]:
+    """Return the weights by kind."""
+    found = {"2d": DEFAULT_2D, "2d-to-3d": DEFAULT_3D, "depth": DEFAULT_DEPTH}
+    for file in sorted(folder.glob("*.safetensors")) if folder else ():
+        found[read_contract(file).kind] = str(file)
+    return found
+
+
+def macs(network: nn.Module, channels: int) -> float:
+    """Count the multiplications of a picture in convolutions and linear layers."""
+    total = 0
+
+    def count(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        assert isinstance(layer, nn.Conv2d | nn.Linear)
+        total += output.numel() * layer.weight[0].numel()
+
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    network(torch.zeros(1, channels, 256, 256))
+    for handle in handles:
+        handle.remove()
+    return float(total)
+
+
+class HalfNetwork:
+    """A network as it stands in float16, channels last: what the package ran before it had an engine."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._network = copy.deepcopy(network).to(device, torch.float16)
+        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def __call__(self, crops: Tensor, guide: Guide | None = None) -> Tensor:
+        channels = RGB + (0 if guide is None else guide.profiles.shape[1])
+        output = self._network(draw(crops, guide, torch.float16, channels))
+        last: Tensor = output[-1] if isinstance(output, list) else output
+        return last.float()
+
+
+def variants(network: nn.Module, device: torch.device, batch: int, given: argparse.Namespace) -> Variants:
+    """Name the ways to run a network."""
+
+    def of(policy: Policy) -> Callable[[], Runner]:
+        return lambda: prepare(copy.deepcopy(network), policy)
+
+    plain, eager = choose(device, "plain"), choose(device, "eager")
+    if device.type == "cuda":
+        half = replace(eager, rows=batch)
+        return {
+            "plain float32": of(plain),
+            "plain float16": lambda: HalfNetwork(network, device),
+            "folded": of(half),
+            "folded compiled": of(replace(half, compiled=True)),
+            "fused": of(replace(half, compiled=True, fused=True)),
+        }
+    made = {"plain float32": of(plain)}
+    for dtype in (torch.float32, torch.bfloat16) if has_bfloat16() else (torch.float32,):
+        for rows in given.widths:
+            policy = replace(eager, dtype=dtype, rows=rows)
+            made[f"folded {policy.name}, {rows} a thread"] = of(policy)
+            if given.compiled:
+                made[f"folded compiled {policy.name}, {rows} a thread"] = of(replace(policy, compiled=True))
+        whole = replace(eager, dtype=dtype, rows=None, lanes=1)
+        made[f"folded {whole.name}, all on all threads"] = of(whole)
+    return made
+
+
+def best(work: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Return the least seconds that `work` takes."""
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    repeats = 0
+    while time.perf_counter() < end or repeats < 3:
+        began = time.perf_counter()
+        work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        fastest = min(fastest, time.perf_counter() - began)
+        repeats += 1
+    return fastest
+
+
+@contextmanager
+def guarded(title: str) -> Iterator[None]:
+    """Print what goes wrong and go on with the rest."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - printed; the other variants still say something
+        print(f"{title}: FAILED, {type(error).__name__}: {str(error).strip()[:300]}", flush=True)
+        traceback.print_exc(limit=-3)
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def decoded(model: Model, output: Tensor) -> Tensor:
+    """Return landmarks (N, 68, 2) or depths (N, 68, 1), in crop pixels."""
+    return output[..., None] if model.contract.kind == "depth" else decode_subpixel(output)[0]
+
+
+def differences(found: Tensor, expected: Tensor) -> str:
+    error = (found - expected).norm(dim=2).flatten()
+    return f"{error.mean():.4f} mean {error.quantile(0.99):.4f} p99 {error.max():.3f} max px"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network, the pictures it is tried on, and what was asked for. peak: operations a second."""
+
+    model: Model
+    faces: Faces
+    given: argparse.Namespace
+    peak: float
+
+    def measure(self) -> None:
+        """Time all variants; the plain one comes first, and is what the others are held against."""
+        work = macs(self.model.network, CHANNELS_OF[self.model.contract.kind])
+        print(f"\n{self.model.contract.name}: {work / 1e9:.2f} GMAC a picture")
+        expected: Tensor | None = None
+        for batch in self.given.batch:
+            for name, make in variants(self.model.network, self.faces.crops.device, batch, self.given).items():
+                if name.startswith(tuple(self.given.only)):
+                    with guarded(f"{name}, batch {batch}"), precision(exact=name == "plain float32"):
+                        output = self._variant(name, make, batch, 2 * work / self.peak, expected)
+                        expected = output if expected is None else expected
+            if "first" in self.given.only and CHANNELS_OF[self.model.contract.kind] > RGB:
+                first_convolutions(self.model, self.faces.first(batch), self.given.seconds)
+
+    def _variant(
+        self, name: str, make: Callable[[], Runner], batch: int, share: float, expected: Tensor | None
+    ) -> Tensor:
+        some = self.faces.first(batch)
+        guide = some.guide(self.model)
+        began = time.perf_counter()
+        runner = make()
+        runner(some.crops, guide)
+        runner(some.crops, guide)
+        warm = time.perf_counter() - began
+        seconds = best(lambda: runner(some.crops, guide), some.crops.device, self.given.seconds)
+        output = decoded(self.model, in_batches(runner, self.faces.crops, self.faces.guide(self.model), batch))
+        rate = batch / seconds
+        print(
+            f"{name:34} batch {batch:4} {seconds * 1e3:9.2f} ms {rate:9.1f} img/s {share * rate:6.1%} of peak"
+            f"  ready after {warm:5.1f} s  {differences(output, output if expected is None else expected)}",
+            flush=True,
+        )
+        return output
+
+
+@contextmanager
+def precision(*, exact: bool) -> Iterator[None]:
+    """Let cuDNN choose freely, in TF32 too where it need not be exact."""
+    with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=not exact):
+        yield
+
+
+def in_batches(runner: Runner, crops: Tensor, guide: Guide | None, batch: int) -> Tensor:
+    """Run over all pictures in batches of one size, the last filled up."""
+    outputs = []
+    for start in range(0, len(crops), batch):
+        rows = torch.arange(start, start + batch, device=crops.device) % len(crops)
+        own = None if guide is None else Guide(guide.points[rows], guide.profiles[rows], guide.reach)
+        outputs.append(runner(crops[rows], own).clone())
+    return torch.cat(outputs)[: len(crops)]
+
+
+def first_convolutions(model: Model, faces: Faces, seconds: float) -> None:
+    """Time the first convolution of a guided network: with the guide drawn, and brought to its result."""
+    device, guide = faces.crops.device, faces.guide(model)
+    assert guide is not None
+    policy = choose(device, "eager")
+    network = folded(model.network, policy.dtype).to(device)  # type: ignore[arg-type]
+    conv = copy.deepcopy(network.first).to(policy.dtype)
+    channels = even(conv.in_channels) if policy.on_gpu else conv.in_channels
+    padding = (0, 0, 0, 0, 0, channels - conv.in_channels)
+    weight = nn.functional.pad(conv.weight, padding).contiguous(memory_format=torch.channels_last)
+    first = First(network.first, policy)
+
+    def drawn() -> Tensor:
+        return nn.functional.conv2d(draw(faces.crops, guide, policy.dtype, channels), weight, conv.bias, 2, 3)
+
+    def brought() -> Tensor:
+        return first(faces.crops, guide)
+
+    for name, work in {"drawn": drawn, "brought to the result": brought}.items():
+        with guarded(name), precision(exact=False):
+            work()
+            took = best(work, device, seconds) / len(faces.crops)
+            print(f"first convolution, guide {name}: {took * 1e6:.1f} us a face", flush=True)
+
+
+def chain(weights: dict[str, str], faces: Faces, given: argparse.Namespace) -> None:
+    """Time the three networks in a row with decoding and guidance."""
+    expected: Tensor | None = None
+    engines = ("plain", "eager", "compiled") if faces.crops.is_cuda or given.compiled else ("plain", "eager")
+    for batch in given.batch:
+        for engine in engines:
+            for flip in (True, False):
+                with guarded(f"chain, {engine}, batch {batch}"), torch.inference_mode():
+                    annotator = Annotator(
+                        weights["2d"],
+                        weights["2d-to-3d"],
+                        weights["depth"],
+                        device=str(faces.crops.device),
+                        flip=flip,
+                        batch=batch,
+                        engine=engine,
+                    )
+                    with precision(exact=engine == "plain"):
+                        output = through_chain(annotator, faces, given.seconds, expected if flip else None)
+                        expected = output if expected is None else expected
+
+
+def through_chain(annotator: Annotator, faces: Faces, seconds: float, expected: Tensor | None) -> Tensor:
+    """Time one annotator from crops on the device to landmarks, print it, and return what it gives."""
+    batch = annotator.batch
+    some, none = faces.first(batch), FaceBatch([], np.zeros((batch, 4)))
+    began = time.perf_counter()
+    annotator._run(none, some.crops)
+    output = annotator._run(none, some.crops)
+    warm = time.perf_counter() - began
+    took = best(lambda: annotator._run(none, some.crops), faces.crops.device, seconds)
+    said = ""
+    if expected is not None:
+        rows = min(len(output), len(expected), len(faces.crops))
+        moved = {"2D": slice(0, 2), "3D": slice(2, 4), "z": slice(4, 5)}
+        said = "; ".join(
+            f"{key} {differences(output[:rows, :, columns], expected[:rows, :, columns])}"
+            for key, columns in moved.items()
+        )
+    flip = "flip" if annotator.flip else "no flip"
+    print(
+        f"chain, {annotator.engine:8} {flip:7} batch {batch:4} {batch / took:8.1f} faces/s"
+        f"  ready after {warm:5.1f} s  {said}",
+        flush=True,
+    )
+    return output
+
+
+def peak_of(device: torch.device, given: argparse.Namespace) -> float:
+    """Return operations a second: what was given for a GPU, timed for a CPU."""
+    if device.type == "cuda":
+        return float(given.peak) * 1e12
+    a = torch.rand(2048, 2048).to(choose(device, "eager").dtype)
+    return 2 * 2048**3 / best(lambda: a @ a, device, 1.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--weights", type=Path, help="folder of .safetensors files")
+    parser.add_argument("--batch", type=int, nargs="+", default=[128])
+    parser.add_argument("--faces", type=int, help="rendered heads [default: 256, on a CPU 16]")
+    parser.add_argument("--widths", type=int, nargs="+", default=[1, 2], help="pictures a thread, on a CPU")
+    parser.add_argument("--compiled", action="store_true", help="on a CPU too")
+    parser.add_argument("--only", nargs="+", default=["plain", "folded", "fused", "first", "chain"])
+    parser.add_argument("--kinds", nargs="+", default=["2d", "2d-to-3d", "depth"])
+    parser.add_argument("--seconds", type=float, default=0.7, help="for each timing")
+    parser.add_argument("--peak", type=float, default=H100_PEAK, help="of the GPU, 10^12 operations a second")
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    print(
+        f"{name}, torch {torch.__version__}, {torch.get_num_threads()} threads, bfloat16 on the CPU: {has_bfloat16()}"
+    )
+    faces = render(given.faces or (256 if device.type == "cuda" else 16), device)
+    peak = peak_of(device, given)
+    print(f"peak {peak / 1e12:.2f} TFLOP/s")
+    weights = networks(given.weights)
+    with torch.inference_mode():
+        for kind in given.kinds:
+            with guarded(kind):
+                Bench(load(weights[kind]), faces, given, peak).measure()
+    if "chain" in given.only:
+        chain(weights, faces, given)
+
+
+if __name__ == "__main__":
+    main()

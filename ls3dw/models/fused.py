@@ -1,0 +1,365 @@
+"""FAN for inference with everything between its convolutions fused into them.
+
+A pre-activation block reads each activation several times: for batch norm, for ReLU, for concatenation, for addition.
+Here a convolution reads what is activated already and itself writes all that others need of its result: the next
+convolution's activated input, its channels of the block's sum, and the activation of those for the block after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ls3dw.models.fan import FAN, HOURGLASS_DEPTH, HPMBlock
+from ls3dw.models.fused_ops import (
+    Activation,
+    Affine,
+    Finish,
+    Operations,
+    PlainOperations,
+    Plane,
+    Weights,
+    fold_norm,
+    pack,
+)
+
+Convolutions = Literal["plain", "cudnn", "triton"]
+
+WARM_UPS = 2
+"""Passes before a graph is captured: the first compiles kernels and chooses cuDNN's algorithms."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A folded HPM block. norms: before each convolution; shortcut: norm and 1x1 convolution of the skip, if any."""
+
+    norms: tuple[Affine, Affine, Affine]
+    convolutions: tuple[Weights, Weights, Weights]
+    shortcut: tuple[Affine, Weights] | None
+
+    @property
+    def outputs(self) -> int:
+        return sum(weights.outputs for weights in self.convolutions)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A folded hourglass with what follows it. merge: to the next stack's input, None for the last stack's."""
+
+    blocks: dict[str, Block]
+    top: Block
+    last: Weights
+    last_norm: Affine
+    heatmaps: Weights
+    merge: Weights | None
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a block reads: the activations themselves and after its first batch norm and ReLU."""
+
+    raw: Plane
+    active: Plane
+
+
+class FusedFAN:
+    """A FAN in eval mode, folded and fused: (N, in_channels or more, 256, 256) -> (N, 68, 64, 64) of the last stack.
+
+    convolutions: "triton" for convolutions that write their own epilogues, "cudnn" for cuDNN's with one pass after
+    each (both need a CUDA device), "plain" for the same steps in torch. dtype: of activations and weights; sums and
+    batch norms are float32. graph: replay a CUDA graph a batch shape; the result is overwritten by the next call of
+    that shape. streams: parts of a batch that run beside each other on a GPU, so that one's low resolutions, which do
+    not fill the device, go with the other's high ones; worth it with graphs. The weights are taken as they are now: a
+    network that changes later has to be fused again.
+
+    Input may have more channels than the network, as padding: they must be finite, and meet zero weights.
+    """
+
+    def __init__(
+        self,
+        network: FAN,
+        convolutions: Convolutions = "triton",
+        dtype: torch.dtype = torch.float16,
+        graph: bool = False,
+        streams: int = 1,
+        operations: Operations | None = None,
+    ) -> None:
+        if network.training:
+            raise ValueError("network is in training mode; expected eval mode, whose batch norms can be folded")
+        self._operations = operations or operations_of(convolutions)
+        self._pooling = network.pooling
+        self._dtype = dtype
+        self._first_weight = network.conv1.weight.detach().to(dtype)
+        self._first_norm = fold_norm(network.bn1, network.conv1.bias)
+        self._stem = tuple(fold_block(block, dtype) for block in (network.conv2, network.conv3, network.conv4))
+        self._stacks = tuple(fold_stack(network, number, dtype) for number in range(network.stacks))
+        self._streams = streams
+        self._graphs: dict[torch.Size, Replay] | None = {} if graph else None
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._graphs is None:
+            return self.forward(x)
+        if x.shape not in self._graphs:
+            self._graphs[x.shape] = Replay(self, x)
+        return self._graphs[x.shape](x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the heatmaps without a graph: a view (N, 68, 64, 64), channels last, not contiguous."""
+        batch, side = len(x), x.shape[2] // 4
+        heatmaps = self._operations.empty(batch, side, side, self._stacks[-1].heatmaps.outputs, self._first_weight)
+        if self._streams < 2 or not x.is_cuda:
+            self._pass(x, heatmaps)
+        else:
+            parts = zip(x.tensor_split(self._streams), heatmaps.data.tensor_split(self._streams), strict=True)
+            with _beside(x.device, self._streams) as streams:
+                for stream, (part, target) in zip(streams, parts, strict=True):
+                    if len(part):
+                        with torch.cuda.stream(stream):
+                            self._pass(part, Plane(target, heatmaps.pad))
+        return heatmaps.inside.permute(0, 3, 1, 2)
+
+    def _pass(self, x: Tensor, heatmaps: Plane) -> None:
+        features = self._enter(x)
+        for number, stack in enumerate(self._stacks):
+            top = self._top(stack, features)
+            if stack.merge is None:
+                self._last(stack, top, stack.heatmaps, Finish(plane=heatmaps))
+                return
+            raw, active = (self._plane(top, stack.merge.outputs) for _ in range(2))
+            following = Activation(active, self._norm_of_stack(number + 1))
+            self._last(stack, top, stack.merge, Finish(plane=raw, residual=features.raw, following=following))
+            features = Features(raw, active)
+
+    def _top(self, stack: Stack, x: Features) -> Plane:
+        """Return what the last convolutions of a stack read."""
+        x = self._hourglass(stack, x, HOURGLASS_DEPTH, stack.top.norms[0])
+        top, _ = self._block(stack.top, x.active, x.raw, None)
+        return top
+
+    def _last(self, stack: Stack, top: Plane, weights: Weights, finish: Finish) -> None:
+        self._operations.convolve_twice(top, stack.last, stack.last_norm, weights, finish)
+
+    def _norm_of_stack(self, number: int) -> Affine:
+        return self._stacks[number].blocks[f"b1_{HOURGLASS_DEPTH}"].norms[0]
+
+    def _plane(self, like: Plane, channels: int, zoom: float = 1.0) -> Plane:
+        batch, height, width, _ = like.inside.shape
+        return self._operations.empty(batch, int(height * zoom), int(width * zoom), channels, like.data)
+
+    def _enter(self, x: Tensor) -> Features:
+        second, third, fourth = self._stem
+        weight = F.pad(self._first_weight, (0, 0, 0, 0, 0, x.shape[1] - self._first_weight.shape[1]))
+        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        y = Plane(F.conv2d(x, weight, stride=2, padding=3).permute(0, 2, 3, 1).contiguous(), 0)
+        pooled = (self._widen if self._pooling == "max" else self._widen_averaged)(second, y, third.norms[0])
+        raw, active = self._block(third, pooled.active, pooled.raw, fourth.norms[0])
+        assert active is not None
+        residual = raw if fourth.shortcut is None else self._shortcut(fourth, raw)
+        raw, active = self._block(fourth, active, residual, self._norm_of_stack(0))
+        assert active is not None
+        return Features(raw, active)
+
+    def _widen(self, block: Block, y: Plane, following: Affine) -> Features:
+        """Apply a block with a shortcut to the first convolution's y, after norm and ReLU, and pool."""
+        assert block.shortcut is not None
+        norm, weights = block.shortcut
+        active, beside = (self._plane(y, weights.inputs) for _ in range(2))
+        results = [Activation(active, block.norms[0]), Activation(beside, norm)]
+        self._operations.activate(y, self._first_norm, results)
+        residual = self._plane(y, weights.outputs)
+        self._operations.convolve(beside, weights, Finish(plane=residual))
+        out, _ = self._block(block, active, residual, None)
+        return self._pool(out, following)
+
+    def _widen_averaged(self, block: Block, y: Plane, following: Affine) -> Features:
+        """Do the same where pooling is a mean, which may come before the shortcut's 1x1 convolution: both are linear.
+
+        The shortcut then never exists at the full resolution, the largest planes of all.
+        """
+        assert block.shortcut is not None
+        norm, weights = block.shortcut
+        active, beside = self._plane(y, weights.inputs), self._plane(y, weights.inputs, 0.5)
+        results = (Activation(active, block.norms[0]), Activation(beside, norm))
+        self._operations.activate_and_average(y, self._first_norm, *results)
+        out, _ = self._block(block, active, None, None)
+        pooled, raw, onward = (self._plane(y, weights.outputs, 0.5) for _ in range(3))
+        self._operations.pool(out, "avg", pooled, None)
+        finish = Finish(plane=raw, residual=pooled, following=Activation(onward, following))
+        self._operations.convolve(beside, weights, finish)
+        return Features(raw, onward)
+
+    def _shortcut(self, block: Block, raw: Plane) -> Plane:
+        assert block.shortcut is not None
+        norm, weights = block.shortcut
+        beside, residual = self._plane(raw, weights.inputs), self._plane(raw, weights.outputs)
+        self._operations.activate(raw, None, [Activation(beside, norm)])
+        self._operations.convolve(beside, weights, Finish(plane=residual))
+        return residual
+
+    def _block(
+        self,
+        block: Block,
+        active: Plane,
+        residual: Plane | None,
+        following: Affine | None,
+        low: Plane | None = None,
+    ) -> tuple[Plane, Plane | None]:
+        """Return a block's result, `low` added, and, where `following` is a norm, its activation."""
+        out = self._plane(active, block.outputs)
+        onward = None if following is None else Activation(self._plane(active, block.outputs), following)
+        offset = 0
+        for weights, norm in zip(block.convolutions, (*block.norms[1:], None), strict=True):
+            count = weights.outputs
+            then = None if norm is None else Activation(self._plane(active, count), norm)
+            part = None if onward is None else onward.part(offset, count)
+            self._operations.convolve(active, weights, Finish(then, out, residual, low, offset, part))
+            active = active if then is None else then.plane
+            offset += count
+        return out, None if onward is None else onward.plane
+
+    def _identity_block(self, block: Block, x: Features, following: Affine) -> Features:
+        raw, active = self._block(block, x.active, x.raw, following)
+        assert active is not None
+        return Features(raw, active)
+
+    def _pool(self, source: Plane, norm: Affine) -> Features:
+        channels = source.data.shape[3]
+        raw, active = self._plane(source, channels, 0.5), self._plane(source, channels, 0.5)
+        self._operations.pool(source, self._pooling, raw, Activation(active, norm))
+        return Features(raw, active)
+
+    def _hourglass(self, stack: Stack, x: Features, level: int, norm: Affine) -> Features:
+        """Return an hourglass's result; `norm` belongs to the block that reads it.
+
+        The block at this resolution comes last: what is added to its result is then there for it to add.
+        """
+        low = self._low(stack, x.raw, level)
+        raw, active = self._block(stack.blocks[f"b1_{level}"], x.active, x.raw, norm, low)
+        assert active is not None
+        return Features(raw, active)
+
+    def _low(self, stack: Stack, x: Plane, level: int) -> Plane:
+        """Return what an hourglass adds at half the resolution of `x`, before upsampling."""
+        blocks = stack.blocks
+        inner = blocks[f"b1_{level - 1}" if level > 1 else "b2_plus_1"]
+        outer = blocks[f"b3_{level}"]
+        pooled = self._pool(x, blocks[f"b2_{level}"].norms[0])
+        low = self._identity_block(blocks[f"b2_{level}"], pooled, inner.norms[0])
+        if level > 1:
+            low = self._hourglass(stack, low, level - 1, outer.norms[0])
+        else:
+            low = self._identity_block(inner, low, outer.norms[0])
+        raised, _ = self._block(outer, low.active, low.raw, None)
+        return raised
+
+
+class Replay:
+    """A captured pass of one batch shape."""
+
+    def __init__(self, network: FusedFAN, x: Tensor) -> None:
+        self._input = x.clone(memory_format=torch.channels_last)
+        # Captures need work to have run before, and not on the default stream.
+        with _beside(x.device, 1) as (stream,), torch.cuda.stream(stream):
+            for _ in range(WARM_UPS):
+                network.forward(self._input)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._output = network.forward(self._input)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        self._input.copy_(x)
+        self._graph.replay()
+        return self._output
+
+
+@contextmanager
+def _beside(device: torch.device, count: int) -> Iterator[list[torch.cuda.Stream]]:
+    """Give streams that begin after what the current one has to do; afterwards it waits for them."""
+    current = torch.cuda.current_stream(device)
+    streams = [_stream(device, number) for number in range(count)]
+    for stream in streams:
+        stream.wait_stream(current)
+    yield streams
+    for stream in streams:
+        current.wait_stream(stream)
+
+
+@cache
+def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call, no-any-return, unused-ignore]
+
+
+def operations_of(convolutions: Convolutions) -> Operations:
+    """Return the operations of that name; Triton is loaded only for those that need it."""
+    if convolutions not in ("plain", "cudnn", "triton"):
+        raise ValueError(f"convolutions is {convolutions!r}; expected 'plain', 'cudnn' or 'triton'")
+    if convolutions == "plain":
+        return PlainOperations()
+    from ls3dw.models.fused_triton import CudnnOperations, TritonOperations
+
+    return CudnnOperations() if convolutions == "cudnn" else TritonOperations()
+
+
+def fold_block(block: nn.Module, dtype: torch.dtype) -> Block:
+    assert isinstance(block, HPMBlock)
+    shortcut = None
+    if isinstance(block.downsample, nn.Sequential):
+        norm, _, convolution = block.downsample
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(convolution, nn.Conv2d)
+        shortcut = (fold_norm(norm), pack(convolution.weight, dtype))
+    return Block(
+        norms=(fold_norm(block.bn1), fold_norm(block.bn2), fold_norm(block.bn3)),
+        convolutions=(
+            pack(block.conv1.weight, dtype),
+            pack(block.conv2.weight, dtype),
+            pack(block.conv3.weight, dtype),
+        ),
+        shortcut=shortcut,
+    )
+
+
+def fold_stack(network: FAN, number: int, dtype: torch.dtype) -> Stack:
+    """Fold one stack. Both convolutions to the next stack's input are linear in `hidden`, so they become one."""
+    last = network.get_submodule(f"conv_last{number}")
+    norm = network.get_submodule(f"bn_end{number}")
+    heatmaps = network.get_submodule(f"l{number}")
+    assert isinstance(last, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(heatmaps, nn.Conv2d)
+    hourglass = network.get_submodule(f"m{number}")
+    merge = None
+    if number < network.stacks - 1:
+        hidden = network.get_submodule(f"bl{number}")
+        back = network.get_submodule(f"al{number}")
+        assert isinstance(hidden, nn.Conv2d)
+        assert isinstance(back, nn.Conv2d)
+        merge = merge_convolutions(hidden, heatmaps, back, dtype)
+    return Stack(
+        blocks={name: fold_block(block, dtype) for name, block in hourglass.named_children()},
+        top=fold_block(network.get_submodule(f"top_m_{number}"), dtype),
+        last=pack(last.weight, dtype),
+        last_norm=fold_norm(norm, last.bias),
+        heatmaps=pack(heatmaps.weight, dtype, heatmaps.bias),
+        merge=merge,
+    )
+
+
+def merge_convolutions(hidden: nn.Conv2d, heatmaps: nn.Conv2d, back: nn.Conv2d, dtype: torch.dtype) -> Weights:
+    """Return hidden(x) + back(heatmaps(x)) as one 1x1 convolution, composed in float64."""
+    assert hidden.bias is not None
+    assert heatmaps.bias is not None
+    assert back.bias is not None
+    through = back.weight.double().flatten(1)
+    weight = hidden.weight.double().flatten(1) + through @ heatmaps.weight.double().flatten(1)
+    bias = hidden.bias.double() + back.bias.double() + through @ heatmaps.bias.double()
+    return pack(weight[..., None, None], dtype, bias)
