@@ -1,10 +1,11 @@
 """Times the fused FAN on a CUDA device, layer by layer and as a whole, and holds it against the plain network.
 
-    python benchmarks/fused.py --batches 128 256
+    python benchmarks/fused.py --batches 128 256                the network as a whole
+    python benchmarks/fused.py --batches 128 256 --layers       each layer with each tile too; a minute more
 
 Weights are random with calibrated batch norms, since speed does not depend on them; landmarks are compared with the
-bundled 2D-FAN on the embedded sample. Every time is of a CUDA graph's replay where not said otherwise. A layer's tiles
-are all tried; `tile_for` in ls3dw/models/fused_triton.py holds the best of an H100, "tuned" is the best of this run.
+bundled 2D-FAN on the embedded sample. Layers' times are of CUDA graphs' replays. `tile_for` in
+ls3dw/models/fused_triton.py holds the best tiles of an H100, "tuned" are the best of this run.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from ls3dw.models.fused_triton import (
     Tile,
     TritonOperations,
     convolve,
-    finish_densely,
     tile_for,
 )
 from ls3dw.models.heatmap import decode_subpixel
@@ -97,10 +97,9 @@ class Recorder(TritonOperations):
         super().convolve(source, weights, finish)
 
 
-def candidates(shape: Shape) -> list[Tile]:
-    """Return the tiles worth trying for a convolution."""
-    depth = min(64, shape.inputs)
-    found = [tile_for(shape)]
+def candidates(shape: Shape) -> list[Tile | None]:
+    """Return the tiles worth trying for a convolution, and None for torch's."""
+    depth, found = min(64, shape.inputs), []
     if shape.pixels < 2**17:
         found += [Tile(64, 64, depth, 4, 4), Tile(128, 64, depth, 4, 4), Tile(128, 64, depth, 4, 3)]
         found += [Tile(128, 128, depth, 8, 3, registers=128), Tile(128, 128, depth, 4, 3)]
@@ -113,7 +112,7 @@ def candidates(shape: Shape) -> list[Tile]:
         found += [Tile(128, shape.outputs, depth, 4, 3), Tile(256, shape.outputs, depth, 8, 3)]
     fitting = [tile for tile in found if tile.outputs <= 2 * shape.outputs]
     whole = [replace(tile, whole=True) for tile in fitting if shape.outputs % tile.outputs == 0]
-    return list(dict.fromkeys(fitting + whole))
+    return list(dict.fromkeys([tile_for(shape), None, *fitting, *whole]))
 
 
 @dataclass(frozen=True)
@@ -126,9 +125,9 @@ class Kernel:
     writes: tuple[bool, ...]
 
 
-def compile_all(plans: dict[Layer, list[Tile]]) -> int:
+def compile_all(plans: dict[Layer, list[Tile | None]]) -> int:
     """Compile every kernel of every layer, in processes, into Triton's cache; return how many there are."""
-    wanted: dict[Kernel, dict[Tile, None]] = {}
+    wanted: dict[Kernel, dict[Tile | None, None]] = {}
     for layer, tiles in plans.items():
         kernel = Kernel(layer.shape.inputs, layer.shape.outputs, layer.shape.taps, layer.writes)
         wanted.setdefault(kernel, {}).update(dict.fromkeys(tiles))
@@ -137,7 +136,7 @@ def compile_all(plans: dict[Layer, list[Tile]]) -> int:
         return sum(pool.map(compile_one, *zip(*pairs, strict=True)))
 
 
-def compile_one(kernel: Kernel, tile: Tile) -> int:
+def compile_one(kernel: Kernel, tile: Tile | None) -> int:
     """Compile a kernel by running it on a few pixels; return 1, or 0 after an error."""
     bias, active, plane, residual, low, following = kernel.writes
     inputs, outputs = kernel.inputs, kernel.outputs
@@ -207,7 +206,7 @@ def dense(call: Call) -> Call:
     return Call(Plane(call.source.inside.contiguous(), 0), call.weights, parts)
 
 
-def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile]:
+def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile | None]:
     """Time every distinct convolution with every tile and with cuDNN; return the best tiles."""
     recorder = Recorder()
     FusedFAN(network, operations=recorder)(crops(batch, channels))
@@ -217,7 +216,7 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile]:
     print(f"{kernels} kernels compiled in {time.perf_counter() - started:.0f} s")
     print(f"\nlayers at batch {batch}: µs cuDNN + pass, of which cuDNN; µs Triton, TFLOP/s; times; tile (b bias,")
     print("a activated, o out, r residual, l low, f following)")
-    best: dict[Shape, tuple[float, Tile]] = {}
+    best: dict[Shape, tuple[float, Tile | None]] = {}
     totals = [0.0, 0.0]
     for layer, call in recorder.calls.items():
         with reported(layer.name):
@@ -236,17 +235,19 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile]:
     return {shape: tile for shape, (_, tile) in best.items()}
 
 
-def spelled(tile: Tile) -> str:
+def spelled(tile: Tile | None) -> str:
+    if tile is None:
+        return "torch"
     ending = ("t" if tile.turned else "") + (f"r{tile.registers}" if tile.registers else "") + "W" * tile.whole
     return f"{tile.pixels}x{tile.outputs}x{tile.depth}w{tile.warps}s{tile.stages}{ending}"
 
 
-def tile_times(layer: Layer, call: Call, tiles: list[Tile]) -> list[tuple[float, Tile]]:
+def tile_times(layer: Layer, call: Call, tiles: list[Tile | None]) -> list[tuple[float, Tile | None]]:
     found = []
     for tile in tiles:
         with reported(f"{layer.name} {spelled(tile)}"):
 
-            def run(tile: Tile = tile) -> None:
+            def run(tile: Tile | None = tile) -> None:
                 convolve(call.source, call.weights, call.finish, tile)
 
             found.append((replay_time(run), tile))
@@ -258,7 +259,7 @@ def cudnn_times(call: Call) -> tuple[float, float]:
     plain = dense(call)
 
     def whole() -> None:
-        finish_densely(convolve_densely(plain.source, plain.weights).contiguous(), plain.weights, plain.finish)
+        convolve(plain.source, plain.weights, plain.finish, None)
 
     return replay_time(whole), replay_time(lambda: convolve_densely(plain.source, plain.weights))
 
@@ -274,7 +275,7 @@ def time_whole(network: FAN, batch: int, channels: int, operations: dict[str, Op
     # 3 channels become 4 and 71 become 72.
     padded = torch.cat((x, x[:, :1]), dim=1).contiguous(memory_format=torch.channels_last)
     for name, chosen in operations.items():
-        for graph, streams in ((False, 1), (True, 1), (True, 2), (True, 4)):
+        for graph, streams in ((False, 1), (True, 1), (True, 2)):
             title = f"batch {batch} {name}{f' graph, streams {streams}' if graph else ''}"
             with reported(title):
                 fused = FusedFAN(network, operations=chosen, graph=graph, streams=streams)
@@ -289,7 +290,7 @@ def whole_time(fused: FusedFAN, x: Tensor) -> float:
     return statistics.median(elapsed(lambda: fused(x)) for _ in range(10))
 
 
-def at_batch(tiles: dict[Shape, Tile], batch: int, other: int) -> dict[Shape, Tile]:
+def at_batch(tiles: dict[Shape, Tile | None], batch: int, other: int) -> dict[Shape, Tile | None]:
     """Return the tiles found at one batch size for the same layers at another."""
     return {replace(shape, pixels=shape.pixels // batch * other): tile for shape, tile in tiles.items()}
 
@@ -346,35 +347,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[128, 256])
     parser.add_argument("--channels", type=int, choices=sorted(GMAC), default=3)
+    parser.add_argument("--layers", action="store_true", help="time every layer with every tile, and what is best")
     arguments = parser.parse_args()
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = False
     started = time.perf_counter()
     print(torch.cuda.get_device_name(), "torch", torch.__version__, "python", sys.version.split()[0])
-    network = make_network(arguments.channels)
-    operations: dict[str, Operations] = {"cudnn": CudnnOperations(), "triton": TritonOperations()}
+    network, first = make_network(arguments.channels), arguments.batches[0]
+    operations: dict[str, Operations] = {"triton": TritonOperations(), "cudnn": CudnnOperations()}
+    if arguments.layers:
+        with reported("layers"):
+            tiles = tune(network, first, arguments.channels)
+            for batch in arguments.batches:
+                tiles |= at_batch(tiles, first, batch)
+            operations["tuned"] = TritonOperations(tiles)
+    for batch in arguments.batches:
+        time_whole(network, batch, arguments.channels, operations)
+    print(f"after {time.perf_counter() - started:.0f} s")
+    with reported("profile"):
+        profile(network, first, arguments.channels, operations["triton"])
     for name, chosen in operations.items():
         with reported(f"compare {name}"):
-            compare(
-                f"random FAN-4, {name}", network, FusedFAN(network, operations=chosen), crops(8, arguments.channels)
-            )
-    for name, chosen in operations.items():
-        with reported(f"compare trained {name}"):
+            x = crops(8, arguments.channels)
+            compare(f"random FAN-4, {name}", network, FusedFAN(network, operations=chosen), x)
             small = load("fan-2d-small").network.cuda()
             assert isinstance(small, FAN)
             compare(f"bundled 2D-FAN, {name}", small, FusedFAN(small, operations=chosen), sample_crops().cuda())
-    print(f"after {time.perf_counter() - started:.0f} s")
-    time_whole(network, arguments.batches[0], arguments.channels, operations)
-    with reported("tune"):
-        tiles = tune(network, arguments.batches[0], arguments.channels)
-        for batch in arguments.batches:
-            tiles |= at_batch(tiles, arguments.batches[0], batch)
-        operations["tuned"] = TritonOperations(tiles)
-        time_whole(network, arguments.batches[0], arguments.channels, {"tuned": operations["tuned"]})
-    for batch in arguments.batches[1:]:
-        time_whole(network, batch, arguments.channels, operations)
-    with reported("profile"):
-        profile(network, arguments.batches[0], arguments.channels, operations.get("tuned", operations["triton"]))
     print(f"done after {time.perf_counter() - started:.0f} s")
 
 

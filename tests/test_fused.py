@@ -149,8 +149,8 @@ def test_a_convolution_with_few_results_and_an_odd_number_of_outputs(operations:
     bench.compare({"out": (20, 8)}, lambda side, planes: side.convolve(source, weights, Finish(plane=planes["out"])))
 
 
-@pytest.mark.parametrize(("turned", "whole"), [(False, False), (True, False), (False, True), (True, True)])
-def test_a_tile_does_not_change_the_result(operations: Operations, turned: bool, whole: bool) -> None:
+@pytest.mark.parametrize("tile", [(False, False), (True, False), (False, True), (True, True), None])
+def test_a_tile_does_not_change_the_result(operations: Operations, tile: tuple[bool, bool] | None) -> None:
     if operations.pad == 0:
         pytest.skip("cuDNN chooses its own")
     from ls3dw.models.fused_triton import Shape, Tile, TritonOperations
@@ -158,8 +158,8 @@ def test_a_tile_does_not_change_the_result(operations: Operations, turned: bool,
     bench = Bench(operations)
     source, residual, low = bench.plane(32), bench.plane(128), bench.plane(128, size=4)
     weights, norms = Weights((bench.random(64, 288) / 17).half(), 9), [bench.norm(64) for _ in range(2)]
-    tile = Tile(64, 32, 16, 4, 3, turned, whole=whole)
-    bench.sides = (TritonOperations({Shape(3 * 9 * 9, 32, 64, 9): tile}), bench.sides[1])
+    chosen = tile and Tile(64, 32, 16, 4, 3, turned=tile[0], whole=tile[1])
+    bench.sides = (TritonOperations({Shape(3 * 9 * 9, 32, 64, 9): chosen}), bench.sides[1])
 
     def run(side: Operations, planes: dict[str, Plane]) -> None:
         for offset in (0, 64):
