@@ -211,7 +211,7 @@ def test_the_chain_is_the_annotators(annotator: Annotator) -> None:
     assert isinstance(without, torch.Tensor)
     assert not torch.equal(with_flip, without)
     assert stages["2D-FAN with flip"].macs == 2 * stages["2D-FAN, one pass"].macs > 0
-    assert [name for name, stage in stages.items() if stage.within] == ["2D-FAN, one pass", "guidance alone"]
+    assert [name for name, stage in stages.items() if stage.within] == ["2D-FAN, one pass"]
     for name in ("landmarks_2d", "landmarks_3d", "confidence_3d", "pose"):
         assert np.array_equal(getattr(finished, name), getattr(expected, name)), name
 
@@ -221,7 +221,7 @@ def test_stages_of_a_3d_network_without_guidance(tiny_models: dict[str, str]) ->
     with chain.as_annotating():
         names = [stage.name for stage in chain.network_stages(annotator, sample_faces().spread(1).batch())]
     assert "3D-FAN with flip" in names
-    assert not {"guidance alone", "2D-to-3D FAN, guided", "depth network, guided"} & set(names)
+    assert not {"2D-to-3D FAN, guided", "depth network, guided"} & set(names)
     macs = chain.Macs.of(annotator)
     assert macs.whole(annotator) == 2 * (macs.fan_2d + macs.fan_3d)
 

@@ -17,7 +17,6 @@ from ls3dw.bench.macs import network_macs
 from ls3dw.bench.stages import Stage
 from ls3dw.bench.timing import Work
 from ls3dw.geometry import apply, invert
-from ls3dw.models import heatmap
 from ls3dw.models.crops import resample
 from ls3dw.sample import Floats
 
@@ -33,15 +32,15 @@ def as_annotating() -> Iterator[None]:
 
 def precision(annotator: Annotator) -> torch.dtype:
     """Return the precision that the annotator's networks work in."""
-    return annotator._dtype
+    return annotator._policy.dtype
 
 
 def _fan_2d(annotator: Annotator, crops: Tensor) -> Tensor:
-    return annotator._heatmaps(annotator.model_2d.network, annotator._prepare(crops))
+    return annotator._heatmaps(annotator._runner("2d", annotator.model_2d), crops)
 
 
 def _fan_3d(annotator: Annotator, crops: Tensor, points: Tensor) -> Tensor:
-    return annotator._heatmaps_3d(crops, annotator._prepare(crops), points)
+    return annotator._heatmaps_3d(crops, points)
 
 
 @dataclass(frozen=True)
@@ -100,8 +99,6 @@ def _stages_3d(
         passes, name = (2, "3D-FAN with flip") if annotator.flip else (1, "3D-FAN")
         yield stage(name, work, macs=passes * macs)
         return
-    draw = partial(heatmap.draw_gaussians, points, contract.guidance_std)
-    yield stage("guidance alone", draw, within=True)
     yield stage("2D-to-3D FAN, guided", work, macs=macs)
 
 

@@ -21,7 +21,7 @@ from ls3dw.bench.stages import Bench, Row, Stage
 from ls3dw.bench.timing import Clocks
 from ls3dw.bench.whole import time_build
 from ls3dw.build import model_records
-from ls3dw.config import BuildOptions, recorded
+from ls3dw.config import BuildOptions, Engine, recorded
 from ls3dw.execute import default_workers
 from ls3dw.models.device import one_device
 from ls3dw.pictures import Decode
@@ -46,6 +46,7 @@ class BenchOptions:
     model_depth: str | None = None
     batch: int | None = None
     workers: int | None = None
+    engine: Engine = "fast"
     seconds: float = 0.5
     against: Against | None = None
 
@@ -59,6 +60,7 @@ class BenchOptions:
             model_depth=self.model_depth,
             batch=self.batch,
             workers=self.workers,
+            engine=self.engine,
         )
 
     def annotator(self, models: Models | None = None, decode: Decode = "subpixel") -> Annotator:
@@ -70,6 +72,7 @@ class BenchOptions:
             decode=decode,
             # On the CPU a build has no choice either.
             batch=None if device.type == "cpu" else self.batch,
+            engine=self.engine,
         )
 
     @property

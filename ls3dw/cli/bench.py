@@ -17,6 +17,13 @@ import click
 @click.option("--model-depth", metavar="MODEL", help="Depth network, or none. [default: bundled]")
 @click.option("--batch", type=click.IntRange(1), help="Faces a network pass on a GPU; fixed on the CPU. [default: 128]")
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes of the build. [default: as of ls3dw build]")
+@click.option(
+    "--engine",
+    type=click.Choice(["fast", "eager", "compiled", "plain"]),
+    default="fast",
+    show_default=True,
+    help="As of ls3dw build; a large build on a GPU is as fast as compiled.",
+)
 @click.option("--seconds", type=click.FloatRange(0), default=0.5, show_default=True, help="For each stage, about.")
 @click.option(
     "--against",
