@@ -125,7 +125,7 @@ def _print_plan(run: Build, plan: Plan) -> None:
             f"{source.name:<10} {source.units} pictures or frames, {len(open_parts)} of {len(source.parts)} parts left"
         )
     click.echo(f"networks   {network_names(run.configuration['models'])}")
-    click.echo(f"devices    {', '.join(str(annotator.device) for annotator in run.annotators)}")
+    click.echo(f"devices    {', '.join(run.devices)}")
     click.echo(f"output     {run.options.out}, version {run.options.version_name}; nothing was written")
 
 
