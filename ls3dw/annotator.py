@@ -17,7 +17,7 @@ from ls3dw.errors import DeviceError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, crop_placement, invert
 from ls3dw.models import heatmap
 from ls3dw.models.crops import resample
-from ls3dw.models.device import check_device
+from ls3dw.models.device import check_device, using
 from ls3dw.models.staging import Staged, Stager
 from ls3dw.models.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, Model, load
 from ls3dw.pictures import Decode, Windows, cut_window, pack_windows
@@ -185,7 +185,7 @@ class Annotator:
         if self.device.type == "cpu":
             return Pass(faces, outputs, None)
         target = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=True).copy_(outputs, non_blocking=True)
-        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         ready.record(torch.cuda.current_stream(self.device))
         return Pass(faces, target, ready)
 
@@ -201,7 +201,10 @@ class Annotator:
     @torch.inference_mode()
     def _outputs(self, faces: FaceBatch) -> Tensor:
         """Run the networks: (N, 68, 7): 2D x y, 3D x y, z and the two confidences, in the decoder's own frame."""
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+        with (
+            using(self.device),
+            torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True),
+        ):
             return self._run(faces, self._crops(faces))[: len(faces)]
 
     def _run(self, faces: FaceBatch, crops: Tensor) -> Tensor:

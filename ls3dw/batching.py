@@ -97,7 +97,7 @@ class Batcher(Generic[Begun]):
                 shares.append((entry, share))
                 entry.left -= share
                 room -= share
-        with self._times("launch networks"):
+        with self._times("networks"):
             self._begun.append((self._annotator.begin(join(parts)), shares))
 
     def _collect(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -20,7 +21,7 @@ from ls3dw.plan import Plan, make_plan
 from ls3dw.prepare import Chunk
 from ls3dw.published import Published
 from ls3dw.store import ShardRecord, Store, check_version, claim_version
-from ls3dw.times import Times
+from ls3dw.times import Times, render
 from ls3dw.write import AnnotatedChunk, ShardWriter
 
 GPU_CHUNK = 32
@@ -83,6 +84,7 @@ class Build:
             check_device(device)
         self.apart = apart(self.devices[0])
         self.times = Times()
+        self.took = 0.0
         self.configuration = self.record(model_records(contracts_of(options)))
 
     def record(self, models: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +130,7 @@ class Build:
                 self.times.add(done.chunk.seconds)
                 report(done.chunk)
 
+        start = time.perf_counter()
         with ExitStack() as stack:
             # Left in the opposite order: the networks end first, then the writer with all they gave it.
             writing = stack.enter_context(Consumer(write, waiting, keep=True))
@@ -136,6 +139,15 @@ class Build:
             chunks = stack.enter_context(closing(stream(work, self.workers, waiting)))
             for chunk in chunks:
                 networks.put(chunk)
+        self.took = time.perf_counter() - start
+
+    def timing(self) -> str:
+        """Say how long each stage of `annotate` took, and so what it waited for."""
+        return render(
+            self.times.seconds,
+            self.took,
+            {"decoding": max(1, self.workers), "networks": len(self.devices), "writing": 1},
+        )
 
     @property
     def workers(self) -> int:

@@ -138,8 +138,9 @@ class _Annotation:
     make: Make
 
     def __call__(self, asked: Iterator[_Asked], answer: Callable[[_Answer], None]) -> None:
-        annotator = self.make()
         times = Times()
+        with times("load networks"):
+            annotator = self.make()
 
         def launch(waiting: Iterator[tuple[int, FaceBatch]]) -> None:
             batcher = Batcher(annotator, times, mix=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ls3dw.geometry import Affine
+from ls3dw.models.device import using
 from ls3dw.pictures import Windows
 
 BUFFERS = 4
@@ -47,28 +48,35 @@ class Stager:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._free: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
-        self._stream = None
+        self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda":
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._free.extend((torch.empty(0, dtype=torch.uint8, pin_memory=True), None) for _ in range(BUFFERS))
+            with using(device):
+                self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+                self._free.extend((torch.empty(1, dtype=torch.uint8, pin_memory=True), None) for _ in range(BUFFERS))
 
     def stage(self, windows: Windows) -> Staged:
         """Begin to copy windows to the device; waits only for pinned memory to be free."""
-        to_crop = torch.from_numpy(windows.to_crop)
         if self._stream is None:
-            return Staged(torch.from_numpy(windows.pixels.array()), to_crop, windows.crop, None)
+            pixels, to_crop = torch.from_numpy(windows.pixels.array()), torch.from_numpy(windows.to_crop)
+            return Staged(pixels, to_crop, windows.crop, None)
+        with using(self._device):
+            return self._copy(windows, self._stream)
+
+    def _copy(self, windows: Windows, stream: torch.cuda.Stream) -> Staged:
         buffer = self._next_buffer(windows.pixels.nbytes)
         pinned = buffer[: windows.pixels.nbytes].view(windows.pixels.shape)
         windows.pixels.read_into(pinned.numpy())
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        with torch.cuda.stream(self._stream):
+        # Blocking: whoever waits for it leaves the core to others.
+        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        with torch.cuda.stream(stream):
             try:
                 pixels = pinned.to(self._device, non_blocking=True)
             except torch.cuda.OutOfMemoryError:
                 # Who uses them makes room, which cannot be done from here.
                 pixels = pinned.clone()
-            arrived.record(self._stream)
+            arrived.record(stream)
         self._free.append((buffer, arrived))
+        to_crop = torch.from_numpy(windows.to_crop).pin_memory()
         return Staged(pixels, to_crop, windows.crop, arrived if pixels.is_cuda else None)
 
     def _next_buffer(self, size: int) -> Tensor:
