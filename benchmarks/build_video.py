@@ -1,11 +1,12 @@
 """Times `ls3dw build` from 300-VW-like AVI files to finished shards: faces/s, what each stage took, and peak memory.
 
     python benchmarks/build_video.py --gpus 0                                       a few thousand faces
-    python benchmarks/build_video.py --gpus 0 --videos 40 --frames 1250 --size 640x480,1280x720 --weights bundled,full
-    python benchmarks/build_video.py --gpus 0 0,1 --videos 40 --frames 1250 --weights DIR
+    python benchmarks/build_video.py --gpus 0 --videos 112 --frames 450 --size 640x480,1280x720 --weights bundled,full
+    python benchmarks/build_video.py --gpus 0 0,1 --videos 112 --frames 450 --weights DIR
 
 Videos are made from the clips of the embedded sample: enlarged, drifting through the frame, encoded as XviD; from
---distinct on they are links to the first ones. Each combination of size, weights and GPUs is a case, built anew.
+--distinct on they are links to the first ones. Each is decoded by one process, so there should be many more of them, as
+in 300-VW (114). Each combination of size, weights and GPUs is a case, built anew.
 
 --weights: bundled; a folder with weights files, each used for what its contract says; full: random FAN-4 networks (24 M
 parameters each) with calibrated batch norm and the published depth network's size; tiny: networks of almost no cost.
@@ -229,8 +230,8 @@ def _rate_of_second_half(arrivals: list[tuple[float, int]]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=16)
-    parser.add_argument("--frames", type=int, default=250, help="of each video")
+    parser.add_argument("--videos", type=int, default=56)
+    parser.add_argument("--frames", type=int, default=75, help="of each video")
     parser.add_argument("--distinct", type=int, default=8, help="videos that differ")
     parser.add_argument("--size", default="640x480", help="one or more, separated by commas")
     parser.add_argument("--weights", default="bundled", help="one or more, separated by commas")

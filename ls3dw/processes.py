@@ -27,10 +27,10 @@ run(main, int(descriptor), int(parent))
 """
 """What a process runs; it finds modules where its parent does, and never loads the parent's main script."""
 
-_KEPT = str(1 << 28)
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": _KEPT, "MALLOC_TRIM_THRESHOLD_": _KEPT}
-"""Has glibc keep what is freed. By default every large array is new memory, whose first touch costs more than to
-convert a frame's colours: decoding a video takes three times as long."""
+_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
+"""Has glibc keep what is freed, up to the largest block for which all its versions do so. By default every large array
+is new memory, whose first touch costs more than to convert a frame's colours: decoding a video takes three times as
+long."""
 
 
 _SOCKET_BYTES = 1 << 14
