@@ -27,12 +27,6 @@ run(main, int(descriptor), int(parent))
 """
 """What a process runs; it finds modules where its parent does, and never loads the parent's main script."""
 
-_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 28)}
-"""Has glibc keep what is freed, up to the largest block for which all its versions do so. By default every large array
-is new memory, whose first touch costs more than to convert a frame's colours: decoding a video takes three times as
-long."""
-
-
 _SOCKET_BYTES = 1 << 14
 """What a socket holds. What it holds keeps shared memory, so it is less than one item: a sender waits for the other."""
 
@@ -59,8 +53,7 @@ def start(main: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
     parent alone. Its end of the pair is closed here: else that process's end would go unseen.
     """
     words = [sys.executable, "-c", _PROGRAM, main, str(theirs.fileno()), str(os.getpid()), *map(str, sys.path)]
-    environment = {**_ALLOCATOR, **os.environ}
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment)
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
     theirs.close()
     return process
 
