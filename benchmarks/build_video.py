@@ -1,10 +1,15 @@
-"""Times `ls3dw build` from 300-VW-like AVI files to finished shards, and its peak memory.
+"""Times `ls3dw build` from 300-VW-like AVI files to finished shards: faces/s, what each stage took, and peak memory.
 
-    python benchmarks/build_video.py --videos 16 --frames 500 --size 1280x720 --gpu 0 --full-size
+    python benchmarks/build_video.py --gpus 0                                       a few thousand faces
+    python benchmarks/build_video.py --gpus 0 --videos 112 --frames 450 --size 640x480,1280x720 --weights bundled,full
+    python benchmarks/build_video.py --gpus 0 0,1 --videos 112 --frames 450 --weights DIR
 
-Videos are made from the clips of the embedded sample: enlarged, drifting through the frame, encoded as XviD.
---full-size: random FAN-4 networks (24 M parameters each) with calibrated batch norm and the published depth network's
-size, since speed does not depend on the weights; without it the bundled networks.
+Videos are made from the clips of the embedded sample: enlarged, drifting through the frame, encoded as XviD; from
+--distinct on they are links to the first ones. Each is decoded by one process, so there should be many more of them, as
+in 300-VW (114). Each combination of size, weights and GPUs is a case, built anew.
+
+--weights: bundled; a folder with weights files, each used for what its contract says; full: random FAN-4 networks (24 M
+parameters each) with calibrated batch norm and the published depth network's size; tiny: networks of almost no cost.
 """
 
 from __future__ import annotations
@@ -13,11 +18,13 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -57,6 +64,24 @@ def make_video(root: Path, size: tuple[int, int], frames: int, number: int) -> N
     video.release()
 
 
+def make_videos(root: Path, size: tuple[int, int], videos: int, frames: int, distinct: int) -> None:
+    """Write the distinct videos, and link the others to them."""
+    with ProcessPoolExecutor() as pool:
+        list(pool.map(partial(make_video, root, size, frames), range(min(videos, distinct))))
+    for number in range(distinct, videos):
+        source = root / f"{number % distinct + 1:03d}"
+        shutil.copytree(source, root / f"{number + 1:03d}", copy_function=os.link)
+
+
+def find_networks(root: Path) -> dict[str, str]:
+    """Return the weights files of a folder as options of a build."""
+    from ls3dw.models.zoo import read_contract
+
+    roles = {"2d": "model_2d", "2d-to-3d": "model_3d", "3d": "model_3d", "depth": "model_depth"}
+    files = sorted(root.glob("*.safetensors"))
+    return {roles[read_contract(file).kind]: str(file) for file in files}
+
+
 def make_networks(root: Path, device: str, stacks: int, features: int, depth: dict[str, object]) -> dict[str, str]:
     """Save random networks of some size; return them as options of a build."""
     import torch
@@ -80,116 +105,169 @@ def make_networks(root: Path, device: str, stacks: int, features: int, depth: di
 
 
 class MemoryWatch:
-    """Samples the resident memory of this process and, added up, of its decoding processes, from /proc."""
+    """Samples memory in MB: resident in this process, added up in the decoding and in the network processes, shared
+    between them (of the whole machine, above what it was at first), and on the cards, contexts included."""
 
-    def __init__(self) -> None:
-        self.parent_mb = 0.0
-        self.workers_mb = 0.0
+    def __init__(self, gpus: str) -> None:
+        self.peaks = dict.fromkeys(("parent", "decoding", "networks", "shared", "cards"), 0.0)
+        self._gpus = gpus if gpus[0].isdigit() else ""
+        self._shared_before = _shared_mb()
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._threads = [threading.Thread(target=self._watch, daemon=True)]
+        if self._gpus:
+            self._threads.append(threading.Thread(target=self._watch_cards, daemon=True))
 
     def __enter__(self) -> MemoryWatch:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._over.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _watch(self) -> None:
         own = os.getpid()
         while not self._over.wait(0.25):
-            self.parent_mb = max(self.parent_mb, _resident_mb(own))
-            listed = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-            self.workers_mb = max(self.workers_mb, sum(_resident_mb(int(pid)) for pid in listed))
+            networks, decoding = 0.0, 0.0
+            for pid in _children(own):
+                resident, serves = _resident_mb(pid), _is_network_process(pid)
+                networks += resident if serves else 0
+                decoding += 0 if serves else resident
+            shared = _shared_mb() - self._shared_before
+            for name, value in zip(self.peaks, (_resident_mb(own), decoding, networks, shared), strict=False):
+                self.peaks[name] = max(self.peaks[name], value)
+
+    def _watch_cards(self) -> None:
+        words = ["nvidia-smi", "-i", self._gpus, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+        while not self._over.wait(1):
+            listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
+            self.peaks["cards"] = max(self.peaks["cards"], sum(float(word) for word in listed if word.isdigit()))
+
+
+def _children(pid: int) -> list[int]:
+    """List the processes that any thread of a process has started."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [int(word) for task in tasks for word in _text(task / "children").split()]
+
+
+def _is_network_process(pid: int) -> bool:
+    return "ls3dw.serve:" in _text(Path(f"/proc/{pid}/cmdline"))
 
 
 def _resident_mb(pid: int) -> float:
+    return _field_mb(Path(f"/proc/{pid}/status"), "VmRSS")
+
+
+def _shared_mb() -> float:
+    return _field_mb(Path("/proc/meminfo"), "Shmem:")
+
+
+def _field_mb(path: Path, name: str) -> float:
+    return sum(int(line.split()[1]) for line in _text(path).splitlines() if line.startswith(name)) / 1e3
+
+
+def _text(path: Path) -> str:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:  # it has just ended
-        return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1e3
+        return path.read_text()
+    except OSError:  # the process has just ended
+        return ""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--videos", type=int, default=4)
-    parser.add_argument("--frames", type=int, default=50, help="of each video")
-    parser.add_argument("--size", default="640x480")
-    parser.add_argument("--gpu", default="auto")
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--batch", type=int)
-    parser.add_argument("--full-size", action="store_true")
-    parser.add_argument("--tiny", action="store_true", help="networks of almost no cost: the rest of the build alone")
-    parser.add_argument("--data", type=Path, help="keep and reuse the videos here")
-    parser.add_argument("--no-depth", action="store_true")
-    given = parser.parse_args()
-    width, height = map(int, given.size.split("x"))
-    scratch = Path(tempfile.mkdtemp(prefix="ls3dw-bench-"))
-    root = given.data or scratch / "videos"
-    start = time.perf_counter()
-    if not root.exists():
-        with ProcessPoolExecutor() as pool:
-            list(pool.map(partial(make_video, root, (width, height), given.frames), range(given.videos)))
-    made = time.perf_counter() - start
-
+def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus: str) -> dict[str, object]:
+    """Build once; return the figures and print the stages."""
     from ls3dw.build import Build
     from ls3dw.config import BuildOptions
-    from ls3dw.models.device import devices
 
-    models: dict[str, str] = {}
-    if given.full_size:
-        models = make_networks(scratch, devices(given.gpu)[0], 4, 256, {})
-    elif given.tiny:
-        models = make_networks(scratch, "cpu", 1, 16, {"layers": [1, 1, 1, 1], "width": 4})
-    if given.no_depth:
-        models["model_depth"] = "none"
-    start = time.perf_counter()
+    out = Path(tempfile.mkdtemp(prefix="out-", dir=given.scratch))
+    begun = time.perf_counter()
     run = Build(
         BuildOptions(
             sources=("300vw",),
             root=root,
-            out=scratch / "out",
-            gpu=given.gpu,
+            out=out,
+            gpu=gpus,
             workers=given.workers,
             batch=given.batch,
             **models,  # type: ignore[arg-type]
         )
     )
-    loaded = time.perf_counter() - start
-    faces: list[int] = []
+    arrivals: list[tuple[float, int]] = []
     start = time.perf_counter()
-    finished: list[float] = []
 
     def report(chunk: Chunk) -> None:
-        faces.append(len(chunk.faces))
-        finished.append(time.perf_counter() - start)
+        arrivals.append((time.perf_counter() - start, len(chunk.faces)))
 
-    with MemoryWatch() as memory:
+    with MemoryWatch(gpus) as memory:
         run.run(lambda plan: None, report)
     whole = time.perf_counter() - start
-    size = sum(path.stat().st_size for path in (scratch / "out" / "faces").rglob("*.h5"))
-    result = {
-        "device": str(run.annotators[0].device),
-        "size": given.size,
-        "videos": given.videos,
-        "faces": sum(faces),
-        "making_videos_s": round(made, 1),
-        "loading_networks_s": round(loaded, 1),
-        "annotating_s": round(finished[-1], 2),
+    faces = sum(count for _, count in arrivals)
+    written = sum(path.stat().st_size for path in (out / "faces").rglob("*.h5"))
+    shutil.rmtree(out)
+    print(run.timing())
+    return {
+        "devices": run.devices,
+        "decoding_processes": run.workers,
+        "faces": faces,
+        "checking_weights_s": round(start - begun, 2),
+        "first_chunk_s": round(arrivals[0][0], 2),
+        "annotating_s": round(run.took, 2),
         "whole_build_s": round(whole, 2),
-        "faces_per_s": round(sum(faces) / finished[-1], 1),
-        "picture_kb_per_face": round(size / max(1, sum(faces)) / 1e3, 1),
-        "parent_peak_mb": round(memory.parent_mb),
-        "workers_peak_mb": round(memory.workers_mb),
+        "faces_per_s": round(faces / run.took, 1),
+        "faces_per_s_whole_build": round(faces / whole, 1),
+        "faces_per_s_second_half": round(_rate_of_second_half(arrivals), 1),
+        "picture_kb_per_face": round(written / max(1, faces) / 1e3, 1),
+        "peak_mb": {name: round(value) for name, value in memory.peaks.items()},
     }
-    if run.on_gpu:
-        import torch
 
-        result["gpu_peak_mb"] = round(torch.cuda.max_memory_allocated() / 1e6)
-    print(json.dumps(result))
-    shutil.rmtree(scratch)
+
+def _rate_of_second_half(arrivals: list[tuple[float, int]]) -> float:
+    """Return faces/s once everything has started."""
+    later = arrivals[len(arrivals) // 2 :]
+    return sum(count for _, count in later[1:]) / max(1e-9, later[-1][0] - later[0][0])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=56)
+    parser.add_argument("--frames", type=int, default=75, help="of each video")
+    parser.add_argument("--distinct", type=int, default=8, help="videos that differ")
+    parser.add_argument("--size", default="640x480", help="one or more, separated by commas")
+    parser.add_argument("--weights", default="bundled", help="one or more, separated by commas")
+    parser.add_argument("--gpus", nargs="+", default=["auto"], help="each as ls3dw build's --gpu: none, 0 or 0,1")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--no-depth", action="store_true")
+    parser.add_argument("--data", type=Path, help="keep and reuse the videos here")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ls3dw-bench-") as scratch:
+        given.scratch = Path(scratch)
+        for size, weights in product(given.size.split(","), given.weights.split(",")):
+            root = (given.data or given.scratch) / f"{size}-{given.videos}x{given.frames}"
+            if not root.exists():
+                width, height = map(int, size.split("x"))
+                make_videos(root, (width, height), given.videos, given.frames, given.distinct)
+            models = networks_for(weights, given.scratch) | ({"model_depth": "none"} if given.no_depth else {})
+            for gpus in given.gpus:
+                print(f"== {given.videos} videos of {given.frames} frames {size}, {weights} networks, --gpu {gpus}")
+                figures = run_case(given, root, models, gpus)
+                print(json.dumps({"size": size, "weights": weights, **figures}), flush=True)
+
+
+def networks_for(weights: str, scratch: Path) -> dict[str, str]:
+    """Return the networks of a case as options of a build."""
+    sizes: dict[str, tuple[int, int, dict[str, object]]] = {
+        "full": (4, 256, {}),
+        "tiny": (1, 16, {"layers": [1, 1, 1, 1], "width": 4}),
+    }
+    if weights == "bundled":
+        return {}
+    if weights not in sizes:
+        return find_networks(Path(weights))
+    folder = scratch / weights
+    folder.mkdir(exist_ok=True)
+    return find_networks(folder) or make_networks(folder, "cpu", *sizes[weights])
 
 
 if __name__ == "__main__":

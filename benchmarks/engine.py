@@ -283,7 +283,7 @@ def chain(weights: dict[str, str], faces: Faces, given: argparse.Namespace) -> N
 def through_chain(annotator: Annotator, faces: Faces, seconds: float, expected: Tensor | None) -> Tensor:
     """Time one annotator from crops on the device to landmarks, print it, and return what it gives."""
     batch = annotator.batch
-    some, none = faces.first(batch), FaceBatch([], np.zeros((batch, 4)))
+    some, none = faces.first(batch), FaceBatch((), np.zeros((batch, 4)))
     began = time.perf_counter()
     annotator._run(none, some.crops)
     output = annotator._run(none, some.crops)

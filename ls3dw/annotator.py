@@ -18,12 +18,13 @@ from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, crop_placem
 from ls3dw.models import heatmap
 from ls3dw.models.coordinates import PointNetwork, predict_points
 from ls3dw.models.crops import resample
-from ls3dw.models.device import check_device
+from ls3dw.models.device import check_device, using
 from ls3dw.models.engine import Runner, prepare
 from ls3dw.models.engine_policy import COMPILE_AFTER, choose
 from ls3dw.models.guidance import gaussian_guide, stamp_guide
+from ls3dw.models.staging import Staged, Stager
 from ls3dw.models.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, Model, load
-from ls3dw.pictures import Decode, Window, cut_window
+from ls3dw.pictures import Decode, Windows, cut_window, pack_windows
 from ls3dw.pose import head_pose
 from ls3dw.sample import Floats, Picture
 
@@ -55,15 +56,43 @@ class Annotations:
 class FaceBatch:
     """N faces ready for the networks: their windows, boxes, and perhaps points to guide with.
 
-    guidance: (N, 68, 2) image pixels or None; a face with a NaN among them is guided by its predicted 2D points.
+    windows: in blocks of one size each, which may be on the device already; boxes: (N, 4); guidance: (N, 68, 2) image
+    pixels or None; a face with a NaN among them is guided by its predicted 2D points.
     """
 
-    windows: Sequence[Window]
+    windows: tuple[Windows | Staged, ...]
     boxes: NDArray[Any]
     guidance: Floats | None = None
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return len(self.boxes)
+
+    @property
+    def crop(self) -> Affine:
+        """Affines from image pixels to crops: (N, 2, 3)."""
+        return np.concatenate([block.crop for block in self.windows])
+
+    def rows(self, start: int, stop: int) -> FaceBatch:
+        """Return some of the faces."""
+        blocks = []
+        first = 0
+        for block in self.windows:
+            begin, end = max(start - first, 0), min(stop - first, len(block))
+            if begin < end:
+                blocks.append(block.rows(begin, end))
+            first += len(block)
+        guidance = None if self.guidance is None else self.guidance[start:stop]
+        return FaceBatch(tuple(blocks), self.boxes[start:stop], guidance)
+
+
+def join(parts: Sequence[FaceBatch]) -> FaceBatch:
+    """Put faces behind each other: at least one part, all with points to guide with or none."""
+    guidance = [part.guidance for part in parts if part.guidance is not None]
+    return FaceBatch(
+        tuple(block for part in parts for block in part.windows),
+        np.concatenate([part.boxes for part in parts]),
+        np.concatenate(guidance) if guidance else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +111,8 @@ class Annotator:
     no z. device: "cpu", "cuda", "cuda:1". flip: average the heatmaps or points of networks that see the picture alone
     (2d, 3d) with the mirrored picture's. decode: "subpixel", or "reference" for the published crop, decoding and depth
     input, which gives whole pixels. batch: faces a pass; when the GPU's memory runs out it is halved. engine: "fast",
-    "eager", "compiled" or "plain", see `models.engine_policy`; they differ by rounding.
+    "eager", "compiled" or "plain", see `models.engine_policy`; they differ by rounding. faces: how many
+    will come, as far as that is known.
     """
 
     def __init__(
@@ -95,6 +125,7 @@ class Annotator:
         decode: Decode = "subpixel",
         batch: int | None = None,
         engine: str = "fast",
+        faces: int = 0,
     ) -> None:
         if decode not in ("subpixel", "reference"):
             raise ValueError(f"decode is {decode!r}; expected 'subpixel' or 'reference'")
@@ -104,24 +135,13 @@ class Annotator:
         self.flip = flip
         self.decode: Decode = decode
         self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
-        self.model_2d = load(model_2d or DEFAULT_2D, ("2d",))
-        self.model_3d = load(model_3d or DEFAULT_3D, ("2d-to-3d", "3d"))
-        self.model_depth = None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, ("depth",))
-        self._check_decode()
+        self.model_2d, self.model_3d, self.model_depth = load_models(model_2d, model_3d, model_depth, decode)
         self.engine = engine
         self._policy = choose(self.device, engine)
+        self._stager = Stager(self.device)
         self._runners: dict[str, Runner] = {}
         self._annotated = 0
-
-    def _check_decode(self) -> None:
-        """Refuse the published decoding of heatmaps where there are none."""
-        if self.decode == "reference":
-            for model in self.models:
-                if isinstance(model.network, PointNetwork):
-                    raise ModelError(
-                        f"{model.contract.name}: gives coordinates, and decode 'reference' is the published decoding of"
-                        " heatmaps; use 'subpixel', or a FAN"
-                    )
+        self._expect(faces)
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -132,7 +152,10 @@ class Annotator:
         box = np.asarray(boxes, dtype=np.float64)
         _check_faces(images, box)
         windows = [cut_window(image, face, self.decode) for image, face in zip(images, box, strict=True)]
-        return self.annotate_windows(FaceBatch(windows, box))
+        # A block a pass: one large face makes the others of its block large too.
+        starts = range(0, len(windows), self.batch)
+        blocks = tuple(pack_windows(windows[start : start + self.batch]) for start in starts)
+        return self.annotate_windows(FaceBatch(blocks, box))
 
     def annotate_windows(self, faces: FaceBatch) -> Annotations:
         """Annotate faces whose windows are cut already."""
@@ -145,7 +168,7 @@ class Annotator:
         while start < len(faces):
             stop = min(start + self.batch, len(faces))
             try:
-                parts.append(self._outputs(_slice(faces, start, stop)))
+                parts.append(self._outputs(faces.rows(start, stop)))
             except torch.cuda.OutOfMemoryError:
                 self._halve()
                 continue
@@ -154,18 +177,26 @@ class Annotator:
 
     def collect(self, begun: Pass) -> Annotations:
         """Wait for what `begin` started and return it."""
+        return self.finish(begun.faces, self.result(begun))
+
+    def result(self, begun: Pass) -> NDArray[np.float32]:
+        """Wait for what `begin` started and return it as the decoder gives it, for `finish`."""
         if begun.ready is not None:
             begun.ready.synchronize()
         if not torch.isfinite(begun.outputs).all():
             self._widen()
-            return self.collect(self.begin(begun.faces))
-        return self._finish(begun.faces, begun.outputs.numpy())
+            return self.result(self.begin(begun.faces))
+        return begun.outputs.numpy()
+
+    def stage(self, windows: Windows) -> Staged:
+        """Begin to bring windows to the device; on another thread than `begin`, it goes on beside the networks."""
+        return self._stager.stage(windows)
 
     def _send_back(self, faces: FaceBatch, outputs: Tensor) -> Pass:
         if self.device.type == "cpu":
             return Pass(faces, outputs, None)
         target = torch.empty(outputs.shape, dtype=outputs.dtype, pin_memory=True).copy_(outputs, non_blocking=True)
-        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         ready.record(torch.cuda.current_stream(self.device))
         return Pass(faces, target, ready)
 
@@ -183,8 +214,8 @@ class Annotator:
             self._runners[role] = prepare(model.network, self._policy.of_batch(self.batch))
         return self._runners[role]
 
-    def expect(self, faces: int) -> None:
-        """Say that so many faces come: for many on a GPU, the fast engine compiles before the first."""
+    def _expect(self, faces: int) -> None:
+        """Make ready for so many faces: for many on a GPU, the fast engine compiles."""
         worth_it = self.engine == "fast" and self._policy.on_gpu and faces >= COMPILE_AFTER
         if worth_it and not self._policy.compiled:
             self._policy = self._policy.compiling()
@@ -194,10 +225,13 @@ class Annotator:
     def _outputs(self, faces: FaceBatch) -> Tensor:
         """Run the networks: (N, 68, 7): 2D x y, 3D x y, z and the two confidences, in the decoder's own frame."""
         self._annotated += len(faces)
-        self.expect(self._annotated)
+        self._expect(self._annotated)
         tf32 = self._policy.folded
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=tf32):
-            return self._run(faces, resample(*self._collate(faces)))[: len(faces)]
+        with (
+            using(self.device),
+            torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=tf32),
+        ):
+            return self._run(faces, self._crops(faces))[: len(faces)]
 
     def _run(self, faces: FaceBatch, crops: Tensor) -> Tensor:
         points_2d, peak_2d = self._points("2d", self.model_2d, crops)
@@ -206,26 +240,20 @@ class Annotator:
         depth = self._depth(crops, self._as_crop(points_3d))
         return torch.cat((points_2d, points_3d, depth[..., None], peak_2d[..., None], peak_3d[..., None]), dim=2)
 
-    def _collate(self, faces: FaceBatch) -> tuple[Tensor, Tensor]:
-        """Bring the windows, padded to one size, and their affines to the device.
+    def _crops(self, faces: FaceBatch) -> Tensor:
+        """Cut the crops of faces from their windows, on the device.
 
         On a GPU the batch is filled up with black pictures: one shape for all batches lets cuDNN choose once.
         """
-        on_gpu = self.device.type == "cuda"
-        height = max(window.pixels.shape[0] for window in faces.windows)
-        width = max(window.pixels.shape[1] for window in faces.windows)
-        rows = self.batch if on_gpu else len(faces)
-        pixels = torch.empty((rows, height, width, 3), dtype=torch.uint8, pin_memory=on_gpu)
-        view = pixels.numpy()
-        view[len(faces) :] = 0
-        for row, window in enumerate(faces.windows):
-            bottom, right = window.pixels.shape[:2]
-            view[row, :bottom, :right] = window.pixels
-            view[row, bottom:] = 0
-            view[row, :bottom, right:] = 0
-        affines = torch.eye(2, 3, dtype=torch.float64).repeat(rows, 1, 1)
-        affines[: len(faces)] = torch.from_numpy(np.stack([window.to_crop for window in faces.windows]))
-        return pixels.to(self.device, non_blocking=True), affines.pin_memory() if on_gpu else affines
+        crops = [self._block_crops(block) for block in faces.windows]
+        missing = self.batch - len(faces) if self.device.type == "cuda" else 0
+        if missing:
+            crops.append(crops[0].new_zeros(missing, *crops[0].shape[1:]))
+        return crops[0] if len(crops) == 1 else torch.cat(crops)
+
+    def _block_crops(self, block: Windows | Staged) -> Tensor:
+        staged = block if isinstance(block, Staged) else self.stage(block)
+        return resample(staged.wait().to(self.device), staged.to_crop)
 
     def _points_3d(self, crops: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         if self.model_3d.contract.kind == "3d":
@@ -267,15 +295,14 @@ class Annotator:
     def _guidance(self, faces: FaceBatch, predicted: Tensor) -> Tensor:
         if faces.guidance is None:
             return predicted
-        crop = np.stack([window.crop for window in faces.windows])
         given = torch.full_like(predicted, torch.nan)
-        given[: len(faces)] = torch.from_numpy(apply(crop, faces.guidance)).to(self.device)
+        given[: len(faces)] = torch.from_numpy(apply(faces.crop, faces.guidance)).to(self.device)
         usable = torch.isfinite(given).all(dim=2).all(dim=1)
         return torch.where(usable[:, None, None], given, predicted)
 
-    def _finish(self, faces: FaceBatch, outputs: NDArray[np.float32]) -> Annotations:
+    def finish(self, faces: FaceBatch, outputs: NDArray[np.float32]) -> Annotations:
         """Bring a pass's outputs (N, 68, 7) to image pixels."""
-        crop = np.stack([window.crop for window in faces.windows])
+        crop = faces.crop
         if self.decode == "reference":
             landmarks_2d, plane = (to_whole_pixels(outputs[..., i : i + 2], faces.boxes) for i in (0, 2))
         else:
@@ -301,6 +328,21 @@ class Annotator:
         self._runners.clear()
         torch.cuda.empty_cache()
         log.warning("%s: out of memory, going on with batches of %d faces", self.device, self.batch)
+
+
+def load_models(
+    model_2d: str | Path | None, model_3d: str | Path | None, model_depth: str | Path | None, decode: Decode
+) -> tuple[Model, Model, Model | None]:
+    """Load the networks of an `Annotator`; `ModelError` for one that cannot be used in its place."""
+    flat = load(model_2d or DEFAULT_2D, ("2d",))
+    solid = load(model_3d or DEFAULT_3D, ("2d-to-3d", "3d"))
+    for model in (flat, solid):
+        if decode == "reference" and isinstance(model.network, PointNetwork):
+            raise ModelError(
+                f"{model.contract.name}: gives coordinates, and decode 'reference' is the published decoding of heatmaps;"
+                " use 'subpixel', or a FAN"
+            )
+    return flat, solid, None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, ("depth",))
 
 
 def to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
@@ -337,19 +379,3 @@ def _check_faces(images: Sequence[Picture], boxes: NDArray[np.float64]) -> None:
             raise ValueError(f"image {row} is a {type(image).__name__}; expected an array, uint8 (H, W, 3)")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
             raise ValueError(f"image {row} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)")
-
-
-def _slice(faces: FaceBatch, start: int, stop: int) -> FaceBatch:
-    guidance = None if faces.guidance is None else faces.guidance[start:stop]
-    return FaceBatch(faces.windows[start:stop], faces.boxes[start:stop], guidance)
-
-
-def take(annotations: Annotations, start: int, stop: int) -> Annotations:
-    """Return the rows `start` to `stop`."""
-    return Annotations(**{name: getattr(annotations, name)[start:stop] for name in Annotations.__dataclass_fields__})
-
-
-def concatenate(parts: Sequence[Annotations]) -> Annotations:
-    """Join at least one part."""
-    names = Annotations.__dataclass_fields__
-    return Annotations(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})

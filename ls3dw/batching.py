@@ -1,68 +1,74 @@
-"""Fills network batches with the faces of many chunks, and hands each chunk on when all its faces are annotated."""
+"""Fills network batches with the faces of many chunks, and hands back what the networks give chunk by chunk."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ls3dw.annotator import Annotations, FaceBatch, concatenate, take
-from ls3dw.pictures import Window
-from ls3dw.prepare import Chunk, PreparedFace
-from ls3dw.write import AnnotatedChunk
+from ls3dw.annotator import Annotations, FaceBatch, join
+from ls3dw.models.staging import Staged
+from ls3dw.pictures import Windows
+from ls3dw.sample import Floats
+from ls3dw.times import Times
 
 Begun = TypeVar("Begun")
 
-AHEAD = 1
-"""Batches that the GPU may be behind: while it works on one, the next is put together."""
+AHEAD = 2
+"""Batches that the GPU may be behind: while it works on one, the next lies ready."""
 
 
 class Annotates(Protocol[Begun]):
-    """What turns batches of faces into annotations, begun first and collected later."""
+    """What turns faces into annotations: staged and begun first, waited for and finished later."""
 
     @property
     def batch(self) -> int:
         """Faces that it takes at a time."""
         ...
 
+    def stage(self, windows: Windows) -> Windows | Staged: ...
+
     def begin(self, faces: FaceBatch) -> Begun: ...
 
-    def collect(self, begun: Begun) -> Annotations: ...
+    def result(self, begun: Begun) -> Floats: ...
+
+    def finish(self, faces: FaceBatch, outputs: Floats) -> Annotations: ...
 
 
 @dataclass
 class _Waiting:
-    """A chunk. left: faces that no batch has yet; missing: faces without annotations yet."""
+    """Faces that came together. left: how many no batch has yet; missing: how many have no outputs yet."""
 
-    chunk: Chunk
-    left: int
-    parts: list[Annotations] = field(default_factory=list)
+    key: Any
+    faces: FaceBatch
+    parts: list[Floats] = field(default_factory=list)
+    left: int = field(init=False)
     missing: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.missing = self.left
+        self.left = self.missing = len(self.faces)
 
 
 class Batcher(Generic[Begun]):
-    """Feeds an annotator.
+    """Feeds an annotator, and yields the key of what was added, its faces and their outputs, for `finish`.
 
-    mix: whether a batch may hold faces of several chunks. It keeps a GPU full; without it a batch depends on its chunk
-    alone, so that a CPU's last bits never depend on timing. guided: give it the sources' own points too.
+    mix: whether a batch may hold faces that came apart. It keeps a GPU full; without it a batch depends on its chunk
+    alone, so that a CPU's last bits never depend on timing.
     """
 
-    def __init__(self, annotator: Annotates[Begun], *, guided: bool, mix: bool) -> None:
+    def __init__(self, annotator: Annotates[Begun], times: Times, *, mix: bool) -> None:
         self._annotator = annotator
-        self._guided = guided
+        self._times = times
         self._mix = mix
         self._waiting: deque[_Waiting] = deque()
         self._begun: deque[tuple[Begun, list[tuple[_Waiting, int]]]] = deque()
 
-    def add(self, chunk: Chunk) -> Iterator[AnnotatedChunk]:
-        """Take a chunk; yield those that are complete now."""
-        self._waiting.append(_Waiting(chunk, left=len(chunk.faces)))
+    def add(self, key: Any, faces: FaceBatch) -> Iterator[tuple[Any, FaceBatch, Floats]]:
+        """Take at least one face; yield what is complete now."""
+        self._waiting.append(_Waiting(key, faces))
         while sum(entry.left for entry in self._waiting) >= self._annotator.batch:
             self._begin()
             if len(self._begun) > AHEAD:
@@ -71,7 +77,7 @@ class Batcher(Generic[Begun]):
             yield from self.finish()
         yield from self._complete()
 
-    def finish(self) -> Iterator[AnnotatedChunk]:
+    def finish(self) -> Iterator[tuple[Any, FaceBatch, Floats]]:
         """Annotate what is left, in a smaller batch."""
         while any(entry.left for entry in self._waiting):
             self._begin()
@@ -80,34 +86,31 @@ class Batcher(Generic[Begun]):
         yield from self._complete()
 
     def _begin(self) -> None:
-        faces: list[PreparedFace] = []
-        windows: list[Window] = []
+        parts: list[FaceBatch] = []
         shares: list[tuple[_Waiting, int]] = []
+        room = self._annotator.batch
         for entry in self._waiting:
-            share = min(entry.left, self._annotator.batch - len(faces))
+            share = min(entry.left, room)
             if share:
-                start = len(entry.chunk.faces) - entry.left
-                faces += entry.chunk.faces[start : start + share]
-                windows += entry.chunk.windows[start : start + share]
-                entry.left -= share
+                start = len(entry.faces) - entry.left
+                parts.append(entry.faces.rows(start, start + share))
                 shares.append((entry, share))
-        self._begun.append((self._annotator.begin(self._as_batch(faces, windows)), shares))
+                entry.left -= share
+                room -= share
+        with self._times("networks"):
+            self._begun.append((self._annotator.begin(join(parts)), shares))
 
     def _collect(self) -> None:
         begun, shares = self._begun.popleft()
-        annotations = self._annotator.collect(begun)
+        with self._times("wait: networks run"):
+            outputs = self._annotator.result(begun)
         start = 0
         for entry, share in shares:
-            entry.parts.append(take(annotations, start, start + share))
+            entry.parts.append(outputs[start : start + share])
             entry.missing -= share
             start += share
 
-    def _complete(self) -> Iterator[AnnotatedChunk]:
+    def _complete(self) -> Iterator[tuple[Any, FaceBatch, Floats]]:
         while self._waiting and self._waiting[0].missing == 0:
             done = self._waiting.popleft()
-            yield AnnotatedChunk(done.chunk.without_windows(), concatenate(done.parts) if done.parts else None)
-
-    def _as_batch(self, faces: list[PreparedFace], windows: list[Window]) -> FaceBatch:
-        guidance = np.stack([face.annotation for face in faces]) if self._guided else None
-        boxes = np.stack([face.box for face in faces]).astype(np.float64)
-        return FaceBatch(windows, boxes, guidance)
+            yield done.key, done.faces, np.concatenate(done.parts)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import Any
 
-from ls3dw.annotator import CPU_BATCH, Annotator
-from ls3dw.batching import Annotates, Batcher
+from ls3dw.annotator import CPU_BATCH, Annotator, load_models
 from ls3dw.config import BuildOptions, recorded
 from ls3dw.consumer import Consumer
 from ls3dw.execute import default_workers, stream
 from ls3dw.files import exclusive, remove_partial
 from ls3dw.finish import finish_version
+from ls3dw.lanes import Apart, Make, here
 from ls3dw.models.contract import Contract
-from ls3dw.models.device import devices
+from ls3dw.models.device import check_device, devices
 from ls3dw.plan import Plan, make_plan
 from ls3dw.prepare import Chunk
 from ls3dw.published import Published
 from ls3dw.store import ShardRecord, Store, check_version, claim_version
+from ls3dw.times import Times, render
 from ls3dw.write import AnnotatedChunk, ShardWriter
 
 GPU_CHUNK = 32
@@ -40,24 +43,37 @@ def model_records(contracts: Sequence[Contract | None]) -> dict[str, Any]:
     }
 
 
-def make_annotators(options: BuildOptions) -> Sequence[Annotator] | Sequence[Published]:
-    """Return an annotator a device, or the one that takes what was published."""
+def networks_of(options: BuildOptions, device: str, faces: int) -> Make:
+    """Return what makes the annotator of a device, or the one that takes what was published; picklable. faces: how
+    many it will have."""
     if options.annotations == "published":
-        return [Published()]
-    return [
-        Annotator(
-            options.model_2d,
-            options.model_3d,
-            options.model_depth,
-            device=device,
-            flip=options.flip,
-            decode=options.decode,
-            # On the CPU always the same: the last bits depend on the size of a batch.
-            batch=None if device == "cpu" else options.batch,
-            engine=options.engine,
-        )
-        for device in devices(options.gpu)
-    ]
+        return Published
+    return partial(
+        Annotator,
+        options.model_2d,
+        options.model_3d,
+        options.model_depth,
+        device=device,
+        flip=options.flip,
+        decode=options.decode,
+        # On the CPU always the same: the last bits depend on the size of a batch.
+        batch=None if device == "cpu" else options.batch,
+        engine=options.engine,
+        faces=faces,
+    )
+
+
+def contracts_of(options: BuildOptions) -> Sequence[Contract | None]:
+    """Load the networks, so that what is wrong with them is known before anything is written."""
+    if options.annotations == "published":
+        return (None, None, None)
+    models = load_models(options.model_2d, options.model_3d, options.model_depth, options.decode)
+    return [model.contract if model else None for model in models]
+
+
+def apart(device: str) -> bool:
+    """Say whether a device's networks run in a process of their own."""
+    return device != "cpu"
 
 
 class Build:
@@ -66,14 +82,13 @@ class Build:
     def __init__(self, options: BuildOptions) -> None:
         self.options = options
         self.store = Store(options.out)
-        self.annotators = make_annotators(options)
-        first = self.annotators[0]
-        models = (first.model_2d, first.model_3d, first.model_depth)
-        self.configuration = self.record(model_records([model.contract if model else None for model in models]))
-
-    @property
-    def on_gpu(self) -> bool:
-        return self.annotators[0].device.type == "cuda"
+        self.devices = ["cpu"] if options.annotations == "published" else devices(options.gpu)
+        for device in self.devices:
+            check_device(device)
+        self.apart = apart(self.devices[0])
+        self.times = Times()
+        self.took = 0.0
+        self.configuration = self.record(model_records(contracts_of(options)))
 
     def record(self, models: dict[str, Any]) -> dict[str, Any]:
         """Return what decides the content of the version."""
@@ -107,37 +122,47 @@ class Build:
 
     def annotate(self, plan: Plan, report: Report) -> None:
         """Make all shards that the plan has left to do."""
-        faces = sum(part.units for source in plan.sources for part in source.parts if not part.complete)
-        for annotator in self.annotators:
-            if isinstance(annotator, Annotator):
-                annotator.expect(faces // len(self.annotators))
-        work = plan.work(self.options, GPU_CHUNK if self.on_gpu else CPU_BATCH)
+        work = plan.work(self.options, GPU_CHUNK if self.apart else CPU_BATCH)
         writer = self.writer(plan)
-        waiting = GPU_WAITING if self.on_gpu else CPU_WAITING
-        workers = default_workers(self.on_gpu) if self.options.workers is None else self.options.workers
+        waiting = GPU_WAITING if self.apart else CPU_WAITING
 
         def write(items: Iterator[AnnotatedChunk]) -> None:
             for done in items:
-                writer.add(done)
+                with self.times("write shards"):
+                    writer.add(done)
+                self.times.add(done.chunk.seconds)
                 report(done.chunk)
 
+        start = time.perf_counter()
         with ExitStack() as stack:
             # Left in the opposite order: the networks end first, then the writer with all they gave it.
             writing = stack.enter_context(Consumer(write, waiting, keep=True))
-            lanes = [stack.enter_context(self._lane(annotator, writing, waiting)) for annotator in self.annotators]
-            chunks = stack.enter_context(closing(stream(work, workers, waiting)))
-            for number, chunk in enumerate(chunks):
-                lanes[number % len(lanes)].put(chunk)
-
-    def _lane(self, annotator: Annotates[Any], writing: Consumer[AnnotatedChunk], waiting: int) -> Consumer[Chunk]:
-        own_points = self.options.guidance == "annotated" or self.options.annotations == "published"
-        batcher = Batcher(annotator, guided=own_points, mix=self.on_gpu)
-
-        def annotate(chunks: Iterator[Chunk]) -> None:
+            networks = self._networks(plan, writing, waiting)
+            stack.enter_context(networks)
+            chunks = stack.enter_context(closing(stream(work, self.workers, waiting)))
             for chunk in chunks:
-                for done in batcher.add(chunk):
-                    writing.put(done)
-            for done in batcher.finish():
-                writing.put(done)
+                networks.put(chunk)
+        self.took = time.perf_counter() - start
 
-        return Consumer(annotate, waiting, keep=False)
+    def timing(self) -> str:
+        """Say how long each stage of `annotate` took, and so what it waited for."""
+        return render(
+            self.times.seconds,
+            self.took,
+            {"decoding": max(1, self.workers), "networks": len(self.devices), "writing": 1},
+        )
+
+    @property
+    def workers(self) -> int:
+        """Decoding processes."""
+        if self.options.workers is not None:
+            return self.options.workers
+        return default_workers(len(self.devices) if self.apart else 0)
+
+    def _networks(self, plan: Plan, writing: Consumer[AnnotatedChunk], waiting: int) -> Consumer[Chunk] | Apart:
+        own_points = self.options.guidance == "annotated" or self.options.annotations == "published"
+        faces = sum(part.units for source in plan.sources for part in source.parts if not part.complete)
+        makes = [networks_of(self.options, device, faces // len(self.devices)) for device in self.devices]
+        if self.apart:
+            return Apart(makes, writing.put, self.times, guided=own_points)
+        return here(makes[0](), writing.put, self.times, guided=own_points, waiting=waiting)

@@ -40,7 +40,7 @@ class DeviceError(Ls3dwError, RuntimeError):
 
 
 class WorkerError(Ls3dwError, RuntimeError):
-    """A decoding process that was killed, or failed with an error that cannot be passed on."""
+    """A process of a build that was killed, or failed with an error that cannot be passed on."""
 
 
 class TrainingError(Ls3dwError, RuntimeError):

@@ -5,6 +5,7 @@ numpy and OpenCV only, so that decoding processes need not load torch.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ls3dw.errors import PictureError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, compose, crop_affine, crop_placement, invert
 from ls3dw.sample import Picture
+from ls3dw.transport import Parcel
 
 Decode = Literal["subpixel", "reference"]
 
@@ -47,6 +49,28 @@ class Window:
     pixels: Picture
     to_crop: Affine
     crop: Affine
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of N faces as one array, so that it can be brought to a device in one piece.
+
+    pixels: (N, H, W, 3) uint8, each window in the upper left corner and black beside it; to_crop, crop: (N, 2, 3).
+    """
+
+    pixels: Parcel
+    to_crop: Affine
+    crop: Affine
+
+    def __len__(self) -> int:
+        return len(self.crop)
+
+    def rows(self, start: int, stop: int) -> Windows:
+        """Return some of them."""
+        if (start, stop) == (0, len(self)):
+            return self
+        pixels = Parcel(self.pixels.array()[start:stop])
+        return Windows(pixels, self.to_crop[start:stop], self.crop[start:stop])
 
 
 @dataclass(frozen=True)
@@ -107,6 +131,20 @@ def _reference_window(image: Picture, box: NDArray[Any]) -> Window:
         [[zoom_x, 0, (0.5 - left) * zoom_x - 0.5], [0, zoom_y, (0.5 - top) * zoom_y - 0.5]], dtype=np.float64
     )
     return Window(pixels, np.eye(2, 3), crop)
+
+
+def pack_windows(windows: Sequence[Window]) -> Windows:
+    """Put at least one window into one array, as large as the largest."""
+    height = max(window.pixels.shape[0] for window in windows)
+    width = max(window.pixels.shape[1] for window in windows)
+    pixels = np.empty((len(windows), height, width, 3), dtype=np.uint8)
+    for target, window in zip(pixels, windows, strict=True):
+        bottom, right = window.pixels.shape[:2]
+        target[:bottom, :right] = window.pixels
+        target[bottom:] = 0
+        target[:bottom, right:] = 0
+    to_crop, crop = (np.stack([getattr(window, name) for window in windows]) for name in ("to_crop", "crop"))
+    return Windows(Parcel(pixels), to_crop, crop)
 
 
 def cut_kept(image: Picture, box: NDArray[Any]) -> Kept:

@@ -15,8 +15,19 @@ from numpy.typing import NDArray
 from ls3dw.errors import PictureError
 from ls3dw.geometry import Affine
 from ls3dw.phash import face_hash
-from ls3dw.pictures import Decode, Kept, Window, cut_kept, cut_kept_window, cut_window, encode_kept
+from ls3dw.pictures import (
+    Decode,
+    Kept,
+    Window,
+    Windows,
+    cut_kept,
+    cut_kept_window,
+    cut_window,
+    encode_kept,
+    pack_windows,
+)
 from ls3dw.sample import Drop, Floats, Media, Outcome, Picture, Sample, StoredSample
+from ls3dw.times import Times
 
 
 @dataclass(frozen=True)
@@ -43,8 +54,9 @@ class PreparedFace:
 class Chunk:
     """Some faces of one shard with their windows, in order, and the drops since the chunk before.
 
-    number: counts the chunks of the shard from 0; read: units behind this chunk; closes: the shard's last chunk;
-    ends: the last chunk of its media; expected: units that the media's listing promised.
+    windows: None without faces; number: counts the chunks of the shard from 0; read: units behind this chunk; closes:
+    the shard's last chunk; ends: the last chunk of its media; expected: units that the media's listing promised;
+    seconds: what the stages of this process took since the chunk before.
     """
 
     source: str
@@ -52,17 +64,17 @@ class Chunk:
     shard: int
     number: int
     faces: tuple[PreparedFace, ...]
-    windows: tuple[Window, ...]
+    windows: Windows | None
     drops: tuple[Drop, ...]
     read: int
     closes: bool
     ends: bool
     expected: int
+    seconds: Mapping[str, float]
 
     def without_windows(self) -> Chunk:
-        """Return what is left to write once the networks have seen the windows, in memory of its own."""
-        faces = tuple(replace(face, picture=face.picture.copy()) for face in self.faces)
-        return replace(self, faces=faces, windows=())
+        """Return what is left to write once the networks have the windows."""
+        return replace(self, windows=None)
 
 
 @dataclass(frozen=True)
@@ -86,14 +98,20 @@ class Preparation:
     selected: frozenset[str] | None = None
 
     def __call__(self) -> Iterator[Chunk]:
+        times = Times()
+        for chunk in self._chunks(times):
+            with times("wait: others are behind"):
+                yield replace(chunk, seconds=times.take())
+
+    def _chunks(self, times: Times) -> Iterator[Chunk]:
         collector = _Collector(self)
-        for number, outcome in self._units():
+        for number, outcome in self._units(times):
             yield from collector.move_to(number // self.shard_size)
-            yield from collector.add(self._prepare(outcome))
+            yield from collector.add(self._prepare(outcome, times))
         yield from collector.finish()
 
-    def _units(self) -> Iterator[tuple[int, Outcome]]:
-        for number, outcome in self.media.read(self._is_done):
+    def _units(self, times: Times) -> Iterator[tuple[int, Outcome]]:
+        for number, outcome in times.waiting("decode", self.media.read(self._is_done)):
             if self.limit is not None and number - (self.media.start or 0) >= self.limit:
                 return
             if self.selected is None or outcome.id in self.selected:
@@ -102,13 +120,15 @@ class Preparation:
     def _is_done(self, number: int) -> bool:
         return number // self.shard_size in self.done
 
-    def _prepare(self, outcome: Outcome) -> tuple[PreparedFace, Window] | Drop:
+    def _prepare(self, outcome: Outcome, times: Times) -> tuple[PreparedFace, Window] | Drop:
         if isinstance(outcome, Drop):
             return outcome
         try:
+            with times("decode"):
+                image = outcome.image()
             if isinstance(outcome, StoredSample):
-                return _cut_stored(outcome)
-            return _cut(outcome, self.decode, encode=self.selected is None)
+                return _cut_stored(outcome, image, times)
+            return _cut(outcome, image, self, times)
         except PictureError as error:
             return Drop(outcome.id, outcome.source, "unreadable picture", str(error))
 
@@ -151,36 +171,40 @@ class _Collector:
             shard=self._shard,
             number=self._number,
             faces=tuple(face for face, _ in self._faces),
-            windows=tuple(window for _, window in self._faces),
+            windows=pack_windows([window for _, window in self._faces]) if self._faces else None,
             drops=drops,
             read=len(self._faces) + len(drops),
             closes=closes,
             ends=ends,
             expected=work.expected,
+            seconds={},
         )
         self._faces, self._drops = [], []
         self._number += 1
         return chunk
 
 
-def _cut(sample: Sample, decode: Decode, *, encode: bool) -> tuple[PreparedFace, Window]:
-    image = sample.image()
-    kept = cut_kept(image, sample.box)
-    picture = encode_kept(kept.pixels) if encode else _NO_PICTURE
-    face = _face(sample, (image.shape[1], image.shape[0]), kept, picture)
-    return face, cut_window(image, sample.box, decode)
+def _cut(sample: Sample, image: Picture, work: Preparation, times: Times) -> tuple[PreparedFace, Window]:
+    with times("cut and hash"):
+        kept = cut_kept(image, sample.box)
+        window = cut_window(image, sample.box, work.decode)
+        face = _face(sample, (image.shape[1], image.shape[0]), kept)
+    if work.selected is None:
+        with times("encode pictures"):
+            face = replace(face, picture=encode_kept(kept.pixels))
+    return face, window
 
 
-def _cut_stored(sample: StoredSample) -> tuple[PreparedFace, Window]:
-    kept = Kept(sample.image(), sample.to_picture)
-    face = _face(sample, (sample.width, sample.height), kept, _NO_PICTURE)
-    return face, cut_kept_window(kept, sample.box)
+def _cut_stored(sample: StoredSample, image: Picture, times: Times) -> tuple[PreparedFace, Window]:
+    with times("cut and hash"):
+        kept = Kept(image, sample.to_picture)
+        return _face(sample, (sample.width, sample.height), kept), cut_kept_window(kept, sample.box)
 
 
 _NO_PICTURE: Picture = np.empty(0, dtype=np.uint8)
 
 
-def _face(sample: Sample, size: tuple[int, int], kept: Kept, picture: Picture) -> PreparedFace:
+def _face(sample: Sample, size: tuple[int, int], kept: Kept) -> PreparedFace:
     return PreparedFace(
         id=sample.id,
         media=sample.media,
@@ -194,7 +218,7 @@ def _face(sample: Sample, size: tuple[int, int], kept: Kept, picture: Picture) -
         broken="broken" in sample.flags,
         extra=dict(sample.extra),
         to_picture=kept.to_picture,
-        picture=picture,
+        picture=_NO_PICTURE,
         phash=face_hash(kept.pixels, kept.to_picture, sample.box),
     )
 

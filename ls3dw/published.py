@@ -7,6 +7,7 @@ import numpy as np
 from ls3dw.annotator import CPU_BATCH, Annotations, FaceBatch
 from ls3dw.markup import POINTS
 from ls3dw.models.device import check_device
+from ls3dw.pictures import Windows
 from ls3dw.pose import head_pose
 from ls3dw.sample import Floats
 
@@ -26,22 +27,29 @@ class Published:
         self.device = check_device("cpu")
         self.batch = CPU_BATCH
 
+    def stage(self, windows: Windows) -> Windows:
+        """Return the windows: nobody looks at them."""
+        return windows
+
     def begin(self, faces: FaceBatch) -> FaceBatch:
         """Return the faces: there is nothing to wait for."""
         return faces
 
-    def collect(self, begun: FaceBatch) -> Annotations:
-        """Return the annotations of the faces that `begin` was given."""
+    def result(self, begun: FaceBatch) -> Floats:
+        """Return the points of the faces that `begin` was given."""
         if begun.guidance is None:
             raise ValueError("faces without the source's own points, which are to be their annotations")
-        points = begun.guidance.astype(np.float32)
+        return begun.guidance.astype(np.float32)
+
+    def finish(self, faces: FaceBatch, points: Floats) -> Annotations:
+        """Return the annotations of the faces."""
         return Annotations(
             landmarks_2d=_missing(len(points), POINTS, 2),
             landmarks_3d=np.concatenate((points, _missing(len(points), POINTS, 1)), axis=2),
             confidence_2d=_missing(len(points), POINTS),
             confidence_3d=_missing(len(points), POINTS),
             pose=head_pose(points),
-            crop=np.stack([window.crop for window in begun.windows]),
+            crop=faces.crop,
         )
 
 

@@ -18,7 +18,7 @@ from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_affine, crop_p
 from ls3dw.markup import MIRROR, POINTS
 from ls3dw.models import Model
 from ls3dw.models.heatmap import CELLS, draw_gaussians
-from ls3dw.pictures import Decode, cut_window
+from ls3dw.pictures import Decode, cut_window, pack_windows
 from ls3dw.sample import Picture
 
 FACES = 6
@@ -202,7 +202,7 @@ def test_the_3d_network_and_the_depth_network_see_the_points_before_them(
 
 def annotate_guided(annotator: Annotator, guidance: np.ndarray | None) -> Annotations:
     windows = [cut_window(image, box) for image, box in zip(pictures(), boxes(), strict=True)]
-    return annotator.annotate_windows(FaceBatch(windows, boxes(), guidance))
+    return annotator.annotate_windows(FaceBatch((pack_windows(windows),), boxes(), guidance))
 
 
 def test_guidance_with_a_missing_point_falls_back_for_its_face_alone(make: Any) -> None:

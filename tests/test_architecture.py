@@ -17,7 +17,7 @@ import ls3dw
 PACKAGE = Path(ls3dw.__file__).parent
 
 LAYERS = (
-    ("errors", "markup", "resources"),
+    ("errors", "markup", "resources", "times"),
     ("sample", "geometry"),
     (
         "files",
@@ -30,13 +30,15 @@ LAYERS = (
         "shapes",
         "phash",
         "transport",
+        "processes",
         "execute",
+        "serve",
         "consumer",
         "t7",
     ),
     ("sources", "models", "prepare"),
     ("shards", "store", "synth"),
-    ("annotator", "config", "decisions", "index", "plan", "batching", "write", "dataset", "draw", "published"),
+    ("annotator", "config", "decisions", "index", "plan", "batching", "lanes", "write", "dataset", "draw", "published"),
     ("training",),
     ("evaluation", "card", "sheet", "summary", "verify", "trace", "export"),
     ("finish",),
@@ -53,12 +55,12 @@ HOMES = {
     "safetensors": {"models", "training"},
     "h5py": {"shards"},
     "click": {"cli"},
-    "subprocess": {"execute"},
+    "subprocess": {"processes", "execute", "serve"},
     "pandas": {"index", "dataset", "card", "evaluation", "subsets", "versions"},
     "pyarrow": {"index", "subsets"},
     "yaml": {"config", "training"},
     "matplotlib": {"evaluation", "subsets", "versions"},
-    "triton": {"synth"},
+    "triton": {"synth", "models"},
     "anny": {"synth"},
     "pickle": {"transport"},
 }

@@ -205,13 +205,13 @@ def test_the_chain_is_the_annotators(annotator: Annotator) -> None:
     with chain.as_annotating():
         stages = {stage.name: stage for stage in chain.network_stages(annotator, faces.batch())}
         finished = stages["back to the picture, head pose"].work()
-        with_flip, without = (stages[name].work() for name in ("2D-FAN with flip", "2D-FAN, one pass"))
+        with_flip, without = (stages[name].work() for name in ("2D network with flip", "2D network, one pass"))
     assert annotator.flip
     assert isinstance(with_flip, torch.Tensor)
     assert isinstance(without, torch.Tensor)
     assert not torch.equal(with_flip, without)
-    assert stages["2D-FAN with flip"].macs == 2 * stages["2D-FAN, one pass"].macs > 0
-    assert [name for name, stage in stages.items() if stage.within] == ["2D-FAN, one pass"]
+    assert stages["2D network with flip"].macs == 2 * stages["2D network, one pass"].macs > 0
+    assert [name for name, stage in stages.items() if stage.within] == ["2D network, one pass", "decode heatmaps"]
     for name in ("landmarks_2d", "landmarks_3d", "confidence_3d", "pose"):
         assert np.array_equal(getattr(finished, name), getattr(expected, name)), name
 
@@ -220,10 +220,10 @@ def test_stages_of_a_3d_network_without_guidance(tiny_models: dict[str, str]) ->
     annotator = Annotator(tiny_models["2d"], tiny_models["3d"], "none", batch=1)
     with chain.as_annotating():
         names = [stage.name for stage in chain.network_stages(annotator, sample_faces().spread(1).batch())]
-    assert "3D-FAN with flip" in names
+    assert "3D network with flip" in names
     assert not {"2D-to-3D FAN, guided", "depth network, guided"} & set(names)
     macs = chain.Macs.of(annotator)
-    assert macs.whole(annotator) == 2 * (macs.fan_2d + macs.fan_3d)
+    assert macs.whole(annotator) == 2 * (macs.flat + macs.solid)
 
 
 def test_writing_again_and_again(annotator: Annotator, tmp_path: Path) -> None:
@@ -250,12 +250,12 @@ def test_the_command(ls3dw: Command, tiny_models: dict[str, str], monkeypatch: p
     assert report["machine"]["device"] == "cpu"
     assert report["machine"]["peak"] > 1e6
     rows = {row["name"]: row for row in report["rows"]}
-    assert {chain.WHOLE, host.PROCESS, host.WRITER, STEADY, BUILD, "2D-FAN with flip"} <= rows.keys()
+    assert {chain.WHOLE, host.PROCESS, host.WRITER, STEADY, BUILD, "2D network with flip"} <= rows.keys()
     assert all(row["rate"] > 0 and row["best_ms"] <= row["ms"] * 1.001 for row in rows.values())
     assert {name for name, row in rows.items() if row["share"] is not None} == {
-        "2D-FAN, one pass",
-        "2D-FAN with flip",
-        "3D-FAN with flip",
+        "2D network, one pass",
+        "2D network with flip",
+        "3D network with flip",
         chain.WHOLE,
     }
     assert sum(report["bound"]["shares"].values()) == pytest.approx(1)

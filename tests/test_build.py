@@ -329,6 +329,17 @@ def test_dry_run_writes_nothing(ls3dw: Command, tmp_path: Path, quick: list[str]
     assert list(tmp_path.iterdir()) == []
 
 
+def test_verbose_says_what_it_waited_for(ls3dw: Command, tmp_path: Path, quick: list[str]) -> None:
+    done = ls3dw("build", "--out", tmp_path, *quick, "--limit", "1", "-v", "--json")
+    assert done.status == 0
+    assert set(json.loads(done.out)["sources"]) == set(COUNTS)
+    lines = done.err.splitlines()
+    stages = {line[:24].rstrip(): float(line.split()[-2]) for line in lines if line.endswith("%")}
+    assert {"decode", "encode pictures", "networks", "write shards"} < stages.keys()
+    assert stages["networks"] > 0
+    assert "the first is what the build waits for" in lines[-1]
+
+
 def test_pipeline_file_counts_less_than_the_command_line(
     ls3dw: Command, tmp_path: Path, quick: list[str], tiny_models: dict[str, str]
 ) -> None:

@@ -158,3 +158,34 @@ def test_ctrl_c_keeps_what_is_finished(words: list[str], tmp_path: Path) -> None
     subprocess.run([*whole, "--out", str(tmp_path)], check=True, capture_output=True)
     assert kept.items() < contents(tmp_path).items()
     assert verify(tmp_path)[1] == []
+
+
+@pytest.fixture(scope="module")
+def apart(program: list[str], words: list[str]) -> list[str]:
+    """The same build with its networks in a process of their own, as beside a GPU."""
+    code = "from ls3dw import build; build.apart = lambda device: True; from ls3dw.cli import main; main()"
+    return [program[0], "-c", code, *words[len(program) :]]
+
+
+@pytest.mark.slow
+def test_networks_in_a_process_end_with_a_killed_parent_and_it_goes_on(
+    apart: list[str], plain: dict[str, str], tmp_path: Path
+) -> None:
+    build = start(apart, tmp_path)
+    wait_for_shard(build, tmp_path)
+    assert len(living(build.pid)) > 1, "no process for the networks"
+    build.kill()
+    build.communicate()
+    assert wait_for_end(build.pid, 3) == []
+    subprocess.run([*apart, "--out", str(tmp_path)], check=True, capture_output=True)
+    assert verify(tmp_path)[1] == []
+    made = contents(tmp_path)
+    assert made.keys() == plain.keys()
+    assert {path: made[path] for path in made if path.startswith("faces/")}.items() <= plain.items()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_networks_in_a_process(apart: list[str], tmp_path: Path) -> None:
+    build = start([*apart, "--limit", "96"], tmp_path)
+    wait_for_shard(build, tmp_path)
+    interrupt(build, again_after=0.05)

@@ -290,12 +290,12 @@ def test_policies() -> None:
 
 def test_many_faces_on_a_gpu_are_worth_compiling_for(tiny_models: dict[str, str]) -> None:
     annotator = Annotator(tiny_models["2d"], tiny_models["3d"], "none")
-    annotator.expect(10**6)
+    annotator._expect(10**6)
     assert not annotator._policy.compiled, "not on a CPU"
     annotator._policy = choose(torch.device("cuda"), "fast")
-    annotator.expect(COMPILE_AFTER - 1)
+    annotator._expect(COMPILE_AFTER - 1)
     assert not annotator._policy.compiled
-    annotator.expect(COMPILE_AFTER)
+    annotator._expect(COMPILE_AFTER)
     assert annotator._policy == choose(torch.device("cuda"), "compiled")
 
 

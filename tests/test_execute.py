@@ -225,8 +225,8 @@ def test_items_wait_until_they_are_taken(tmp_path: Path) -> None:
 
 
 def test_there_is_always_a_worker() -> None:
-    assert default_workers(on_gpu=False) == 1
-    assert 1 <= default_workers(on_gpu=True) <= (os.cpu_count() or 1)
+    assert default_workers(gpus=0) == 1
+    assert 1 <= default_workers(gpus=2) <= default_workers(gpus=1) <= (os.cpu_count() or 1)
 
 
 def test_a_consumer_gets_all_items_in_order() -> None:

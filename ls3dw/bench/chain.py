@@ -18,9 +18,13 @@ from ls3dw.bench.stages import Stage
 from ls3dw.bench.timing import Work
 from ls3dw.geometry import apply, invert
 from ls3dw.models.crops import resample
+from ls3dw.models.fan import FAN
+from ls3dw.pictures import Windows
 from ls3dw.sample import Floats
 
 WHOLE: Final = "the whole annotator"
+FLAT: Final = "2D network"
+SOLID: Final = "3D network"
 
 
 @contextmanager
@@ -35,20 +39,17 @@ def precision(annotator: Annotator) -> torch.dtype:
     return annotator._policy.dtype
 
 
-def _fan_2d(annotator: Annotator, crops: Tensor) -> Tensor:
-    return annotator._heatmaps(annotator._runner("2d", annotator.model_2d), crops)
-
-
-def _fan_3d(annotator: Annotator, crops: Tensor, points: Tensor) -> Tensor:
-    return annotator._heatmaps_3d(crops, points)
+def _points_2d(annotator: Annotator, crops: Tensor) -> Tensor:
+    points: Tensor = annotator._points("2d", annotator.model_2d, crops)[0]
+    return points
 
 
 @dataclass(frozen=True)
 class Macs:
     """Multiplications and additions for a face, of each network as published, one pass."""
 
-    fan_2d: int
-    fan_3d: int
+    flat: int
+    solid: int
     depth: int
 
     @classmethod
@@ -62,44 +63,39 @@ class Macs:
 
     def whole(self, annotator: Annotator) -> int:
         """Count all passes for a face: networks that see the picture alone see it mirrored too where that is set."""
-        passes = 2 if annotator.flip else 1
-        alone = annotator.model_3d.contract.kind == "3d"
-        return passes * self.fan_2d + (passes if alone else 1) * self.fan_3d + self.depth
+        return (2 if annotator.flip else 1) * self.flat + self.passes_3d(annotator) * self.solid + self.depth
+
+    def passes_3d(self, annotator: Annotator) -> int:
+        """Count the passes of the 3D network."""
+        return 2 if annotator.flip and annotator.model_3d.contract.kind == "3d" else 1
 
 
 def network_stages(annotator: Annotator, faces: FaceBatch) -> Iterator[Stage]:
     """Go through a batch step by step; enter `as_annotating` around it and the timing."""
     stage = partial(Stage, items=len(faces), clock="device")
     macs = Macs.of(annotator)
-    yield Stage("put a batch together, to the device", lambda: annotator._collate(faces), len(faces))
-    pixels, affines = annotator._collate(faces)
-    yield stage("resample the crops", lambda: resample(pixels, affines))
-    crops = resample(pixels, affines)
-    without = partial(_without_flip, annotator, lambda: _fan_2d(annotator, crops))
-    yield stage("2D-FAN, one pass", without, macs=macs.fan_2d, within=annotator.flip)
+    (windows,) = faces.windows
+    assert isinstance(windows, Windows)
+    yield Stage("windows to the device", lambda: annotator.stage(windows).wait(), len(faces))
+    staged = annotator.stage(windows)
+    pixels = staged.wait().to(annotator.device)
+    yield stage("resample the crops", lambda: resample(pixels, staged.to_crop))
+    crops = annotator._crops(faces)
+    without = partial(_without_flip, annotator, lambda: _points_2d(annotator, crops))
+    yield stage(f"{FLAT}, one pass", without, macs=macs.flat, within=annotator.flip)
     if annotator.flip:
-        yield stage("2D-FAN with flip", lambda: _fan_2d(annotator, crops), macs=2 * macs.fan_2d)
-    heatmaps = _fan_2d(annotator, crops)
-    # Twice in a pass: for the 3D landmarks too.
-    yield stage("decode heatmaps, twice", lambda: (annotator._decode(heatmaps), annotator._decode(heatmaps)))
-    points, _ = annotator._decode(heatmaps)
-    yield from _stages_3d(annotator, stage, crops, points, macs.fan_3d)
+        yield stage(f"{FLAT} with flip", lambda: _points_2d(annotator, crops), macs=2 * macs.flat)
+    points = _points_2d(annotator, crops)
+    if isinstance(annotator.model_2d.network, FAN):
+        heatmaps = annotator._heatmaps(annotator._runner("2d", annotator.model_2d), crops)
+        yield stage("decode heatmaps", lambda: annotator._decode(heatmaps), within=True)
+    alone = annotator.model_3d.contract.kind == "3d"
+    name = "2D-to-3D FAN, guided" if not alone else f"{SOLID} with flip" if annotator.flip else SOLID
+    yield stage(name, lambda: annotator._points_3d(crops, points), macs=macs.passes_3d(annotator) * macs.solid)
     if annotator.model_depth is not None:
         yield stage("depth network, guided", lambda: annotator._depth(crops, points), macs=macs.depth)
     outputs = annotator._outputs(faces).cpu().numpy()
-    yield Stage("back to the picture, head pose", lambda: annotator._finish(faces, outputs), len(faces))
-
-
-def _stages_3d(
-    annotator: Annotator, stage: Callable[..., Stage], crops: Tensor, points: Tensor, macs: int
-) -> Iterator[Stage]:
-    contract = annotator.model_3d.contract
-    work = partial(_fan_3d, annotator, crops, points)
-    if contract.kind == "3d":
-        passes, name = (2, "3D-FAN with flip") if annotator.flip else (1, "3D-FAN")
-        yield stage(name, work, macs=passes * macs)
-        return
-    yield stage("2D-to-3D FAN, guided", work, macs=macs)
+    yield Stage("back to the picture, head pose", lambda: annotator.finish(faces, outputs), len(faces))
 
 
 def whole_stage(annotator: Annotator, faces: FaceBatch) -> Stage:
@@ -122,11 +118,10 @@ def keep_ahead(annotator: Annotator, batch: Callable[[], FaceBatch]) -> Work:
 
 
 def points_2d(annotator: Annotator, faces: FaceBatch) -> Floats:
-    """Run the 2D-FAN alone, from windows, no more than a batch, to landmarks (N, 68, 2) in image pixels."""
+    """Run the 2D network alone, from windows, no more than a batch, to landmarks (N, 68, 2) in image pixels."""
     with as_annotating():
-        points, _ = annotator._decode(_fan_2d(annotator, resample(*annotator._collate(faces))))
-        crop = np.stack([window.crop for window in faces.windows])
-        return apply(invert(crop), points[: len(faces)].cpu().numpy()).astype(np.float32)
+        points = _points_2d(annotator, annotator._crops(faces))
+        return apply(invert(faces.crop), points[: len(faces)].cpu().numpy()).astype(np.float32)
 
 
 def _without_flip(annotator: Annotator, run: Callable[[], Tensor]) -> Tensor:

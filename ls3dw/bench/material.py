@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.annotator import FaceBatch
-from ls3dw.pictures import cut_window
+from ls3dw.pictures import cut_window, pack_windows
 from ls3dw.resources import folder
 from ls3dw.sample import Picture
 from ls3dw.sources import LS3DW, open_source
@@ -42,7 +42,7 @@ class Faces:
     def batch(self) -> FaceBatch:
         """Cut the windows that the networks see."""
         windows = [cut_window(picture, box) for picture, box in zip(self.pictures, self.boxes, strict=True)]
-        return FaceBatch(windows, self.boxes)
+        return FaceBatch((pack_windows(windows),), self.boxes)
 
 
 def sample_faces() -> Faces:

@@ -65,9 +65,12 @@ if TYPE_CHECKING:
 )
 @click.option("--version-name", metavar="NAME", help="Of the annotations. [default: v1, or published]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("-v", "--verbose", is_flag=True, help="Say how long each stage took, and what the build waited for.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.pass_context
-def build(ctx: click.Context, /, dry_run: bool, as_json: bool, pipeline: Path | None, **given: Any) -> None:
+def build(
+    ctx: click.Context, /, dry_run: bool, verbose: bool, as_json: bool, pipeline: Path | None, **given: Any
+) -> None:
     """Turn sources into a data set. Run again, it finishes what is missing and does nothing twice.
 
     \b
@@ -89,6 +92,8 @@ def build(ctx: click.Context, /, dry_run: bool, as_json: bool, pipeline: Path | 
         return
     with Progress(quiet=run.options.sources == (SAMPLE,)) as progress:
         run.run(progress.begin, progress.report)
+    if verbose:
+        click.echo(run.timing(), err=True)
     _print_summary(run, as_json)
 
 
@@ -125,7 +130,7 @@ def _print_plan(run: Build, plan: Plan) -> None:
             f"{source.name:<10} {source.units} pictures or frames, {len(open_parts)} of {len(source.parts)} parts left"
         )
     click.echo(f"networks   {network_names(run.configuration['models'])}")
-    click.echo(f"devices    {', '.join(str(annotator.device) for annotator in run.annotators)}")
+    click.echo(f"devices    {', '.join(run.devices)}")
     click.echo(f"output     {run.options.out}, version {run.options.version_name}; nothing was written")
 
 

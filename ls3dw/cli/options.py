@@ -54,7 +54,7 @@ def network_options(*, inherited: bool) -> Callable[[F], F]:
         click.option(
             "--workers",
             type=int,
-            help="Decoding processes; 0 decodes in this one. [default: cores - 1 with a GPU, else 1]",
+            help="Decoding processes; 0 decodes in this one. [default: cores - 1 less one a GPU, or 1 without]",
         ),
     ]
 

@@ -82,7 +82,7 @@ def _print_plan(run: Regeneration) -> None:
     click.echo(f"faces      {again} of {len(run.parent)} again; the others keep their rows of {options.parent}")
     click.echo(f"pictures   from the {'sources' if options.origin == 'sources' else 'stored faces'}; none is written")
     click.echo(f"networks   {', '.join(model['name'] for model in run.configuration['models'].values() if model)}")
-    click.echo(f"devices    {', '.join(str(annotator.device) for annotator in run.annotators)}")
+    click.echo(f"devices    {', '.join(run.devices)}")
     click.echo(f"output     {options.out}, version {options.version_name}; nothing was written")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 
 from ls3dw.errors import DeviceError
@@ -25,6 +27,12 @@ def one_device(gpu: str) -> torch.device:
     if len(names) > 1:
         raise DeviceError(f"gpu {gpu!r}: this command uses one; give one id")
     return check_device(names[0])
+
+
+def using(device: torch.device) -> AbstractContextManager[None]:
+    """Make a GPU the present one of this thread, for what asks no tensor where it is: streams, pinned memory."""
+    context: AbstractContextManager[None] = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    return context
 
 
 def check_device(name: str) -> torch.device:

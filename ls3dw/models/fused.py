@@ -247,7 +247,8 @@ class Replay:
             for _ in range(WARM_UPS):
                 network.forward(self._input)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        # Other threads of the process may go on using the GPU.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._output = network.forward(self._input)
 
     def __call__(self, x: Tensor) -> Tensor:
