@@ -339,8 +339,8 @@ def load_models(
     for model in (flat, solid):
         if decode == "reference" and isinstance(model.network, PointNetwork):
             raise ModelError(
-                f"{model.contract.name}: gives coordinates, and decode 'reference' is the published decoding of heatmaps;"
-                " use 'subpixel', or a FAN"
+                f"{model.contract.name}: gives coordinates, and decode 'reference' is the published decoding of"
+                " heatmaps; use 'subpixel', or a FAN"
             )
     return flat, solid, None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, ("depth",))
 
