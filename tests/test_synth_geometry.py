@@ -129,7 +129,7 @@ def test_the_picture_is_the_published_crop_of_its_own_points(zoom: float) -> Non
 def test_points_lie_on_the_surface_that_is_drawn() -> None:
     staged = mean_head_renderer().stage(1, Draws(3), torch.tensor([5.0]))
     scene = staged.scene
-    inner = [*range(17, 31), 48, 51, 54, 57, 6, 8, 10]
+    inner = [*range(17, 31), 48, 51, 54, 57, 8]  # the other 3D jaw points lie inside
     points = staged.landmarks_3d[0, inner]
     column, row = points[:, :2].round().long().T
     drawn = scene.opaque.depth[0, row, column]
@@ -142,7 +142,7 @@ def test_a_frontal_face_keeps_its_jaw_and_a_turned_one_slides_its_far_side_to_th
     renderer = mean_head_renderer()
     front = renderer.stage(1, Draws(0), torch.tensor([0.0]))
     moved = (front.landmarks_2d - front.landmarks_3d[..., :2])[0].norm(dim=-1) / front.scene.scale
-    assert float(moved.max()) < 0.12
+    assert float(moved.max()) < 0.01
     turned = renderer.stage(1, Draws(0), torch.tensor([45.0]))
     moved = (turned.landmarks_2d - turned.landmarks_3d[..., :2])[0].norm(dim=-1) / turned.scene.scale
     assert float(moved[9:17].max()) < 0.2  # the near side: 2D points follow an edge in front of the 3D ones

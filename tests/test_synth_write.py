@@ -125,7 +125,7 @@ def test_300w_lp_is_one_based_in_its_files_and_not_when_read(drawn: dict[str, np
         assert sample.extra["points_3d"][:, 2] == pytest.approx(depth - depth.mean(), abs=1e-4)
         assert sample.yaw == pytest.approx(pose[number, 0], abs=1e-3)
         picture = drawn["images"][number].transpose(1, 2, 0)
-        assert abs(sample.image().astype(int) - picture).mean() < 2  # JPEG
+        assert abs(sample.image().astype(int) - picture).mean() < 3  # JPEG
 
 
 def test_the_crop_fits_in_the_pictures() -> None:

@@ -57,8 +57,13 @@ def build(out: Path, seed: int, heads: int, directions: int, as_json: bool) -> N
     type=click.Path(path_type=Path, dir_okay=False),
     help="Labels of other faces (.npz), on which the placement is measured.",
 )
+@click.option(
+    "--people",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also fit people's mean head with the new placement, and write it to this file (.json).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def fit(labels: Path, out: Path, held_out: Path | None, as_json: bool) -> None:
+def fit(labels: Path, out: Path, held_out: Path | None, people: Path | None, as_json: bool) -> None:
     """Fit where the 68 points lie on the head to faces labelled by hand, and write the placement OUT (.json).
 
     LABELS is an .npz file with `landmarks` (N, 68, 2) in pixels, NaN where a point is not labelled, and if there are
@@ -66,18 +71,24 @@ def fit(labels: Path, out: Path, held_out: Path | None, as_json: bool) -> None:
     at least. With --held-out also the mean distance of points from labels is printed, in % of the face's size.
     """
     from ls3dw.files import write_atomic
+    from ls3dw.synth.fit_people import fit_people
     from ls3dw.synth.fit_placement import fit as fit_placement
     from ls3dw.synth.fit_placement import held_out_error, read_labels
     from ls3dw.synth.head import load_head
+    from ls3dw.synth.people import dump_people
     from ls3dw.synth.placement import dump_placement
     from ls3dw.synth.sliding import HeadShape
 
     points, occluded = read_labels(labels)
     others = None if held_out is None else read_labels(held_out)
-    shape = HeadShape.of(load_head())
+    head = load_head()
+    shape = HeadShape.of(head)
     fitted_on = {"what": labels.name, "labelled": len(points)}
     placement = fit_placement(shape, points, occluded=occluded, fitted_on=fitted_on)
     write_atomic(out, dump_placement(placement))
+    if people is not None:
+        mean = fit_people(head, placement, points, occluded=occluded, fitted_on=fitted_on)
+        write_atomic(people, dump_people(mean))
     errors = {} if others is None else held_out_error(shape, placement, *others)
     measured = {f"error {name}": error for name, error in errors.items()}
     _print({"file": str(out), **placement.fitted_on, **measured}, as_json)

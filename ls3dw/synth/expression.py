@@ -28,12 +28,12 @@ class Habit:
 
 
 HABITS: Final = (
-    Habit(0.35, 0.0, 0.8, {"jawOpen": 1}),
+    Habit(0.15, 0.0, 0.8, {"jawOpen": 1}),
     Habit(0.25, 0.1, 1.1, {"mouthSmile": 1, "cheekSquint": 0.4}),
     Habit(0.25, 0.4, 1.1, {"mouthSmile": 1, "mouthUpperUp": 0.6, "mouthLowerDown": 0.45, "jawOpen": 0.12}),
-    Habit(0.10, 0.4, 1.0, {"mouthSmile": 1, "mouthUpperUp": 0.5, "mouthLowerDown": 0.6, "jawOpen": 0.6}),
-    Habit(0.07, 0.6, 1.0, {"jawOpen": 1, "mouthStretch": 0.4, "mouthUpperUp": 0.4, "mouthLowerDown": 0.6}),
-    Habit(0.05, 0.5, 1.0, {"jawOpen": 0.9, "eyeBlink": 1, "mouthFunnel": 0.3}),
+    Habit(0.07, 0.4, 1.0, {"mouthSmile": 1, "mouthUpperUp": 0.5, "mouthLowerDown": 0.6, "jawOpen": 0.6}),
+    Habit(0.04, 0.6, 1.0, {"jawOpen": 1, "mouthStretch": 0.4, "mouthUpperUp": 0.4, "mouthLowerDown": 0.6}),
+    Habit(0.03, 0.5, 1.0, {"jawOpen": 0.9, "eyeBlink": 1, "mouthFunnel": 0.3}),
     Habit(0.06, 0.4, 1.0, {"jawOpen": 0.5, "browInnerUp": 0.9, "browOuterUp": 0.9, "eyeWide": 1}),
     Habit(0.06, 0.4, 1.0, {"jawOpen": 0.4, "mouthClose": 0.4}),
     Habit(0.09, 0.3, 1.0, {"mouthPress": 0.9, "mouthRollLower": 0.7, "mouthRollUpper": 0.5}),

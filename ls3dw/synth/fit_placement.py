@@ -8,7 +8,7 @@ jaw's lines find the far contour is searched on turned faces fitted without it. 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
 from ls3dw.markup import GROUPS, MIRROR, POINTS
-from ls3dw.synth.fit_faces import JAW, POSE, FaceModel, Fits, fit_faces, linearise, normalised, prior
+from ls3dw.synth.fit_faces import JAW, POSE, FaceModel, Fits, Linearised, fit_faces, linearise, normalised, prior
 from ls3dw.synth.frontal import with_frontal_jaw
 from ls3dw.synth.placement import Placement, load_placement
 from ls3dw.synth.sliding import HALF, LINE_PLACES, HeadShape, Sheet, Sliding
@@ -143,26 +143,45 @@ def placement_system(
 ) -> tuple[Tensor, Tensor]:
     """Return the normal matrix and right side of the step of the sliding, the faces' own freedom taken out."""
     moves = sheet.derivatives(sliding)
-    matrix, right = (
-        torch.zeros(len(moves), len(moves), dtype=torch.float64),
-        torch.zeros(len(moves), dtype=torch.float64),
-    )
+
+    def slides(_: Tensor, here: Linearised, own: Fits) -> Tensor:
+        turn = own.rotation[:, :2] * own.scale[:, None, None]
+        return torch.einsum("nax,vnpx->npav", turn, moves[:, here.chosen]).flatten(1, 2)
+
+    return eliminated(model, fits, labels, certainty, slides)
+
+
+def eliminated(
+    model: FaceModel,
+    fits: Fits,
+    labels: Tensor,
+    certainty: Tensor,
+    moves: Callable[[Tensor, Linearised, Fits], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Return the normal matrix (S, S) and right side (S,) of a step of S values that all faces share.
+
+    moves: from a part of the faces (the Jacobian (n, 136, C) of their coefficients, how they were linearised, their
+    fits) to how their points move with the values (n, 136, S). The faces' own freedom is taken out by Schur
+    complements.
+    """
+    matrix, right = torch.zeros(()), torch.zeros(())
     for part in _parts(len(labels)):
         own = fits.of(part)
         here = linearise(model, own, labels[part], certainty[part])
         precision, centre = prior(model, own.coefficients)
         now = torch.cat((torch.zeros_like(precision[:, :POSE]), own.coefficients), 1)
         jacobian, weight = here.jacobian.flatten(1, 2), here.weight.repeat_interleave(2, 1)
-        turn = own.rotation[:, :2] * own.scale[:, None, None]
-        slides = torch.einsum("nax,vnpx->npav", turn, moves[:, here.chosen]).flatten(1, 2)
+        slides = moves(jacobian[..., POSE:], here, own)
         weighted = jacobian * weight[..., None]
         normal = weighted.transpose(1, 2) @ jacobian + torch.diag_embed(precision)
         cross = weighted.transpose(1, 2) @ slides
         solved = torch.linalg.solve(normal, cross)
         residual = here.residual.flatten(1)
         face_right = torch.einsum("nrc,nr->nc", weighted, residual) + precision * (centre - now)
-        matrix += torch.einsum("nrv,nr,nrw->vw", slides, weight, slides) - torch.einsum("ncv,ncw->vw", cross, solved)
-        right += torch.einsum("nrv,nr,nr->v", slides, weight, residual) - torch.einsum("ncv,nc->v", solved, face_right)
+        squares = (slides * weight[..., None]).flatten(0, 1).T @ slides.flatten(0, 1)
+        matrix = matrix + squares - cross.flatten(0, 1).T @ solved.flatten(0, 1)
+        right = right + torch.einsum("nrv,nr,nr->v", slides, weight, residual)
+        right = right - torch.einsum("ncv,nc->v", solved, face_right)
     return matrix, right
 
 

@@ -3,7 +3,8 @@
 2D annotators follow what is seen, and in half-profile that is an edge in front of the mandible's rear. The 3D points of
 LS3D-W and of AFLW2000-3D are fixed places instead, projected whether they are seen or not; on a frontal face they and
 the 2D points are the same ("How far are we", section 4). That defines them without any labels: at each jaw point's
-height and direction, the first place to its rear that is farthest out.
+height and direction, the first place to its rear that is farthest out. Of these places rendered heads take the depth
+alone; x and y are those of each head's own frontal contour (`landmarks.frontal_jaw`).
 """
 
 from __future__ import annotations

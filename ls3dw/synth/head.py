@@ -20,6 +20,8 @@ from torch import Tensor
 
 from ls3dw.errors import ModelError
 from ls3dw.resources import folder
+from ls3dw.synth.lips import lip_changes
+from ls3dw.synth.people import People, load_people
 from ls3dw.synth.placement import MESH_VERTICES, Placement, load_placement
 
 Arrays = dict[str, NDArray[Any]]
@@ -74,7 +76,7 @@ class Head:
     """
 
     mean: Tensor
-    """(V, 3)"""
+    """(V, 3) of the heads that the directions were made from: what is painted keeps to its places."""
 
     identity: Tensor
     """(I, V, 3) principal directions, largest first, each one standard deviation long."""
@@ -142,23 +144,48 @@ class Head:
     brow_offsets: Tensor
     """(O,) in units of the head."""
 
+    usual: Tensor
+    """(V, 3) people's mean head, about which heads are drawn (`people.py`)."""
+
+    thinner_lips: Tensor
+    """(2, V, 3) how the vertices move as the upper and the lower lip lose all of their height (`lips.py`)."""
+
 
 def load_head(device: torch.device | str = "cpu", path: Path | None = None) -> Head:
     """Load a head file (the bundled one where no path is given) and place the 68 points on it.
 
-    `ModelError` when the file is missing or damaged, or lacks a vertex that the placement refers to.
+    People's mean is known for the bundled head; one of your own is its own mean. `ModelError` when the file is missing
+    or damaged, or lacks a vertex that the placement refers to.
     """
+    own = path is not None
     path = folder("bundled") / "head.npz" if path is None else path
     arrays = read_arrays(path)
+    arrays |= _placed(load_placement(), arrays["full_ids"], path)
+    people = People.none(len(arrays["identity"])) if own else load_people()
+    if len(people.identity) != len(arrays["identity"]):
+        raise ModelError(
+            f"{path}: {len(arrays['identity'])} directions, but people's mean has {len(people.identity)}; "
+            "make it again with `ls3dw head fit`"
+        )
+    arrays["thinner_lips"] = lip_changes(arrays, arrays["vertex_group"] == Group.SKIN)
+    arrays["usual"] = _usual(arrays, people)
     tensors: dict[str, Tensor] = {
         name: torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
-        for name, array in (arrays | _placed(load_placement(), arrays["full_ids"], path)).items()
+        for name, array in arrays.items()
         if array.dtype.kind != "U"
     }
     return Head(
         expression_names=tuple(str(name) for name in arrays["expression_names"]),
         **{name: tensor.to(device) for name, tensor in tensors.items()},
     )
+
+
+def _usual(arrays: Arrays, people: People) -> NDArray[Any]:
+    """Return people's mean head (V, 3)."""
+    directions = np.concatenate((arrays["identity"], arrays["thinner_lips"])).astype(np.float64)
+    weights = np.concatenate((people.identity, people.lips))
+    usual: NDArray[Any] = arrays["mean"] * (1 + people.stretch) + np.einsum("k,kvx->vx", weights, directions)
+    return usual
 
 
 def read_arrays(path: Path) -> Arrays:

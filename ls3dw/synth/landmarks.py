@@ -28,6 +28,18 @@ def anatomical_points(head: Head, vertices: Tensor, brow_offset: Tensor) -> Tens
     return torch.cat((points[:, : BROWS.start], _brows(head, vertices, brow_offset), points[:, BROWS.stop :]), dim=1)
 
 
+def frontal_jaw(head: Head, vertices: Tensor) -> Tensor:
+    """Find the 3D jaw points (B, 17, 3) of heads seen from the front (B, V, 3; head frame).
+
+    On a frontal face the 3D points are the 2D ones: so x and y are those of the contour there. z is that of their
+    places on the skin, where the mean head is farthest out.
+    """
+    level = torch.zeros(len(vertices), device=vertices.device)
+    contour = contour_points(places(vertices, head.jaw_vertices, head.jaw_weights), head.jaw_directions, level)
+    depth = places(vertices, head.point_vertices[:JAW], head.point_weights[:JAW])[..., 2:]
+    return torch.cat((contour[..., :2], depth), dim=-1)
+
+
 def _brows(head: Head, vertices: Tensor, brow_offset: Tensor) -> Tensor:
     table = places(vertices, head.brow_vertices, head.brow_weights)
     offsets = head.brow_offsets

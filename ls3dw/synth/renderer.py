@@ -14,7 +14,7 @@ from ls3dw.synth.camera import Camera, Pose, draw_nearness, draw_pose, frame, po
 from ls3dw.synth.compose import shade
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.head import Head, load_head
-from ls3dw.synth.landmarks import JAW, anatomical_points, contour_points, places, seen
+from ls3dw.synth.landmarks import JAW, anatomical_points, contour_points, frontal_jaw, places, seen
 from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.raster import Fragments, barycentric, interpolate, rasterize
 from ls3dw.synth.scene import HatKind, Scene
@@ -39,7 +39,7 @@ class Rendered:
     """(B, 68, 2) the jaw on the visible contour."""
 
     landmarks_3d: Tensor
-    """(B, 68, 3) all points at their anatomical places."""
+    """(B, 68, 3) all points at their anatomical places; on a head seen from the front the jaw is the 2D one."""
 
     visible: Tensor
     """(B, 68) bool: the anatomical place is hidden neither by the head itself nor by hair, hat or frames of glasses.
@@ -106,7 +106,9 @@ class Renderer:
         shape = self._shaper.draw(pose.head, covered * _FLATTENED, draws)
         dressed = self._accessories.dress(shape.vertices, shape.brow_offset, outfit, draws)
         posed = turn(dressed, self._weight, pose)
-        points = anatomical_points(self.head, posed, shape.brow_offset)
+        on_skin = anatomical_points(self.head, posed, shape.brow_offset)
+        solid = turn(frontal_jaw(self.head, dressed), self._weight.new_ones(JAW), pose)
+        points = torch.cat((solid, on_skin[:, JAW:]), dim=1)
         lines = places(posed, self.head.jaw_vertices, self.head.jaw_weights)
         nearness = draw_nearness(count, draws, self.options)
         plane = to_plane(points, nearness)
@@ -116,8 +118,8 @@ class Renderer:
         contour = torch.cat((jaw, plane[:, JAW:]), dim=1)
         camera = frame(contour, plane, nearness, draws, self.options)
         scene = self._scene(posed, shape, outfit, pose, camera)
-        landmarks_3d = camera.project(points)
-        return Staged(scene, camera.to_pixels(contour), landmarks_3d, self._visible(landmarks_3d, scene))
+        visible = self._visible(camera.project(on_skin), scene)
+        return Staged(scene, camera.to_pixels(contour), camera.project(points), visible)
 
     def _scene(self, posed: Tensor, shape: Shape, outfit: Outfit, pose: Pose, camera: Camera) -> Scene:
         worn = self._accessories

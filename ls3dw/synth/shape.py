@@ -25,6 +25,13 @@ CROWN: Final = (0.0, 0.6, -0.8)
 BALD: Final = 0.3
 """Hairlines from here on leave no short hair on the front of the scalp."""
 
+IDENTITY_SPREAD: Final = 0.82
+"""Standard deviation of an identity weight: normal, times a uniform number from 0.5 to 1.1 for each head."""
+
+LIP_SPREAD: Final = 0.15
+"""Standard deviation of the share of their height that lips lack."""
+
+_LIP_LIMIT = 0.3
 _LARGEST_VOLUME = 0.35
 _NECK = -0.6
 _CHEST, _SHOULDERS = -2.2, 2.2
@@ -58,8 +65,8 @@ class Shaper:
         self._expressions = Expressions(head.expression_names, device)
         self._eyes = [(head.vertex_group == group).nonzero()[:, 0] for group in (Group.LEFT_EYE, Group.RIGHT_EYE)]
         self._basis = self._still_eyes().flatten(1)
-        self._identity = head.identity.flatten(1)
-        self._mean = (head.mean + self._beyond_frame()).flatten()
+        self._identity = torch.cat((head.identity, head.thinner_lips)).flatten(1)
+        self._mean = (head.usual + self._beyond_frame()).flatten()
         skin = (head.vertex_group == Group.SKIN) & (head.mean[:, 1] > _NECK)
         self._bearing = skin * (1 - head.ears)
 
@@ -83,7 +90,9 @@ class Shaper:
         count = len(rotation)
         gaze = draw_gaze(rotation, draws)
         expression = self._expressions.draw(gaze, draws)
-        identity = draws.normal(count, len(self._identity)) * draws.uniform(count, 1, low=0.5, high=1.1)
+        identity = draws.normal(count, len(self.head.identity)) * draws.uniform(count, 1, low=0.5, high=1.1)
+        lips = (draws.normal(count, 2) * LIP_SPREAD).clamp(-_LIP_LIMIT, _LIP_LIMIT)
+        identity = torch.cat((identity, lips), dim=1)
         vertices = torch.addmm(self._mean, identity, self._identity)
         vertices = torch.addmm(vertices, expression, self._basis).view(count, -1, 3)
         vertices = self._look(self._warp(vertices, draws), gaze)

@@ -88,13 +88,13 @@ class HeadShape:
 
     @classmethod
     def of(cls, head: Head) -> HeadShape:
-        """Take from a compact head what the fit needs."""
+        """Take from a compact head what the fit needs; its mean is that of the heads drawn."""
         body = head.triangles[head.triangle_group == Group.SKIN]
-        mean = head.mean[body]
+        mean = head.usual[body]
         skin = (head.ears[body] < MOST_EAR).all(1) & (head.inner_mouth[body] <= MOST_MOUTH).all(1)
         skin &= (mean[..., 1] > NECK).all(1) & (mean[..., 0].abs() < SHOULDER).all(1)
         return cls(
-            mean=head.mean.double().numpy(),
+            mean=head.usual.double().numpy(),
             identity=head.identity.double().numpy(),
             expressions=head.expressions.double().numpy(),
             expression_names=tuple(head.expression_names),
