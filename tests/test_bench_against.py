@@ -27,6 +27,7 @@ from ls3dw.bench.widen import full_size, is_full_size
 from ls3dw.models import load
 from ls3dw.models.crops import resample
 from ls3dw.models.zoo import read_contract
+from ls3dw.pictures import Windows
 
 
 class LandmarksType(IntEnum):
@@ -99,8 +100,9 @@ def test_without_the_package_it_says_so(ls3dw: Command, monkeypatch: pytest.Monk
 
 def test_a_widened_network_computes_what_the_small_one_does(tmp_path: Path) -> None:
     faces = sample_faces().spread(1).batch()
-    (window,) = faces.windows
-    crop = resample(torch.from_numpy(window.pixels)[None], torch.from_numpy(window.to_crop)[None])
+    (windows,) = faces.windows
+    assert isinstance(windows, Windows)
+    crop = resample(torch.from_numpy(windows.pixels.array()), torch.from_numpy(windows.to_crop))
     path = full_size("2d", None, tmp_path)
     assert is_full_size("2d", read_contract(path))
     assert not is_full_size("2d", read_contract("fan-2d-small"))
