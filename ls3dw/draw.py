@@ -1,10 +1,11 @@
-"""Draws landmarks into pictures, with Pillow."""
+"""Draws landmarks into pictures."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -48,14 +49,7 @@ def _enlarge(affine: Affine) -> Affine:
 
 
 def _warp(picture: Picture, affine: Affine, size: int) -> Image.Image:
-    linear = np.linalg.inv(affine[:, :2])
-    shift = -linear @ affine[:, 2]
-    # Pillow's coordinates have pixel centres at halves.
-    shift = shift + 0.5 - linear @ (0.5, 0.5)
-    coefficients = np.concatenate((linear, shift[:, None]), axis=1).ravel().tolist()
-    return Image.fromarray(picture).transform(
-        (size, size), Image.Transform.AFFINE, coefficients, resample=Image.Resampling.BILINEAR
-    )
+    return Image.fromarray(cv2.warpAffine(picture, affine, (size, size), flags=cv2.INTER_LINEAR))
 
 
 def _draw_points(canvas: ImageDraw.ImageDraw, points: NDArray[Any], layer: Layer) -> None:

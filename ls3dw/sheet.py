@@ -92,7 +92,8 @@ def _short(text: str, length: int) -> str:
 
 def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    # A sixth larger than by default, in a quarter of the time.
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 
