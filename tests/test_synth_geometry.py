@@ -22,6 +22,7 @@ from ls3dw.synth.head import Group, Head, load_head
 from ls3dw.synth.landmarks import anatomical_points, contour_points, places
 from ls3dw.synth.renderer import Renderer, RenderOptions, Staged
 from ls3dw.synth.scene import Extra, HatKind
+from ls3dw.synth.shape import Shaper
 
 PLAIN = RenderOptions(size=96, glasses_chance=0, hat_chance=0, long_hair_chance=0, perspective_chance=0)
 
@@ -241,6 +242,15 @@ def test_equal_draws_give_equal_scenes_and_others_differ() -> None:
     assert torch.equal(one.landmarks_3d, same.landmarks_3d)
     assert torch.equal(one.scene.opaque.triangle, same.scene.opaque.triangle)
     assert not torch.equal(one.landmarks_3d, other.landmarks_3d)
+
+
+def test_hair_leaves_the_jaw_where_it_is() -> None:
+    """However full it is: what it lifts is the scalp, not the skin before the ears, where points 0 and 16 lie."""
+    shaper, frontal = Shaper(head()), torch.eye(3).expand(16, 3, 3)
+    full, flat = (shaper.draw(frontal, torch.full((16,), lost), Draws(6)).vertices for lost in (0.0, 1.0))
+    assert float((full - flat).norm(dim=-1).max()) > 0.2
+    lines = [places(vertices, head().jaw_vertices, head().jaw_weights) for vertices in (full, flat)]
+    assert float((lines[0] - lines[1]).norm(dim=-1).max()) < 0.01
 
 
 def test_an_open_jaw_takes_the_chin_and_its_contour_along() -> None:
