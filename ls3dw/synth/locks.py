@@ -101,7 +101,28 @@ def draw_locks(
 
 
 def _draw_curves(points: Tensor, scale: Tensor, draws: Draws) -> _Curves:
-    """Draw where locks begin above forehead or temple, and where they end, mostly on the side turned to the camera."""
+    """Draw the locks of faces with points (n, 68, 3)."""
+    root, end, side = _draw_ends(points, scale, draws)
+    count, device = len(points), points.device
+    forms = (count, COUNT, 1, 1)
+    broad = draws.chance(0.6, count, 1, 1, 1) & (torch.arange(COUNT, device=device) == 0).view(1, -1, 1, 1)
+    wisp = draws.uniform(*forms, low=0.02, high=0.09)
+    return _Curves(
+        root=root,
+        end=end,
+        bow=-side[..., None] * draws.uniform(*forms, low=0.1, high=1.1),
+        sway=0.5 * draws.normal(*forms),
+        width=torch.where(broad, draws.uniform(*forms, low=0.2, high=0.5), wisp),
+        taper=draws.uniform(*forms, low=0.2, high=0.8),
+        firmness=torch.where(broad, draws.uniform(*forms, low=2.0, high=5.0), draws.uniform(*forms, low=1.0, high=2.5)),
+    )
+
+
+def _draw_ends(points: Tensor, scale: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw where locks begin above forehead or temple, where they end, (n, K, 2) each, and on which side (n, 1, 1).
+
+    The side, 1 for the subject's left and -1 for the right, is mostly that turned to the camera.
+    """
     count, one = len(points), (len(points), 1, 1)
     each = (count, COUNT, 1)
     unit = scale.view(one)
@@ -121,19 +142,7 @@ def _draw_curves(points: Tensor, scale: Tensor, draws: Draws) -> _Curves:
     way = (end - root)[..., :2]
     # Hair hangs down in the picture, if the head is tilted or not.
     sag = 0.35 * way.norm(dim=-1, keepdim=True) * (constant((0.0, 1.0), points.device) + up[..., :2])
-    end = root[..., :2] + way * draws.uniform(*each, low=0.9, high=1.5) + sag
-    forms = (*each, 1)
-    broad = draws.chance(0.6, *one, 1) & (torch.arange(COUNT, device=points.device) == 0).view(1, -1, 1, 1)
-    wisp = draws.uniform(*forms, low=0.02, high=0.09)
-    return _Curves(
-        root=root[..., :2],
-        end=end,
-        bow=-side[..., None] * draws.uniform(*forms, low=0.1, high=1.1),
-        sway=0.5 * draws.normal(*forms),
-        width=torch.where(broad, draws.uniform(*forms, low=0.2, high=0.5), wisp),
-        taper=draws.uniform(*forms, low=0.2, high=0.8),
-        firmness=torch.where(broad, draws.uniform(*forms, low=2.0, high=5.0), draws.uniform(*forms, low=1.0, high=2.5)),
-    )
+    return root[..., :2], root[..., :2] + way * draws.uniform(*each, low=0.9, high=1.5) + sag, side
 
 
 def _axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
