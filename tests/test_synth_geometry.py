@@ -22,8 +22,9 @@ from ls3dw.synth.head import Group, Head, load_head
 from ls3dw.synth.landmarks import anatomical_points, contour_points, places
 from ls3dw.synth.renderer import Renderer, RenderOptions, Staged
 from ls3dw.synth.scene import Extra, HatKind
+from ls3dw.synth.shape import BALD, Shaper
 
-PLAIN = RenderOptions(size=96, glasses_chance=0, hat_chance=0, long_hair_chance=0, perspective_chance=0)
+PLAIN = RenderOptions(size=96, glasses_chance=0, hat_chance=0, long_hair_chance=0, locks_chance=0, perspective_chance=0)
 
 
 @cache
@@ -206,6 +207,34 @@ def test_hair_and_hats_hide_points() -> None:
     assert (hair.scene.hair_cut > 0).flatten(1).any(1).all()
 
 
+def test_locks_across_the_face_hide_points_where_they_are_opaque() -> None:
+    options = replace(PLAIN, locks_chance=1)
+    crossed, bare = stage(options, count=16, yaw=0), stage(PLAIN, count=16, yaw=0)
+    assert torch.equal(crossed.landmarks_3d, bare.landmarks_3d)
+    hidden = bare.visible & ~crossed.visible
+    assert 0.01 < float(hidden.float().mean()) < 0.2
+    assert not (crossed.visible & ~bare.visible).any()
+    locks = crossed.scene.locks
+    share = torch.zeros(16, 96, 96).index_copy(0, locks.index, locks.share[:, 0])
+    head_, point = hidden.nonzero().T
+    x, y = crossed.landmarks_2d[head_, point].round().long().T
+    # The anatomical place of a jaw point is not the contour's.
+    inner = point >= 17
+    assert bool((share[head_, y, x] > 0.5)[inner].all())
+    assert bool((crossed.scene.hairline[share.amax((1, 2)) > 0] < BALD).all())
+    soft = (share > 0.1) & (share < 0.9)
+    assert 0.2 < float(soft.sum() / (share > 0.1).sum()) < 0.9
+
+
+def test_locks_are_as_frequent_as_asked_and_lie_under_hats() -> None:
+    scene = stage(replace(PLAIN, size=32, locks_chance=0.2, hat_chance=1), count=100, yaw=0).scene
+    there = scene.locks.share.flatten(1).amax(1) > 0.1
+    assert 10 <= int(there.sum()) <= 30
+    hat = scene.triangle_group[scene.opaque.triangle[scene.locks.index]] == Extra.HAT
+    hat &= scene.opaque.triangle[scene.locks.index] >= 0
+    assert not scene.locks.share[:, 0][hat].any()
+
+
 def test_only_what_is_worn_is_drawn() -> None:
     bare, dressed = stage(PLAIN), stage(replace(PLAIN, glasses_chance=1, hat_chance=1), yaw=20)
     assert all({Extra.GLASSES_FRAME, Extra.HAT}.isdisjoint(groups) for groups in groups_seen(bare))
@@ -241,6 +270,15 @@ def test_equal_draws_give_equal_scenes_and_others_differ() -> None:
     assert torch.equal(one.landmarks_3d, same.landmarks_3d)
     assert torch.equal(one.scene.opaque.triangle, same.scene.opaque.triangle)
     assert not torch.equal(one.landmarks_3d, other.landmarks_3d)
+
+
+def test_hair_leaves_the_jaw_where_it_is() -> None:
+    """However full it is: what it lifts is the scalp, not the skin before the ears, where points 0 and 16 lie."""
+    shaper, frontal = Shaper(head()), torch.eye(3).expand(16, 3, 3)
+    full, flat = (shaper.draw(frontal, torch.full((16,), lost), Draws(6)).vertices for lost in (0.0, 1.0))
+    assert float((full - flat).norm(dim=-1).max()) > 0.2
+    lines = [places(vertices, head().jaw_vertices, head().jaw_weights) for vertices in (full, flat)]
+    assert float((lines[0] - lines[1]).norm(dim=-1).max()) < 0.01
 
 
 def test_an_open_jaw_takes_the_chin_and_its_contour_along() -> None:

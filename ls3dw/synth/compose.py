@@ -9,7 +9,7 @@ from torch import Tensor
 from ls3dw.synth.background import backgrounds
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.few import few
-from ls3dw.synth.hair import long_hair
+from ls3dw.synth.hair import long_hair, tinted
 from ls3dw.synth.head import Head
 from ls3dw.synth.light import (
     Lights,
@@ -21,8 +21,9 @@ from ls3dw.synth.light import (
     reflection,
     to_linear,
 )
+from ls3dw.synth.locks import Locks
 from ls3dw.synth.paint import Paint, bumped
-from ls3dw.synth.palette import draw_looks
+from ls3dw.synth.palette import Looks, draw_looks
 from ls3dw.synth.parts import catch_lights, openness
 from ls3dw.synth.pixels import Pixels, look, vertex_normals
 from ls3dw.synth.props import Prop, draw_hand, draw_held, draw_long_beard
@@ -55,9 +56,10 @@ def shade(scene: Scene, head: Head, bank: Tensor, draws: Draws) -> Tensor:
     image = _neighbours(image, torch.maximum(seen, share), draws)
     points = (scene.screen[:, head.point_vertices] * head.point_weights[..., None]).sum(2)
     beard = draw_long_beard(points, scene.scale, pixels.depth, full_beard, looks.beard, draws)
+    across = _coloured(scene.locks, looks, draws)
     hand = draw_hand(points, scene.scale, looks.skin, side, draws)
     held = draw_held(points, scene.scale, side, draws)
-    for prop in (beard, held, hand):
+    for prop in (beard, across, held, hand):
         image = _add(image, prop, lights, gain, draws)
     return image.clamp(0, 1)
 
@@ -116,11 +118,19 @@ def _neighbours(image: Tensor, front: Tensor, draws: Draws) -> Tensor:
     return image.index_copy(0, index, mix(behind, image[index], front[index]))
 
 
+def _coloured(locks: Locks, looks: Looks, draws: Draws) -> Prop:
+    """Give locks across the face the colour of the head's hair."""
+    one = (len(locks.index), 1, 1, 1)
+    colour = looks.hair[locks.index] * draws.uniform(*one, low=0.85, high=1.1)
+    colour = tinted(colour, locks.streaks, draws.uniform(*one, low=0.1, high=0.3))
+    return Prop(locks.index, locks.normal, locks.share, colour, gloss=0.15)
+
+
 def _add(image: Tensor, prop: Prop, lights: Lights, gain: Tensor, draws: Draws) -> Tensor:
     """Light a prop like the face and lay it over its pictures."""
     mine = lights.of(prop.index)
-    open_ = 0.45 + 0.55 * prop.rounds.normal[:, 2:]
-    light = to_linear(prop.colour) * irradiance(mine, prop.rounds.normal, open_, open_)
-    light = light + 0.6 * reflection(mine, prop.rounds.normal, open_)
+    open_ = 0.45 + 0.55 * prop.normal[:, 2:]
+    light = to_linear(prop.colour) * irradiance(mine, prop.normal, open_, open_)
+    light = light + prop.gloss * reflection(mine, prop.normal, open_)
     behind = _shaded_by(image[prop.index], prop.share, draws)
     return image.index_copy(0, prop.index, mix(behind, develop(light * gain[prop.index]), prop.share))

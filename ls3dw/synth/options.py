@@ -42,6 +42,8 @@ class RenderOptions:
     glasses_chance: float = 0.3
     hat_chance: float = 0.12
     long_hair_chance: float = 0.35
+    locks_chance: float = 0.13
+    """Chance of locks across the face, for heads that have hair: 94 of 100."""
 
     backgrounds: Path | None = None
     """Folder of pictures that backgrounds are cut from too; each takes 0.4 MB of the device's memory."""

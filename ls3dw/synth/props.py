@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.synth.capsules import Capsules, Rounds, draw_capsules
+from ls3dw.synth.capsules import Capsules, draw_capsules
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.few import few
 from ls3dw.synth.noise import sinusoid_noise
@@ -35,17 +35,22 @@ _LOWER = -0.95
 
 @dataclass(frozen=True)
 class Prop:
-    """Round shapes of some pictures, ready for shading."""
+    """Things before the faces of some pictures, ready for shading."""
 
     index: Tensor
     """(n,) the pictures."""
 
-    rounds: Rounds
+    normal: Tensor
+    """(n, 3, H, W) unit vectors, view frame."""
+
     share: Tensor
     """(n, 1, H, W) how much it covers."""
 
     colour: Tensor
     """(n, 3, H, W) sRGB values."""
+
+    gloss: float = 0.6
+    """Strength of the lamp's reflection against that on skin."""
 
 
 def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, draws: Draws) -> Prop:
@@ -78,7 +83,9 @@ def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, draws: Dra
     sleeve = (rounds.which == _ARM) & (rounds.along > draws.uniform(count, 1, 1, 1, low=0.02, high=0.6))
     cloth = (draws.uniform(count, 1, 1, 1).square() + 0.2 * draws.normal(count, 3, 1, 1)).clamp(0.02, 1)
     red = 1 - 0.12 * (rounds.which > _ARM) * rounds.along * constant((0.0, 1.0, 0.8), tone.device).view(1, 3, 1, 1)
-    return Prop(index, rounds, rounds.share * flag[index].view(-1, 1, 1, 1), torch.where(sleeve, cloth, tone * red))
+    return Prop(
+        index, rounds.normal, rounds.share * flag[index].view(-1, 1, 1, 1), torch.where(sleeve, cloth, tone * red)
+    )
 
 
 _ARM = 0
@@ -139,7 +146,7 @@ def draw_held(points: Tensor, scale: Tensor, size: int, draws: Draws) -> Prop:
     dark = draws.uniform(count, 1, 1, 1, high=0.35) + 0.08 * draws.normal(count, 3, 1, 1)
     bright = (draws.uniform(count, 1, 1, 1) + 0.3 * draws.normal(count, 3, 1, 1)).clamp(0.05, 1)
     colour = torch.where(cup.view(-1, 1, 1, 1), bright, dark).clamp(0.02, 1).expand(-1, -1, size, size)
-    return Prop(index, rounds, rounds.share * flag[index].view(-1, 1, 1, 1), colour)
+    return Prop(index, rounds.normal, rounds.share * flag[index].view(-1, 1, 1, 1), colour)
 
 
 def draw_long_beard(
@@ -171,4 +178,4 @@ def draw_long_beard(
     near = rounds.depth > depth[index] - 0.02 * unit[..., None]
     share = F.avg_pool2d(F.pad(rounds.share * near, (1, 1, 1, 1), mode="replicate"), 3, 1)
     shade = colour[index] * (1 + 0.4 * streaks).clamp(0.25, 2)
-    return Prop(index, rounds, share * flag[index].view(-1, 1, 1, 1), shade)
+    return Prop(index, rounds.normal, share * flag[index].view(-1, 1, 1, 1), shade)

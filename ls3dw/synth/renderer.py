@@ -15,10 +15,11 @@ from ls3dw.synth.compose import shade
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.head import Head, load_head
 from ls3dw.synth.landmarks import JAW, anatomical_points, contour_points, frontal_jaw, places, seen
+from ls3dw.synth.locks import draw_locks
 from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.raster import Fragments, barycentric, interpolate, rasterize
-from ls3dw.synth.scene import HatKind, Scene
-from ls3dw.synth.shape import Shape, Shaper
+from ls3dw.synth.scene import Extra, HatKind, Scene
+from ls3dw.synth.shape import BALD, Shape, Shaper
 
 __all__ = ["RenderOptions", "Rendered", "Renderer"]
 
@@ -43,7 +44,10 @@ class Rendered:
 
     visible: Tensor
     """(B, 68) bool: the anatomical place is hidden neither by the head itself nor by hair, hat or frames of glasses.
-    Lenses hide nothing, whatever their tint, nor do hands and other things before the face."""
+
+    Lenses hide nothing, whatever their tint, nor do hands and other things before the face, nor hair that is less than
+    half opaque.
+    """
 
     pose: Tensor
     """(B, 3) degrees: yaw, pitch, roll of the head, signs as in `ls3dw.pose`."""
@@ -117,17 +121,23 @@ class Renderer:
         )
         contour = torch.cat((jaw, plane[:, JAW:]), dim=1)
         camera = frame(contour, plane, nearness, draws, self.options)
-        scene = self._scene(posed, shape, outfit, pose, camera)
-        visible = self._visible(camera.project(on_skin), scene)
+        places_seen = camera.project(on_skin)
+        scene = self._scene(posed, shape, outfit, pose, camera, places_seen, draws)
+        visible = self._visible(places_seen, scene)
         return Staged(scene, camera.to_pixels(contour), camera.project(points), visible)
 
-    def _scene(self, posed: Tensor, shape: Shape, outfit: Outfit, pose: Pose, camera: Camera) -> Scene:
+    def _scene(
+        self, posed: Tensor, shape: Shape, outfit: Outfit, pose: Pose, camera: Camera, points: Tensor, draws: Draws
+    ) -> Scene:
+        """Put heads before their cameras; points (B, 68, 3) of the screen are where locks of hair fall."""
         worn = self._accessories
         screen = camera.project(posed)
         layers = worn.layers
         opaque, lens, hair = (
             self._draw(screen, part, camera.size) for part in (layers.opaque, layers.lens, layers.hair)
         )
+        hairy, hats = (shape.hairline < BALD) | outfit.hair.worn, worn.triangle_group == Extra.HAT
+        locks = draw_locks(points, camera.scale, hairy, opaque, hats, self.options.locks_chance, draws)
         return Scene(
             size=camera.size,
             screen=screen,
@@ -143,6 +153,7 @@ class Renderer:
             scale=camera.scale,
             hairline=shape.hairline,
             hair_cut=self._hair_cut(hair, screen, outfit),
+            locks=locks,
             brow_offset=shape.brow_offset,
             has_long_hair=outfit.hair.worn,
             hat_kind=outfit.hat.kind,
@@ -163,4 +174,5 @@ class Renderer:
     @staticmethod
     def _visible(points: Tensor, scene: Scene) -> Tensor:
         kept = Fragments(scene.hair.triangle, torch.where(scene.hair_cut > 0, scene.hair.depth, -torch.inf))
-        return seen(points, (scene.opaque, kept), scene.scale)
+        locks = Fragments(scene.opaque.triangle, scene.locks.depth(len(points)))
+        return seen(points, (scene.opaque, kept, locks), scene.scale)

@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from torch import Tensor
 
+from ls3dw.synth.locks import Locks
 from ls3dw.synth.raster import Fragments
 
 
@@ -95,6 +96,9 @@ class Scene:
     hair_cut: Tensor
     """(B, H, W) of `hair`: how far inside the cut of the long hair a pixel lies, in head units: hair is there where
     this is positive (add noise to fray the edge); -inf where there is no hair."""
+
+    locks: Locks
+    """Hair across the face, before all layers."""
 
     brow_offset: Tensor
     """(B, 10) head units by which the brow curve lies above the mean one at each brow point (points 17 to 26)."""

@@ -31,6 +31,10 @@ IDENTITY_SPREAD: Final = 0.82
 LIP_SPREAD: Final = 0.15
 """Standard deviation of the share of their height that lips lack."""
 
+TEMPLE: Final = ((0.85, 0.42), (-0.95, -0.75))
+"""Heights and depths, in head units of the mean head, between which hair comes to lie flat: before the ears, where the
+jaw's upper ends are, it is short. Lifted there it would push out the contour that point 0 and 16 follow."""
+
 _LIP_LIMIT = 0.3
 _LARGEST_VOLUME = 0.35
 _NECK = -0.6
@@ -68,7 +72,9 @@ class Shaper:
         self._identity = torch.cat((head.identity, head.thinner_lips)).flatten(1)
         self._mean = (head.usual + self._beyond_frame()).flatten()
         skin = (head.vertex_group == Group.SKIN) & (head.mean[:, 1] > _NECK)
-        self._bearing = skin * (1 - head.ears)
+        (top, low), (back, front) = TEMPLE
+        flat = step(head.mean[:, 1], top, low) * step(head.mean[:, 2], back, front)
+        self._bearing = skin * (1 - head.ears) * (1 - flat)
 
     def _still_eyes(self) -> Tensor:
         """Return the expressions without their eyeballs, which are turned as a whole instead."""
