@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,14 @@ def test_arithmetic_of_the_published_networks() -> None:
         network_macs(Contract("", kind, fan, "", guidance_std=std)) / 1e9 for kind, std in (("2d", 0), ("2d-to-3d", 1))
     ]
     assert np.round(giga, 1).tolist() == [25.2, 28.7]
+
+
+def test_arithmetic_of_networks_that_give_coordinates() -> None:
+    """CNN-6: five convolutions and the first of its two fully connected layers."""
+    channels = (3, 32, 64, 128, 256, 512)
+    convolutions = [9 * before * after * (64 >> n) ** 2 for n, (before, after) in enumerate(pairwise(channels))]
+    contract = Contract("", "2d", {"class": "CNN6"}, "")
+    assert network_macs(contract) == sum(convolutions) + 4 * 512 * 1024
 
 
 def test_features_of_the_processor() -> None:
