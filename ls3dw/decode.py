@@ -30,7 +30,8 @@ def decode_picture(data: bytes) -> Picture:
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 return _pixels(image)
-        except PictureError:
+        except (PictureError, MemoryError):
+            # Too little memory is no fault of the picture, which would be dropped for it.
             raise
         except UnidentifiedImageError as error:
             # Pillow's own text holds a memory address, which would differ from run to run.

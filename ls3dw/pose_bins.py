@@ -34,7 +34,7 @@ class PoseBins:
         return np.bincount(self.bin, minlength=len(self.edges) - 1)
 
     @property
-    def repeats(self) -> NDArray[np.intp]:
+    def copies(self) -> NDArray[np.intp]:
         """How often an epoch has each face, so that all bins are as full as the fullest: round(max count / count)."""
         ratio = self.counts.max() / self.counts[self.bin]
         # Halves are rounded up: numpy's rounding to even would give 2.5 and 1.5 the same.
@@ -56,7 +56,7 @@ def balanced_rows(shapes: NDArray[Any], bins: int) -> NDArray[np.intp]:
     """Return the rows of an epoch in which all poses come alike: each as often as its bin asks for, one after the
     other. Shapes (N, P, 2) with a missing point do not come at all."""
     found = pose_bins(shapes, bins)
-    return np.repeat(found.rows, found.repeats)
+    return np.repeat(found.rows, found.copies)
 
 
 def _equal_bins(distance: NDArray[np.float64], bins: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:

@@ -25,7 +25,7 @@ class Form:
     """One way of storing a network. seed: shuffles `modules` and `forwardnodes`, and the inputs of sums; None: not.
 
     flat: all parameters are views of one storage; old_norm: batch norm of version 1; matrices: convolution weights as
-    out x in*kH*kW; library: "nn" or "cudnn"; train: saved in training mode; keep_zero_bias: False leaves biases of
+    out x in*kH*kW; prefix: "nn" or "cudnn"; train: saved in training mode; keep_zero_bias: False leaves biases of
     zeros out; wrapped: in a DataParallelTable; dtype: of all tensors; eps: of the batch norms, the same function.
     """
 
@@ -33,7 +33,7 @@ class Form:
     flat: bool = False
     old_norm: bool = False
     matrices: bool = False
-    library: str = "nn"
+    prefix: str = "nn"
     train: bool = False
     keep_zero_bias: bool = True
     wrapped: bool = False
@@ -123,8 +123,8 @@ def module_of(op: Op, tensors: Tensors) -> T7Object:
     """Return the Torch7 module that does what `op` does."""
     form, settings = tensors.form, dict(op.settings)
     name, fields = MODULES[op.kind](settings)
-    library = form.library if (name.startswith("Spatial") and "UpSampling" not in name) or name == "ReLU" else "nn"
-    module = _object(f"{library}.{name}", form, **fields)
+    prefix = form.prefix if (name.startswith("Spatial") and "UpSampling" not in name) or name == "ReLU" else "nn"
+    module = _object(f"{prefix}.{name}", form, **fields)
     if op.kind in ("conv", "linear"):
         _put_weights(module, op, tensors)
     elif op.kind == "norm":

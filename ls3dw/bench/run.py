@@ -119,7 +119,7 @@ def run_bench(options: BenchOptions, told: Told) -> Report:
         rows, device_rows = _stages(options, annotator, bench, scratch, told)
         machine = measured_again(machine, annotator, options.seconds)
         times = {row.name: row.ms / 1e3 for row in rows}
-        workers = default_workers(on_gpu) if options.workers is None else options.workers
+        workers = default_workers(int(on_gpu)) if options.workers is None else options.workers
         told("build")
         building, built = time_build(options.build(scratch / "data"), None if on_gpu else times[chain.WHOLE])
         rival = _compare(options, annotator, bench, scratch, told)

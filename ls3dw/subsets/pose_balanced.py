@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.errors import ConfigurationError
-from ls3dw.pose_bins import pose_bins
+from ls3dw.pose_bins import PoseBins, pose_bins
 from ls3dw.subsets.ranks import ranks
 
 Mode = Literal["repeat", "thin", "weight"]
@@ -38,24 +38,12 @@ class PoseBalance:
 
 
 @dataclass(frozen=True)
-class Balanced:
-    """The faces that were balanced. rows: (M,) of the input; the rest for each of them.
+class Balanced(PoseBins):
+    """The faces that were balanced. Of each: repeats: times that an epoch has it, 0: thinned away; weight: how often to
+    draw it, relative to others."""
 
-    projection: on the component; bin: from 0; repeats: times that an epoch has the face, 0: thinned away;
-    weight: how often to draw it, relative to others. edges: (bins + 1,) of |projection|.
-    """
-
-    rows: NDArray[np.intp]
-    projection: NDArray[np.float32]
-    bin: NDArray[np.intp]
     repeats: NDArray[np.intp]
     weight: NDArray[np.float64]
-    edges: NDArray[np.float64]
-
-    @property
-    def counts(self) -> NDArray[np.intp]:
-        """Faces in each bin before balancing."""
-        return np.bincount(self.bin, minlength=len(self.edges) - 1)
 
     @property
     def balanced_counts(self) -> NDArray[np.float64]:
@@ -68,14 +56,14 @@ def balance_by_pose(ids: list[str], shapes: NDArray[Any], options: PoseBalance) 
     found = pose_bins(shapes, options.bins, options.component)
     rows, bins, counts = found.rows, found.bin, found.counts
     if options.mode == "repeat":
-        repeats = found.repeats
+        repeats = found.copies
     elif options.mode == "thin":
         order = ranks((ids[row] for row in rows), options.seed)
         repeats = _thinned(bins, order, int(counts[counts > 0].min())).astype(np.intp)
     else:
         repeats = np.ones(len(rows), dtype=np.intp)
     weight = counts.max() / counts[bins] if options.mode == "weight" else repeats.astype(np.float64)
-    return Balanced(rows, found.projection, bins, repeats, weight, found.edges)
+    return Balanced(rows, found.projection, bins, found.edges, repeats, weight)
 
 
 def _thinned(bins: NDArray[np.intp], order: NDArray[np.uint64], limit: int) -> NDArray[np.bool_]:
