@@ -79,7 +79,8 @@ def test_all_faults_are_named_at_once() -> None:
         ({"optimizer": {"schedule": "steps", "drops": [[3, 0.1], [2, 0.1]]}, "epoch": 9}, "must rise"),
         ({"augment": {"scale": [1.1, 1.2]}}, "around 1"),
         ({"targets": {"std": 0}}, "0 < std"),
-        ({"guidance": {"gross": 2}}, "probability"),
+        ({"guidance": {"gross": 2}}, "probabilities"),
+        ({"guidance": {"predicted": 0.5}}, "go together"),
         ({"name": "a/b"}, "'a/b'"),
     ],
 )

@@ -11,6 +11,7 @@ from training_helpers import ALONE, CPU, NETWORKS, losses, open_dots, options, t
 
 from ls3dw.annotator import Annotator
 from ls3dw.errors import ConfigurationError, ModelError, TrainingError
+from ls3dw.models.heatmap import decode_subpixel
 from ls3dw.models.zoo import load
 from ls3dw.training import checkpoint
 from ls3dw.training.config import config_hash
@@ -121,6 +122,34 @@ def test_weights_of_another_kind_or_shape_are_refused(tmp_path: Path, tiny_model
         Trainer(options(networks=networks), tmp_path, ALONE, open_dots)
     for part in ("networks.kind", "networks.shape", "networks.words", "'stack'"):
         assert part in str(caught.value)
+
+
+def test_predictions_guide_their_share_of_the_faces(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+    guidance = {"model": tiny_models["2d"], "predicted": 0.5}
+    chosen = options(batch=8, networks={"guided": NETWORKS["guided"], "z": NETWORKS["depth"]}, guidance=guidance)
+    feed = Trainer(chosen, tmp_path / "half", ALONE, open_dots).feed
+    plain = options(batch=8, networks={"guided": NETWORKS["guided"], "z": NETWORKS["depth"]})
+    without = Trainer(plain, tmp_path / "none", ALONE, open_dots).feed
+    inputs, others = feed.inputs(0), without.inputs(0)
+    assert torch.equal(inputs.guides["z"], others.guides["z"])
+    with torch.no_grad():
+        predicted = decode_subpixel(load(tiny_models["2d"]).network(inputs.images)[-1])[0]
+    by_model = (inputs.guides["guided"] == predicted).all(dim=(1, 2))
+    by_truth = (inputs.guides["guided"] == others.guides["guided"]).all(dim=(1, 2))
+    assert (by_model ^ by_truth).all()
+    assert 0 < by_model.sum() < 8
+    assert torch.equal(feed.inputs(0).guides["guided"], inputs.guides["guided"])
+
+
+def test_the_network_that_guides_begins_the_chain(tmp_path: Path, tiny_models: dict[str, str]) -> None:
+    guidance = {"model": tiny_models["2d"], "predicted": 1.0}
+    chosen = options(
+        steps=1, networks={"guided": NETWORKS["guided"]}, guidance=guidance, validation={"every": 0, "rendered": 3}
+    )
+    results = train(chosen, tmp_path).results
+    assert results.keys() == {f"heads/guided/{points}" for points in ("exact", "off", "chain")}
+    with pytest.raises(ConfigurationError, match=r"guidance.model: .*nobody"):
+        Trainer(options(guidance={**guidance, "model": "nobody"}), tmp_path, ALONE, open_dots)
 
 
 @pytest.mark.slow

@@ -165,17 +165,26 @@ def render_options(values: Mapping[str, Any]) -> RenderOptions:
 
 @dataclass(frozen=True)
 class GuidanceOptions:
-    """How 2D predictions err, in crop pixels; see guidance.py."""
+    """How 2D predictions err, in crop pixels; see guidance.py.
+
+    model: a 2D network (a zoo name or a file) whose own predictions guide 2D-to-3D FANs on a share `predicted` of the
+    faces, in place of true points with errors drawn."""
 
     spread: float = 4.0
     shift: float = 0.7
     jaw: float = 6.0
     gross: float = 0.03
     gross_size: float = 25.0
+    model: str | None = None
+    predicted: float = 0.0
 
     def faults(self) -> Iterator[str]:
-        if min(asdict(self).values()) < 0 or self.gross > 1:
-            yield "no value can be negative, and gross is a probability"
+        if min(self.spread, self.shift, self.jaw, self.gross, self.gross_size, self.predicted) < 0:
+            yield "no value can be negative"
+        if max(self.gross, self.predicted) > 1:
+            yield "gross and predicted are probabilities"
+        if (self.model is not None) != (self.predicted > 0):
+            yield "model and predicted go together: the 2D network, and the share of faces that its predictions guide"
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ls3dw.training.first_stage import disturb
 from ls3dw.training.guidance import guidance_noise
 from ls3dw.training.heads import HeadMaker, HeadStream, OpenHeads
 from ls3dw.training.networks import Trained
+from ls3dw.training.predict import predict_quickly
 from ls3dw.training.seeds import Dice, seed_of
 from ls3dw.training.step import Inputs, guided_by
 
@@ -31,25 +32,45 @@ class Lane:
 class Feed:
     """Gives the inputs of each step for the lanes of this process: a function of the step alone."""
 
-    def __init__(self, options: TrainOptions, networks: Mapping[str, Trained], lanes: Sequence[Lane], group: Group):
+    def __init__(
+        self,
+        options: TrainOptions,
+        networks: Mapping[str, Trained],
+        lanes: Sequence[Lane],
+        group: Group,
+        guide: Trained | None = None,
+    ):
         self.options = options
         self.networks = networks
         self.lanes = lanes
         self.device = group.device
+        self.guide = guide
 
     @torch.no_grad()
     def inputs(self, step: int) -> Inputs:
         batches = [concatenate([stream.batch(step) for stream in lane.streams]) for lane in self.lanes]
         batch = concatenate(batches)
         count = len(batches[0].images)
+        predicted = self._predicted(batch, step, count)
         guides = {
-            name: self._guide(trained, batch, step, count)
+            name: self._guide(trained, batch, predicted, step, count)
             for name, trained in self.networks.items()
             if not trained.alone
         }
         return Inputs(batch.images, batch.landmarks_2d, batch.landmarks_3d, guides)
 
-    def _guide(self, trained: Trained, batch: Batch, step: int, count: int) -> torch.Tensor:
+    def _predicted(self, batch: Batch, step: int, count: int) -> torch.Tensor | None:
+        """Predict the points that guide 2D-to-3D FANs, (B, 68, 2), NaN for faces that true points guide."""
+        if self.guide is None:
+            return None
+        share = self.options.guidance.predicted
+        dice = [Dice(self.device, self.options.seed, "predicted", lane.number, step) for lane in self.lanes]
+        chosen = torch.cat([drawn.chance(share, count) for drawn in dice])
+        return torch.where(chosen[:, None, None], predict_quickly(self.guide, batch.images), torch.nan)
+
+    def _guide(
+        self, trained: Trained, batch: Batch, predicted: torch.Tensor | None, step: int, count: int
+    ) -> torch.Tensor:
         """Make the points that a network is given wrong, as those before it leave them. count: faces a lane."""
         truth = guided_by(batch, trained.kind)
         seed, device = self.options.seed, self.device
@@ -60,7 +81,10 @@ class Feed:
             return torch.cat([disturb(points, self.options.first_stage, drawn) for points, drawn in parts])
         dice = [Dice(device, seed, "guidance", trained.name, lane.number, step) for lane in self.lanes]
         noise = torch.cat([guidance_noise(count, self.options.guidance, drawn) for drawn in dice])
-        return truth + noise * trained.options.noise
+        wrong = truth + noise * trained.options.noise
+        if predicted is None or trained.kind != "2d-to-3d":
+            return wrong
+        return torch.where(predicted.isnan(), wrong, predicted)
 
     @property
     def rendered(self) -> int:

@@ -98,6 +98,18 @@ def _make(name: str, options: NetworkOptions, seed: int) -> nn.Module:
     return network
 
 
+def load_guide(model: str | None, device: torch.device) -> Trained | None:
+    """Load the 2D network that guides others with its predictions, and learns nothing itself."""
+    if model is None:
+        return None
+    try:
+        loaded = load(model, ("2d",))
+    except ModelError as error:
+        raise ConfigurationError(f"guidance.model: {error}") from error
+    options = NetworkOptions("2d", dict(loaded.contract.network))
+    return Trained(loaded.contract.name, options, _prepare(loaded.network, device).eval())
+
+
 def make_cascades(options: Mapping[str, tuple[str, str]], networks: Mapping[str, Trained]) -> dict[str, Trained]:
     """Put cascades together of networks, which go on changing with them."""
     made = {}

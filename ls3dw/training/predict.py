@@ -21,13 +21,21 @@ PART = 64
 @torch.no_grad()
 def predict(trained: Trained, images: Tensor, guides: Tensor | None = None, flip: bool = False) -> Tensor:
     """Run a network in eval mode over crops (N, 3, 256, 256) uint8: landmarks (N, 68, 2) in crop pixels, or for the
-    depth network z (N, 68). guides: (N, 68, 2), for networks that need points; flip: average with the mirrored
+    depth network z (N, 68). In float32, so that validation does not hang on what training rounds to. guides: (N, 68, 2), for networks that need points; flip: average with the mirrored
     picture's."""
     parts = [
         _run(trained, images[part].float() / 255, None if guides is None else guides[part], flip)
         for part in _parts(len(images))
     ]
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def predict_quickly(trained: Trained, images: Tensor) -> Tensor:
+    """Run a 2D network in eval mode over a batch of crops (B, 3, 256, 256) in [0, 1], on a GPU in float16 where that
+    pays: landmarks (B, 68, 2) in crop pixels."""
+    with torch.autocast(images.device.type, torch.float16, enabled=images.device.type == "cuda"):
+        return _run(trained, images, None, flip=False)
 
 
 def _parts(count: int) -> Iterator[slice]:
@@ -37,7 +45,6 @@ def _parts(count: int) -> Iterator[slice]:
 def _run(trained: Trained, images: Tensor, guides: Tensor | None, flip: bool) -> Tensor:
     if isinstance(trained.network, PointNetwork):
         return _points(trained.network, images, guides, flip)
-    # float32 for all: validation shall not hang on what training rounds to.
     output = trained.network(network_input(images, guides, trained.kind))
     if trained.kind == "depth":
         depth: Tensor = output * DEPTH_UNIT
@@ -45,7 +52,7 @@ def _run(trained: Trained, images: Tensor, guides: Tensor | None, flip: bool) ->
     heatmaps = output[-1]
     if flip:
         heatmaps = (heatmaps + mirror_heatmaps(trained.network(images.flip(-1))[-1])) / 2
-    points: Tensor = decode_subpixel(heatmaps)[0]
+    points: Tensor = decode_subpixel(heatmaps.float())[0]
     return points
 
 

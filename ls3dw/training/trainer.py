@@ -19,7 +19,7 @@ from ls3dw.training.ema import MovingAverage, average_of
 from ls3dw.training.feed import Feed, make_lanes, open_files, open_renderers
 from ls3dw.training.heads import OpenHeads, open_renderer
 from ls3dw.training.monitor import SHOWN, Monitor, write_errors
-from ls3dw.training.networks import Trained, make_cascades, make_networks
+from ls3dw.training.networks import Trained, load_guide, make_cascades, make_networks
 from ls3dw.training.optimizers import state_tensors
 from ls3dw.training.predict import predict
 from ls3dw.training.prefetch import Prefetch
@@ -66,7 +66,8 @@ class Trainer:
         pairs = [(self.averages[name].network, self.networks[name].network) for name in self.networks]
         self.average = MovingAverage(pairs, options.ema)
         self.step = Step(options, self.networks, group)
-        self.feed = Feed(options, self.networks, make_lanes(options, files, heads, group), group)
+        self.guide = load_guide(options.guidance.model, group.device)
+        self.feed = Feed(options, self.networks, make_lanes(options, files, heads, group), group, self.guide)
         self.clock = Clock(group)
         self.sums = torch.zeros(len(self.networks) + 1, device=group.device)
         """Losses since the last line of the log, and their number."""
@@ -214,7 +215,7 @@ class Trainer:
             return
         # Looking for the fastest algorithms would take longer than it saves: many shapes, few passes each.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=True):
-            measured = validate(self.averages | self.cascades, sets)
+            measured = validate(self.averages | self.cascades, sets, self.guide)
         self.results = {name: each.figures for name, each in measured.items()}
         write_errors(self.out, measured, sets)
         monitor.write(self.taken, "validation", self.results)

@@ -36,23 +36,26 @@ OFF: Final = 0.03
 """Noisy guidance: the mean distance of a point from its true place, in sizes (sqrt(w h)) of the face's box."""
 
 
-def validate(networks: Mapping[str, Trained], sets: Sequence[ValidationSet]) -> dict[str, Measured]:
+def validate(
+    networks: Mapping[str, Trained], sets: Sequence[ValidationSet], guide: Trained | None = None
+) -> dict[str, Measured]:
     """Measure networks in eval mode: by `set/network` and, for those that need points, `/guidance`. NME is a
-    fraction."""
+    fraction. guide: the 2D network whose points begin the chain where `networks` has none."""
+    first = next((trained for trained in networks.values() if trained.kind == "2d" and trained.alone), guide)
     results: dict[str, Measured] = {}
     for faces in sets:
         for name, trained in networks.items():
-            for guidance, measured in _measure(trained, networks, faces).items():
+            for guidance, measured in _measure(trained, first, faces).items():
                 results["/".join(filter(None, (faces.name, name, guidance)))] = measured
     return results
 
 
-def _measure(trained: Trained, networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, Measured]:
+def _measure(trained: Trained, first: Trained | None, faces: ValidationSet) -> dict[str, Measured]:
     truth = faces.landmarks_2d if trained.kind == "2d" else faces.landmarks_3d[..., :2]
     if np.isnan(truth).all():
         return {}
     if trained.kind == "depth":
-        return _measure_depth(trained, networks, faces)
+        return _measure_depth(trained, faces)
     if trained.straightened:
         exact = torch.from_numpy(np.ascontiguousarray(truth)).to(faces.images.device)
         return {"exact": _figures(predict(trained, faces.images, exact).cpu().numpy(), truth, faces.yaw)}
@@ -60,17 +63,16 @@ def _measure(trained: Trained, networks: Mapping[str, Trained], faces: Validatio
         return {"": _figures(predict(trained, faces.images, flip=faces.flip).cpu().numpy(), truth, faces.yaw)}
     return {
         guidance: _figures(predict(trained, faces.images, guide).cpu().numpy(), truth, faces.yaw)
-        for guidance, guide in _guides(networks, faces).items()
+        for guidance, guide in _guides(first, faces).items()
     }
 
 
-def _guides(networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, torch.Tensor]:
-    """Exact 2D points, the same off by 3 %, and those that the run's own first 2D-FAN predicts."""
+def _guides(first: Trained | None, faces: ValidationSet) -> dict[str, torch.Tensor]:
+    """Exact 2D points, the same off by 3 %, and those that the chain's 2D network predicts."""
     guides = {}
     if not np.isnan(faces.landmarks_2d).all():
         exact = torch.from_numpy(faces.landmarks_2d).to(faces.images.device)
         guides = {"exact": exact, "off": exact + _errors(faces.landmarks_2d).to(exact.device)}
-    first = next((trained for trained in networks.values() if trained.kind == "2d" and trained.alone), None)
     if first is not None:
         guides["chain"] = predict(first, faces.images, flip=faces.flip)
     return guides
@@ -85,7 +87,7 @@ def _errors(points: Floats) -> torch.Tensor:
     return errors
 
 
-def _measure_depth(trained: Trained, networks: Mapping[str, Trained], faces: ValidationSet) -> dict[str, Measured]:
+def _measure_depth(trained: Trained, faces: ValidationSet) -> dict[str, Measured]:
     """Measure z by the mean absolute error over the size of the face, guided by the true points."""
     z = faces.landmarks_3d[..., 2]
     if np.isnan(z).all():
