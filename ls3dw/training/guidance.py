@@ -8,8 +8,8 @@ jaw     contour points along with their neighbours, since nothing in the picture
 gross   now and then (`gross` of the faces) a whole part of the face in the wrong place (normal, `gross_size` px).
 All in pixels of the 256x256 crop, where a face is about 190 px wide.
 
-Errors drawn so know nothing of the picture, while a 2D network errs where the picture is hard, and in neighbouring points
-alike. Hence a share of the faces can be guided by what a trained 2D network predicts on them (`guidance.model`).
+Errors drawn so know nothing of the picture, while a 2D network errs where the picture is hard, and in neighbouring
+points alike. Hence a share of the faces can be guided by what a trained 2D network predicts (`guidance.model`).
 """
 
 from __future__ import annotations

@@ -21,8 +21,11 @@ PART = 64
 @torch.no_grad()
 def predict(trained: Trained, images: Tensor, guides: Tensor | None = None, flip: bool = False) -> Tensor:
     """Run a network in eval mode over crops (N, 3, 256, 256) uint8: landmarks (N, 68, 2) in crop pixels, or for the
-    depth network z (N, 68). In float32, so that validation does not hang on what training rounds to. guides: (N, 68, 2), for networks that need points; flip: average with the mirrored
-    picture's."""
+    depth network z (N, 68).
+
+    In float32, so that validation does not hang on what training rounds to. guides: (N, 68, 2), for networks that need
+    points; flip: average with the mirrored picture's.
+    """
     parts = [
         _run(trained, images[part].float() / 255, None if guides is None else guides[part], flip)
         for part in _parts(len(images))
