@@ -20,6 +20,7 @@ from ls3dw.synth.fit_faces import JAW, FaceModel, Fits, fit_faces, linearise, no
 from ls3dw.synth.fit_placement import fit, fit_contour, held_out_error, prepare
 from ls3dw.synth.frontal import with_frontal_jaw
 from ls3dw.synth.head import load_head
+from ls3dw.synth.nose import with_nose_tip
 from ls3dw.synth.placement import BUNDLED, Placement, dump_placement, load_placement
 from ls3dw.synth.places import Places, cast_rays, make_track, neighbours_of
 from ls3dw.synth.sliding import HeadShape, Sheet, Sliding, local_vertices
@@ -116,6 +117,17 @@ def test_3d_jaw_points_make_the_frontal_contour() -> None:
     assert np.linalg.norm(behind[:, :2], axis=1).max() < 0.06
     again = with_frontal_jaw(head, placement)
     np.testing.assert_array_equal(again.point_vertices, placement.point_vertices)
+
+
+def test_the_tip_of_the_nose_is_the_tip() -> None:
+    head, placement = HeadShape.of(load_head()), load_placement()
+    points = Places(local_vertices(head, placement.point_vertices), placement.point_weights).positions(head.mean)
+    face = (abs(head.mean[:, 1] - points[30, 1]) < 0.4) & (abs(head.mean[:, 0]) < 0.3)
+    assert points[30, 2] > head.mean[face, 2].max() - 0.01
+    np.testing.assert_allclose(np.diff(points[27:31, 1]), (points[30, 1] - points[27, 1]) / 3, atol=1e-3)
+    assert abs(points[27:31, 0]).max() < 1e-3
+    again = with_nose_tip(head, placement)
+    np.testing.assert_allclose(again.point_weights, placement.point_weights, atol=1e-6)
 
 
 def test_the_bundled_directions_are_mirror_images() -> None:

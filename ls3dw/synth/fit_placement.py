@@ -23,6 +23,7 @@ from ls3dw.errors import ConfigurationError
 from ls3dw.markup import GROUPS, MIRROR, POINTS
 from ls3dw.synth.fit_faces import JAW, POSE, FaceModel, Fits, Linearised, fit_faces, linearise, normalised, prior
 from ls3dw.synth.frontal import with_frontal_jaw
+from ls3dw.synth.nose import with_nose_tip
 from ls3dw.synth.placement import Placement, load_placement
 from ls3dw.synth.sliding import HALF, LINE_PLACES, HeadShape, Sheet, Sliding
 
@@ -70,7 +71,8 @@ def fit(
             step = torch.linalg.solve(matrix, right).numpy()
             largest = LARGEST_STEP * sliding.units
             sliding = sliding.moved(step.clip(-largest, largest))
-    return with_frontal_jaw(head, sheet.placement(sliding, {"faces": len(points), **(fitted_on or {})}))
+    fitted = sheet.placement(sliding, {"faces": len(points), **(fitted_on or {})})
+    return with_nose_tip(head, with_frontal_jaw(head, fitted))
 
 
 def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
