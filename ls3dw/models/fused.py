@@ -80,29 +80,41 @@ class FusedFAN:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        if self._graphs is None:
-            return self.forward(x)
-        if x.shape not in self._graphs:
-            self._graphs[x.shape] = Replay(self, x)
-        return self._graphs[x.shape](x)
+        return self.body(self.first(x))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the heatmaps without a graph: a view (N, 68, 64, 64), channels last, not contiguous."""
-        batch, side = len(x), x.shape[2] // 4
+    @torch.no_grad()
+    def first(self, x: Tensor) -> Tensor:
+        """Apply the first convolution, without its bias: (N, C, 128, 128), channels last."""
+        weight = F.pad(self._first_weight, (0, 0, 0, 0, 0, x.shape[1] - self._first_weight.shape[1]))
+        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), stride=2, padding=3)
+
+    @torch.no_grad()
+    def body(self, maps: Tensor) -> Tensor:
+        """Go on from what `first` gives."""
+        if self._graphs is None:
+            return self.forward(maps)
+        if maps.shape not in self._graphs:
+            self._graphs[maps.shape] = Replay(self, maps)
+        return self._graphs[maps.shape](maps)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Do so without a graph: heatmaps (N, 68, 64, 64) as a view, channels last, not contiguous."""
+        batch, side = len(maps), maps.shape[2] // 2
         heatmaps = self._operations.empty(batch, side, side, self._stacks[-1].heatmaps.outputs, self._first_weight)
-        if self._streams < 2 or not x.is_cuda:
-            self._pass(x, heatmaps)
+        if self._streams < 2 or not maps.is_cuda:
+            self._pass(maps, heatmaps)
         else:
-            parts = zip(x.tensor_split(self._streams), heatmaps.data.tensor_split(self._streams), strict=True)
-            with _beside(x.device, self._streams) as streams:
+            parts = zip(maps.tensor_split(self._streams), heatmaps.data.tensor_split(self._streams), strict=True)
+            with _beside(maps.device, self._streams) as streams:
                 for stream, (part, target) in zip(streams, parts, strict=True):
                     if len(part):
                         with torch.cuda.stream(stream):
                             self._pass(part, Plane(target, heatmaps.pad))
         return heatmaps.inside.permute(0, 3, 1, 2)
 
-    def _pass(self, x: Tensor, heatmaps: Plane) -> None:
-        features = self._enter(x)
+    def _pass(self, maps: Tensor, heatmaps: Plane) -> None:
+        features = self._enter(maps)
         for number, stack in enumerate(self._stacks):
             top = self._top(stack, features)
             if stack.merge is None:
@@ -129,12 +141,9 @@ class FusedFAN:
         batch, height, width, _ = like.inside.shape
         return self._operations.empty(batch, int(height * zoom), int(width * zoom), channels, like.data)
 
-    def _enter(self, x: Tensor) -> Features:
+    def _enter(self, maps: Tensor) -> Features:
         second, third, fourth = self._stem
-        weight = F.pad(self._first_weight, (0, 0, 0, 0, 0, x.shape[1] - self._first_weight.shape[1]))
-        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        y = Plane(F.conv2d(x, weight, stride=2, padding=3).permute(0, 2, 3, 1).contiguous(), 0)
+        y = Plane(maps.permute(0, 2, 3, 1).contiguous(), 0)
         pooled = (self._widen if self._pooling == "max" else self._widen_averaged)(second, y, third.norms[0])
         raw, active = self._block(third, pooled.active, pooled.raw, fourth.norms[0])
         assert active is not None
