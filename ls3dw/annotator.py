@@ -173,7 +173,8 @@ class Annotator:
                 self._halve()
                 continue
             start = stop
-        return self._send_back(faces, torch.cat(parts))
+        with using(self.device):
+            return self._send_back(faces, torch.cat(parts))
 
     def collect(self, begun: Pass) -> Annotations:
         """Wait for what `begin` started and return it."""
@@ -226,10 +227,11 @@ class Annotator:
         """Run the networks: (N, 68, 7): 2D x y, 3D x y, z and the two confidences, in the decoder's own frame."""
         self._annotated += len(faces)
         self._expect(self._annotated)
-        tf32 = self._policy.folded
+        # In float32 cuDNN would try out its ways for two minutes with full-size networks.
+        search, tf32 = self._policy.narrow, self._policy.folded
         with (
             using(self.device),
-            torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=tf32),
+            torch.backends.cudnn.flags(enabled=True, benchmark=search, deterministic=False, allow_tf32=tf32),
         ):
             return self._run(faces, self._crops(faces))[: len(faces)]
 

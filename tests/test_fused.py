@@ -13,9 +13,12 @@ import torch
 from torch import Tensor
 
 from ls3dw.models import FAN
+from ls3dw.models.engine import First
+from ls3dw.models.engine_policy import Policy
 from ls3dw.models.fan import Pooling
 from ls3dw.models.fused import Convolutions, FusedFAN
 from ls3dw.models.fused_ops import Activation, Affine, Finish, Operations, PlainOperations, Plane, Weights
+from ls3dw.models.guidance import draw, gaussian_guide
 from ls3dw.models.zoo import calibrate
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -40,10 +43,16 @@ def crops(count: int, channels: int) -> Tensor:
 
 
 @torch.no_grad()
+def error(network: FAN, fused: FusedFAN, x: Tensor) -> Tensor:
+    """Return the differences of the last heatmaps from exact ones, as shares of their spread."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        plain = network(x[:, : network.conv1.in_channels])[-1]
+    return (fused(x).float().to(plain.device) - plain) / plain.std()
+
+
 def difference(network: FAN, fused: FusedFAN, x: Tensor) -> float:
-    """Return the largest difference of the last heatmaps, as a share of their spread."""
-    plain = network(x[:, : network.conv1.in_channels])[-1]
-    return float((fused(x).float().to(plain.device) - plain).abs().max() / plain.std())
+    """Return the largest difference."""
+    return float(error(network, fused, x).abs().max())
 
 
 @pytest.mark.parametrize("pad", [0, 1])
@@ -70,6 +79,18 @@ def test_channels_added_to_the_input_change_nothing() -> None:
     fused = FusedFAN(network, "plain", torch.float32)
     x = crops(2, 4)
     torch.testing.assert_close(fused(x), fused(x[:, :3]), atol=1e-4, rtol=1e-4)
+
+
+def test_a_guide_may_come_straight_to_what_the_first_convolution_gives() -> None:
+    network = make_network(channels=71)
+    fused = FusedFAN(network, "plain", torch.float32)
+    x, points = crops(2, 3), 256 * torch.rand(2, 68, 2, generator=torch.Generator().manual_seed(4))
+    guide = gaussian_guide(points, 1.0)
+    drawn = fused(draw(x, guide, torch.float32, 72))
+    network.conv1.bias = None
+    first = First(network.conv1, Policy(torch.device("cpu"), torch.float32))
+    with torch.inference_mode():
+        assert (fused.body(first(x, guide)) - drawn).abs().max() < 1e-3 * drawn.std()
 
 
 def test_what_cannot_be_fused() -> None:
@@ -178,6 +199,16 @@ def test_whole_tiles_must_not_write_into_the_next_channels(operations: Operation
         convolve(bench.plane(16), weights, Finish(plane=bench.plane(20)), Tile(64, 32, 16, 4, 3, whole=True))
 
 
+def test_what_overflowed_is_not_rectified_away(operations: Operations) -> None:
+    bench = Bench(operations)
+    source, active = bench.plane(32), operations.empty(3, 8, 8, 64, bench.random(0).half())
+    # What a difference of two values beyond float16 becomes: `Annotator` goes on in float32 when it arrives.
+    source.inside[1] = torch.nan
+    weights = Weights((bench.random(64, 32) / 6).half(), 1)
+    operations.convolve(source, weights, Finish(active=Activation(active, bench.norm(64))))
+    assert [bool(torch.isnan(part).any()) for part in active.inside] == [False, True, False]
+
+
 @pytest.mark.parametrize("outputs", [64, 20])
 def test_two_convolutions_in_one(operations: Operations, outputs: int) -> None:
     bench = Bench(operations)
@@ -237,13 +268,14 @@ def test_a_plane_that_kernels_cannot_count_is_refused(operations: Operations) ->
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(("graph", "streams"), [(False, 1), (False, 2), (True, 1), (True, 2)])
+@pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("convolutions", ["cudnn", "triton"])
 @pytest.mark.parametrize(("stacks", "features", "channels", "pooling"), [(1, 128, 3, "max"), (2, 256, 71, "avg")])
 def test_the_whole_network_on_a_gpu(
-    stacks: int, features: int, channels: int, pooling: Pooling, convolutions: Convolutions, graph: bool, streams: int
+    stacks: int, features: int, channels: int, pooling: Pooling, convolutions: Convolutions, graph: bool
 ) -> None:
     network = make_network(stacks, features, channels, pooling).cuda()
-    fused = FusedFAN(network, convolutions, graph=graph, streams=streams)
+    fused = FusedFAN(network, convolutions, graph=graph)
     for batch in (3, 8, 3):
-        assert difference(network, fused, crops(batch, channels).cuda()) < 0.03
+        # float16 alone makes 0.016 of it, on a CPU too.
+        assert error(network, fused, crops(batch, channels).cuda()).square().mean().sqrt() < 0.03

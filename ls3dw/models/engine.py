@@ -67,15 +67,18 @@ class FusedRunner:
         from ls3dw.models.fused import FusedFAN
 
         self._policy = policy
-        self._channels = even(network.conv1.in_channels)
+        network = copy.deepcopy(network).to(policy.device)
         # As a graph: launching two hundred kernels takes Python as long as a batch of 128 takes the GPU.
-        self._network = FusedFAN(copy.deepcopy(network).to(policy.device), dtype=policy.dtype, graph=True)
+        self._network = FusedFAN(network, dtype=policy.dtype, graph=True)
+        # What is fused takes its result without the bias.
+        network.conv1.bias = None
+        self._first = First(network.conv1, policy)
 
     def __call__(self, crops: Tensor, guide: Guide | None = None) -> Tensor:
         def run(part: slice) -> Tensor:
-            whole = draw(crops[part], None if guide is None else guide[part], self._policy.dtype, self._channels)
+            maps = self._first(crops[part], None if guide is None else guide[part])
             # A copy: the graph writes its next result to the same place.
-            return self._network(whole).to(torch.float32, copy=True)
+            return self._network.body(maps).to(torch.float32, copy=True)
 
         # Triton's kernels go to the current device, whatever their tensors are on.
         with torch.cuda.device(self._policy.device):
@@ -121,8 +124,7 @@ class First:
         weight = F.pad(conv.weight[:, :RGB], padding).to(self._dtype)
         self._weight = weight.contiguous(memory_format=torch.channels_last)
         self._guided = conv.weight[:, RGB:]
-        assert conv.bias is not None
-        self._bias = conv.bias.to(self._dtype)
+        self._bias = None if conv.bias is None else conv.bias.to(self._dtype)
         self._stride, self._padding = conv.stride[0], int(conv.padding[0])
 
     def __call__(self, crops: Tensor, guide: Guide | None) -> Tensor:

@@ -7,10 +7,7 @@ convolution's activated input, its channels of the block's sum, and the activati
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import torch
@@ -50,9 +47,7 @@ class FusedFAN:
     convolutions: "triton" for convolutions that write their own epilogues, "cudnn" for cuDNN's with one pass after
     each (both need a CUDA device), "plain" for the same steps in torch. dtype: of activations and weights; sums and
     batch norms are float32. graph: replay a CUDA graph a batch shape; the result is overwritten by the next call of
-    that shape. streams: parts of a batch that run beside each other on a GPU, so that one's low resolutions, which do
-    not fill the device, go with the other's high ones; worth it with graphs. The weights are taken as they are now: a
-    network that changes later has to be fused again.
+    that shape. The weights are taken as they are now: a network that changes later has to be fused again.
 
     Input may have more channels than the network, as padding: they must be finite, and meet zero weights.
     """
@@ -63,7 +58,6 @@ class FusedFAN:
         convolutions: Convolutions = "triton",
         dtype: torch.dtype = torch.float16,
         graph: bool = False,
-        streams: int = 1,
         operations: Operations | None = None,
     ) -> None:
         if network.training:
@@ -75,43 +69,43 @@ class FusedFAN:
         self._first_norm = fold_norm(network.bn1, network.conv1.bias)
         self._stem = tuple(fold_block(block, dtype) for block in (network.conv2, network.conv3, network.conv4))
         self._stacks = tuple(fold_stack(network, number, dtype) for number in range(network.stacks))
-        self._streams = streams
         self._graphs: dict[torch.Size, Replay] | None = {} if graph else None
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
+        return self.body(self.first(x))
+
+    @torch.no_grad()
+    def first(self, x: Tensor) -> Tensor:
+        """Apply the first convolution, without its bias: (N, C, 128, 128), channels last."""
+        weight = F.pad(self._first_weight, (0, 0, 0, 0, 0, x.shape[1] - self._first_weight.shape[1]))
+        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
+        return F.conv2d(x, weight.contiguous(memory_format=torch.channels_last), stride=2, padding=3)
+
+    @torch.no_grad()
+    def body(self, maps: Tensor) -> Tensor:
+        """Go on from what `first` gives."""
         if self._graphs is None:
-            return self.forward(x)
-        if x.shape not in self._graphs:
-            self._graphs[x.shape] = Replay(self, x)
-        return self._graphs[x.shape](x)
+            return self.forward(maps)
+        if maps.shape not in self._graphs:
+            self._graphs[maps.shape] = Replay(self, maps)
+        return self._graphs[maps.shape](maps)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the heatmaps without a graph: a view (N, 68, 64, 64), channels last, not contiguous."""
-        batch, side = len(x), x.shape[2] // 4
-        heatmaps = self._operations.empty(batch, side, side, self._stacks[-1].heatmaps.outputs, self._first_weight)
-        if self._streams < 2 or not x.is_cuda:
-            self._pass(x, heatmaps)
-        else:
-            parts = zip(x.tensor_split(self._streams), heatmaps.data.tensor_split(self._streams), strict=True)
-            with _beside(x.device, self._streams) as streams:
-                for stream, (part, target) in zip(streams, parts, strict=True):
-                    if len(part):
-                        with torch.cuda.stream(stream):
-                            self._pass(part, Plane(target, heatmaps.pad))
-        return heatmaps.inside.permute(0, 3, 1, 2)
-
-    def _pass(self, x: Tensor, heatmaps: Plane) -> None:
-        features = self._enter(x)
-        for number, stack in enumerate(self._stacks):
+    def forward(self, maps: Tensor) -> Tensor:
+        """Do so without a graph: heatmaps (N, 68, 64, 64) as a view, channels last, not contiguous."""
+        features = self._enter(maps)
+        *others, last = self._stacks
+        for number, stack in enumerate(others):
+            assert stack.merge is not None
             top = self._top(stack, features)
-            if stack.merge is None:
-                self._last(stack, top, stack.heatmaps, Finish(plane=heatmaps))
-                return
             raw, active = (self._plane(top, stack.merge.outputs) for _ in range(2))
             following = Activation(active, self._norm_of_stack(number + 1))
             self._last(stack, top, stack.merge, Finish(plane=raw, residual=features.raw, following=following))
             features = Features(raw, active)
+        top = self._top(last, features)
+        heatmaps = self._plane(top, last.heatmaps.outputs)
+        self._last(last, top, last.heatmaps, Finish(plane=heatmaps))
+        return heatmaps.inside.permute(0, 3, 1, 2)
 
     def _top(self, stack: Stack, x: Features) -> Plane:
         """Return what the last convolutions of a stack read."""
@@ -129,12 +123,9 @@ class FusedFAN:
         batch, height, width, _ = like.inside.shape
         return self._operations.empty(batch, int(height * zoom), int(width * zoom), channels, like.data)
 
-    def _enter(self, x: Tensor) -> Features:
+    def _enter(self, maps: Tensor) -> Features:
         second, third, fourth = self._stem
-        weight = F.pad(self._first_weight, (0, 0, 0, 0, 0, x.shape[1] - self._first_weight.shape[1]))
-        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        y = Plane(F.conv2d(x, weight, stride=2, padding=3).permute(0, 2, 3, 1).contiguous(), 0)
+        y = Plane(maps.permute(0, 2, 3, 1).contiguous(), 0)
         pooled = (self._widen if self._pooling == "max" else self._widen_averaged)(second, y, third.norms[0])
         raw, active = self._block(third, pooled.active, pooled.raw, fourth.norms[0])
         assert active is not None
@@ -243,9 +234,12 @@ class Replay:
     def __init__(self, network: FusedFAN, x: Tensor) -> None:
         self._input = x.clone(memory_format=torch.channels_last)
         # Captures need work to have run before, and not on the default stream.
-        with _beside(x.device, 1) as (stream,), torch.cuda.stream(stream):
+        current, stream = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call, unused-ignore]
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 network.forward(self._input)
+        current.wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads of the process may go on using the GPU.
         with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
@@ -255,24 +249,6 @@ class Replay:
         self._input.copy_(x)
         self._graph.replay()
         return self._output
-
-
-@contextmanager
-def _beside(device: torch.device, count: int) -> Iterator[list[torch.cuda.Stream]]:
-    """Give streams that begin after what the current one has to do; afterwards it waits for them."""
-    current = torch.cuda.current_stream(device)
-    streams = [_stream(device, number) for number in range(count)]
-    for stream in streams:
-        stream.wait_stream(current)
-    yield streams
-    for stream in streams:
-        current.wait_stream(stream)
-
-
-@cache
-def _stream(device: torch.device, number: int) -> torch.cuda.Stream:
-    # The first goes ahead: parts of equal rank keep step, come to their low resolutions together, and gain nothing.
-    return torch.cuda.Stream(device, priority=-1 if number == 0 else 0)  # type: ignore[no-untyped-call, no-any-return, unused-ignore]
 
 
 def operations_of(convolutions: Convolutions) -> Operations:

@@ -32,7 +32,9 @@ def _place(pixel, height, width, pad: tl.constexpr):  # type: ignore[no-untyped-
 @triton.jit
 def _norm_relu(x, scale, shift, channel, there):  # type: ignore[no-untyped-def]
     factor = tl.load(scale + channel, mask=there, other=0.0)[None, :]
-    return tl.maximum(x * factor + tl.load(shift + channel, mask=there, other=0.0)[None, :], 0.0)
+    normed = x * factor + tl.load(shift + channel, mask=there, other=0.0)[None, :]
+    # As torch's ReLU: a NaN that became zero would hide that float16 has overflowed.
+    return tl.maximum(normed, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
