@@ -23,6 +23,10 @@ BUNDLED: Final[dict[str, str]] = {
     "fan-2d-small": "2D-FAN: 2 stacks, 128 channels",
     "fan-2d-to-3d-small": "2D-to-3D FAN: 2 stacks, 128 channels",
     "depth-small": "depth network: 11 bottlenecks, width 24",
+    "wing": "2D, CNN-6/7 of half width: coordinates, for slow processors",
+    "fan-2d-light": "2D-FAN: 2 stacks, 64 channels",
+    "fan-2d-to-3d-light": "2D-to-3D FAN: 2 stacks, 64 channels",
+    "depth-light": "depth network: 6 bottlenecks, width 16",
 }
 """The networks in the package, each `bundled/<name>.safetensors` with its `.json`."""
 

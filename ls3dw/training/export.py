@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ls3dw.files import dump_json, write_atomic
 from ls3dw.models.contract import Contract
-from ls3dw.models.zoo import parameters, save
+from ls3dw.models.zoo import parameters, read_contract, save
 from ls3dw.training.config import TrainOptions, config_hash, recorded
 from ls3dw.training.networks import Trained, contract_of, scale_depth
 from ls3dw.training.targets import DEPTH_UNIT
@@ -44,7 +44,10 @@ def export(
 def _only_heads(options: TrainOptions) -> bool:
     """Say whether nothing but what ls3dw makes itself went into the weights."""
     own = all(stream.stream == "heads" and not stream.render.get("backgrounds") for stream in options.data)
-    return own and all(network.init == "random" for network in options.networks.values())
+    before = {network.init for network in options.networks.values()} - {"random"}
+    if options.guidance.model is not None:
+        before.add(options.guidance.model)
+    return own and all(read_contract(name).licence.startswith(LICENCE) for name in sorted(before))
 
 
 def _data(options: TrainOptions) -> str:
@@ -84,8 +87,8 @@ def model_card(contract: Contract, options: TrainOptions, steps: int, size: int)
 ## Measured figures
 
 NME is the mean distance over sqrt(width * height) of the true points' box; a failure lies above 7 %; AUC up to 7 %;
-`mae` is that of z over the same size; ranges are |yaw| in degrees. `off`: guided by points 3 % off; `chain`: guided by
-this run's 2D network.
+`mae` is that of z over the same size; ranges are |yaw| in degrees. `off`: guided by points 3 % off; `chain`: guided by the
+2D network of the run, or by the one that `guidance` names.
 
 | faces | figure | value |
 | --- | --- | --- |
