@@ -19,6 +19,7 @@ from ls3dw.config import Engine
 from ls3dw.errors import DeviceError
 from ls3dw.markup import POINTS
 from ls3dw.models import FAN, DepthNet, load
+from ls3dw.models.coordinates import Cascade
 from ls3dw.models.engine import prepare
 from ls3dw.models.engine_compile import compile_parts, find_sorts
 from ls3dw.models.engine_fold import Activation, FoldedDepth, FoldedFAN, Stack, folded
@@ -95,9 +96,9 @@ def test_a_folded_depth_network_is_the_network() -> None:
 @pytest.mark.parametrize("name", BUNDLED)
 @torch.inference_mode()
 def test_the_bundled_networks_are_the_same_folded(name: str) -> None:
-    network = load(name).network
-    crops, guide = numbers(1, 3, 256, 256), None if name == "fan-2d-small" else gaussian_guide(points(1), 1.0)
-    expected, found = (prepare(network, policy)(crops, guide) for policy in (PLAIN, FOLDED))
+    model = load(name)
+    crops, guide = numbers(1, 3, 256, 256), gaussian_guide(points(1), 1.0) if model.contract.guidance_std else None
+    expected, found = (prepare(model.network, policy)(crops, guide) for policy in (PLAIN, FOLDED))
     assert (found - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
@@ -142,6 +143,20 @@ def test_a_picture_does_not_depend_on_those_beside_it() -> None:
     assert torch.get_num_threads() == threads
     for row in range(5):
         assert torch.equal(runner(crops[row : row + 1], guide[row : row + 1]), whole[row : row + 1])
+
+
+@pytest.mark.parametrize(
+    "stage", [{"class": "CNN7", "width": 0.125}, {"class": "ResNet50", "width": 0.125, "size": 64}]
+)
+@torch.inference_mode()
+def test_coordinates_do_not_depend_on_those_beside_them(stage: dict[str, Any]) -> None:
+    network = random_network(Cascade, first={"class": "CNN6", "width": 0.125}, second=stage)
+    crops = numbers(5, 3, 256, 256)
+    runner = prepare(network, replace(FOLDED, lanes=2))
+    whole = runner(crops)
+    torch.testing.assert_close(whole, prepare(network, PLAIN)(crops), rtol=0, atol=1e-3)
+    for part in (slice(0, 1), slice(1, 3), slice(3, 5)):
+        assert torch.equal(runner(crops[part]), whole[part])
 
 
 @torch.inference_mode()

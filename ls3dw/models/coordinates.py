@@ -124,7 +124,7 @@ class PlainCNN(CoordinateNet):
 
     def features(self, views: Tensor) -> Tensor:
         for number in range(1, self.depth + 1):
-            views = F.max_pool2d(F.relu(self.get_submodule(f"conv{number}")(views)), 2)
+            views = F.relu(F.max_pool2d(self.get_submodule(f"conv{number}")(views), 2))
         return F.relu(self.fc1(views.flatten(1)))
 
 

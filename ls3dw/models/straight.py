@@ -30,10 +30,15 @@ def move(points: Tensor, affines: Tensor) -> Tensor:
 
 def move_back(points: Tensor, affines: Tensor) -> Tensor:
     """Map points (N, P, 2) by the inverses of affines (N or 1, 2, 3)."""
+    return move(points, undo(affines))
+
+
+def undo(affines: Tensor) -> Tensor:
+    """Return the inverses of affines (N, 2, 3)."""
     linear = affines[..., :2]
     # Turned and zoomed only, so the inverse is the transpose over the squared zoom.
-    zoom = linear[:, 0].square().sum(dim=1)[:, None, None]
-    return _product(linear.transpose(1, 2), points - affines[:, None, :, 2]) / zoom
+    back = linear.transpose(1, 2) / linear[:, 0].square().sum(dim=1)[:, None, None]
+    return torch.cat((back, -_product(back, affines[:, None, :, 2]).transpose(1, 2)), dim=2)
 
 
 def compose(second: Tensor, first: Tensor) -> Tensor:
@@ -74,14 +79,21 @@ def cut(images: Tensor, affines: Tensor, size: int, finer: int) -> Tensor:
     Bilinear at `finer` times the resolution, then averaged: without aliasing where an output pixel has up to `finer`
     pixels of the picture on a side. What lies outside the picture is black.
     """
-    fine = (torch.arange(size * finer, dtype=torch.float32, device=images.device) + 0.5) / finer - 0.5
-    target = torch.stack(torch.meshgrid(fine, fine, indexing="xy"), dim=-1).flatten(0, 1)
-    place = move_back(target[None], affines)
     height, width = images.shape[2:]
-    grid = torch.stack((place[..., 0].add(0.5) / (width / 2) - 1, place[..., 1].add(0.5) / (height / 2) - 1), dim=-1)
-    grid = grid.view(-1, size * finer, size * finer, 2)
+    x, y = undo(affines).unbind(dim=1)
+    # In the units of grid_sample, in which a picture reaches from -1 to 1.
+    back = torch.stack((x * (2 / width), y * (2 / height)), dim=1)
+    middle = torch.stack((back[:, 0, 2] + (1 / width - 1), back[:, 1, 2] + (1 / height - 1)), dim=1)
+    # Places within an output pixel come before output pixels: so whole planes are averaged.
+    within = (torch.arange(finer, dtype=torch.float32, device=images.device) + 0.5) / finer - 0.5
+    steps = (within[:, None] + torch.arange(size, dtype=torch.float32, device=images.device)).view(-1, 1)
+    # A place is the sum of what its column and its row make of it.
+    columns = (steps * back[:, None, :, 0]).view(-1, 1, finer, 1, size, 2)
+    rows = (steps * back[:, None, :, 1] + middle[:, None]).view(-1, finer, 1, size, 1, 2)
+    grid = (columns + rows).view(-1, finer * finer * size, size, 2)
     # float32 also for networks in float16, whose numbers are too coarse for places in a picture.
-    return F.avg_pool2d(F.grid_sample(images.float(), grid, align_corners=False), finer)
+    fine = F.grid_sample(images.float(), grid, align_corners=False)
+    return fine.view(len(fine), -1, finer * finer, size, size).mean(dim=2)
 
 
 def mean_shape() -> Floats:
