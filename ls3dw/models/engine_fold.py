@@ -55,6 +55,8 @@ class Activation(nn.Module):
 
     mean: Tensor
     variance: Tensor
+    weight: Tensor
+    bias: Tensor
     scale: Tensor
     shift: Tensor
 
@@ -63,6 +65,9 @@ class Activation(nn.Module):
         scale, shift = affine(norm)
         self.register_buffer("scale", scale[:, None, None])
         self.register_buffer("shift", shift[:, None, None])
+        # The same for a batch norm, which wants vectors: reshaping them at each call took a tenth of its time.
+        self.register_buffer("weight", scale.clone())
+        self.register_buffer("bias", shift.clone())
         self.register_buffer("mean", torch.zeros_like(scale))
         self.register_buffer("variance", torch.full_like(scale, 1 - EPS))
 
@@ -70,8 +75,8 @@ class Activation(nn.Module):
         if x.dtype == self.scale.dtype:
             # In half the time of a batch norm on a CPU.
             return torch.addcmul(self.shift, x, self.scale).relu_()
-        y = F.batch_norm(x, self.mean, self.variance, self.scale.flatten(), self.shift.flatten(), eps=EPS)
-        return F.relu_(y)
+        # Reads and writes the type of x and computes in float32, without casts; addcmul in bfloat16 is no faster.
+        return F.relu_(F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, eps=EPS))
 
 
 class LeanBlock(nn.Module):

@@ -74,9 +74,6 @@ def tile_for(shape: Shape) -> Tile | None:
     whole = width == shape.outputs
     if width <= 32:
         return Tile(256, width, depth, 8, 3, whole=whole)
-    if shape.pixels >= 2**19 and (shape.inputs, width, shape.taps) == (256, 128, 9):
-        # 64x64 from batch 128 on: a tenth faster where the lower branch is added, as fast elsewhere (on an H200).
-        return Tile(256, 128, depth, 8, 4, turned=True)
     return Tile(128, min(128, width), depth, 4, 3, whole=whole)
 
 
