@@ -185,6 +185,23 @@ def test_pictures_that_shrink_do_not_alias() -> None:
     assert small[..., 4:-4, 4:-4].std() < 0.01
 
 
+@pytest.mark.parametrize(("size", "finer"), [(64, 4), (128, 2), (100, 1)])
+def test_a_cut_shows_each_place_where_its_affine_puts_it(size: int, finer: int) -> None:
+    columns, rows = (torch.arange(CROP_SIZE).float().expand(CROP_SIZE, -1) for _ in range(2))
+    picture = torch.stack((columns, rows.T, torch.ones_like(rows)))[None]
+    zoom, middle = size / CROP_SIZE, (size - 1) / 2
+    shift = middle - zoom * (CROP_SIZE - 1) / 2
+    shrink = torch.tensor([[[zoom, 0, shift], [0, zoom, shift]]])
+    turns = compose(shrink, torch.cat((similarity(0.4, 1.1, 9, -4), similarity(-1.9, 0.8, -6, 3))))
+    found = cut(picture.expand(2, -1, -1, -1), turns, size, finer)
+    pixels = torch.cartesian_prod(torch.arange(size), torch.arange(size)).flip(1).float()
+    places = move_back(pixels[None], turns).mT.reshape(2, 2, size, size)
+    inside = ((places > 4) & (places < CROP_SIZE - 5)).all(dim=1, keepdim=True)
+    assert inside.float().mean() > 0.4
+    assert ((found[:, :2] - places).abs() * inside).max() < 1e-3
+    assert (found[:, 2:][((places < -4) | (places > CROP_SIZE + 3)).any(dim=1, keepdim=True)] == 0).all()
+
+
 def test_mirrored_pictures_give_mirrored_points() -> None:
     network = CNN6(0.25).eval()
     crop = torch.rand(2, 3, CROP_SIZE, CROP_SIZE)
