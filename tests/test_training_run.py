@@ -109,6 +109,8 @@ def test_exported_depth_is_in_pixels_and_training_can_start_from_it(tmp_path: Pa
     started = Trainer(options(networks=further), tmp_path / "second", ALONE, open_dots)
     with torch.no_grad():
         assert started.averages["z"].network(crop) * 32 == pytest.approx(exported, abs=1e-4)
+    again = export(started.averages, tmp_path / "again", started.options, 1, {})
+    assert again["z"].licence == "MIT", "weights that come from heads alone stay free"
 
 
 def test_weights_of_another_kind_or_shape_are_refused(tmp_path: Path, tiny_models: dict[str, str]) -> None:
@@ -146,8 +148,10 @@ def test_the_network_that_guides_begins_the_chain(tmp_path: Path, tiny_models: d
     chosen = options(
         steps=1, networks={"guided": NETWORKS["guided"]}, guidance=guidance, validation={"every": 0, "rendered": 3}
     )
-    results = train(chosen, tmp_path).results
-    assert results.keys() == {f"heads/guided/{points}" for points in ("exact", "off", "chain")}
+    trainer = train(chosen, tmp_path)
+    assert trainer.results.keys() == {f"heads/guided/{points}" for points in ("exact", "off", "chain")}
+    exported = export(trainer.averages, tmp_path / "models", chosen, 1, trainer.results)
+    assert exported["guided"].licence != "MIT", "the guide's own licence is not known"
     with pytest.raises(ConfigurationError, match=r"guidance.model: .*nobody"):
         Trainer(options(guidance={**guidance, "model": "nobody"}), tmp_path, ALONE, open_dots)
 

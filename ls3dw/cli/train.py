@@ -42,7 +42,7 @@ def train(
     On SIGTERM, as schedulers send it before they kill, it saves a checkpoint and ends.
 
     \b
-    ls3dw train pipelines/train_bundled.yaml
+    ls3dw train pipelines/train_small.yaml
     ls3dw train pipelines/train_2dfan.yaml --set minutes=10 --set data.0.pool=8192
     torchrun --nproc-per-node 2 -m ls3dw train pipelines/train_full.yaml \\
         --set minutes=null --set steps=60000 --set lanes=2

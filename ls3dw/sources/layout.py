@@ -13,7 +13,10 @@ def existing_folder(name: str, root: str | Path) -> Path:
     """Return the absolute root of source `name`; raises SourceError if it is missing or empty."""
     folder = Path(root).absolute()
     if not folder.is_dir():
-        raise SourceError(f"{name}: {folder} is not a folder; pass the data set's folder as --root {name}=DIR")
+        raise SourceError(
+            f"{name}: {folder} is not a folder; name the data set's, with --root {name}=DIR or, for training, as the"
+            " root of its stream (--set data.0.root=DIR)"
+        )
     if not visible(folder):
         raise SourceError(f"{name}: {folder} is empty; unpack the data set there or pass --root {name}=DIR")
     return folder

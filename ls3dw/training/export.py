@@ -87,8 +87,8 @@ def model_card(contract: Contract, options: TrainOptions, steps: int, size: int)
 ## Measured figures
 
 NME is the mean distance over sqrt(width * height) of the true points' box; a failure lies above 7 %; AUC up to 7 %;
-`mae` is that of z over the same size; ranges are |yaw| in degrees. `off`: guided by points 3 % off; `chain`: guided by the
-2D network of the run, or by the one that `guidance` names.
+`mae` is that of z over the same size; ranges are |yaw| in degrees. `off`: guided by points 3 % off; `chain`: guided by
+the 2D network of the run, or by the one that `guidance` names.
 
 | faces | figure | value |
 | --- | --- | --- |
