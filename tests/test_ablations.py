@@ -158,13 +158,14 @@ def test_yaw_is_the_sources_own_where_it_has_one(sample: Dataset) -> None:
 def test_the_command(
     ls3dw: Command, sample_data: Path, tiny_models: dict[str, str], tmp_path: Path, ablation: str
 ) -> None:
-    models = ["--model-2d", tiny_models["2d"], "--model-3d", tiny_models["3d"], "--gpu", "none"]
-    words = ["evaluate", sample_data, "--ablation", ablation, *models, "--limit", 4]
+    models = ["--model-2d", tiny_models["2d"], "--model-3d", tiny_models["2d-to-3d"], "--gpu", "none"]
+    words = ["evaluate", sample_data, "--ablation", ablation, *models, "--limit", 8]
     told = json.loads(ls3dw(*words, "--out", tmp_path / "a", "--json").out)
     assert told["ablation"] == ablation
     assert {result["points"] for result in told["results"]} <= {"2d", "3d"}
     if ablation == "size":
-        assert 0 < told["results"][0]["level"] < 1, "millions of parameters"
+        millions = {result["points"]: result["level"] for result in told["results"]}
+        assert 0 < millions["2d"] < millions["3d"] < 1, "guided points take both networks"
     assert ls3dw(*words, "--out", tmp_path / "b").status == 0
     for kind in ("json", "csv", "png", "svg"):
         first, second = ((tmp_path / folder / f"{ablation}.{kind}").read_bytes() for folder in "ab")
@@ -174,6 +175,7 @@ def test_the_command(
 def test_wrong_words(ls3dw: Command, sample_data: Path) -> None:
     for words, message in (
         (("--ablation", "yaw", "--temporal"), "runs networks"),
+        (("--ablation", "yaw", "--points", "2d"), "runs networks"),
         (("--ablation", "size", *("--model-2d", "a") * 2, *("--model-3d", "b") * 3), "as many of both"),
         (("--limit", 3), "belong to an --ablation"),
     ):

@@ -66,10 +66,11 @@ def _lines(ablation: Ablation, results: Sequence[Result], zoom: float) -> list[L
     for result in results:
         points = f"{result.points.upper()} points"
         series.setdefault(points if ablation == "size" else f"{result.network}, {points}", []).append(result)
-    return [_line(name, sorted(own, key=lambda result: result.level), zoom) for name, own in series.items()]
+    named = ablation == "size"
+    return [_line(name, sorted(own, key=lambda result: result.level), zoom, named) for name, own in series.items()]
 
 
-def _line(label: str, results: Sequence[Result], zoom: float) -> Line:
+def _line(label: str, results: Sequence[Result], zoom: float, named: bool) -> Line:
     intervals = [result.auc_interval for result in results]
     known = [interval for interval in intervals if interval]
     whole = len(known) == len(intervals)
@@ -79,6 +80,7 @@ def _line(label: str, results: Sequence[Result], zoom: float) -> Line:
         y=[100 * result.auc for result in results],
         low=[100 * low for low, _ in known] if whole else None,
         high=[100 * high for _, high in known] if whole else None,
+        names=[result.network for result in results] if named else None,
     )
 
 

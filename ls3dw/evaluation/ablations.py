@@ -57,8 +57,9 @@ class AblationOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """One point of a plot. level: share of noise, pixels of height, millions of parameters, or the bin's number; as
-    fractions: nme_mean, auc, failure_rate, and the interval of the AUC (None with less than two independent faces)."""
+    """One point of a plot. level: share of noise, pixels of height, millions of parameters (of 3D points those of the
+    2D network too, where it guides), or the bin's number; as fractions: nme_mean, auc, failure_rate, and the interval
+    of the AUC (None with less than two independent faces)."""
 
     network: str
     points: str
@@ -104,7 +105,7 @@ def run_ablation(
             if ablation == "yaw":
                 results += score.by_yaw(by_level[0])
             elif ablation == "size":
-                results += score.by_size(by_level[0], annotator.model_2d if kind == "2d" else annotator.model_3d)
+                results += score.by_size(by_level[0], _at_work(annotator, kind))
             else:
                 results += [score(values, level, f"{level:g}") for level, values in zip(levels, by_level, strict=True)]
     return [result for result in results if result.faces]
@@ -152,6 +153,14 @@ def _annotate(annotator: Annotator, views: Sequence[View]) -> tuple[NDArray[np.f
     found = annotator.annotate([view.image for view in views], np.stack([view.box for view in views]))
     back = invert(np.stack([view.to_image for view in views]))
     return apply(back, found.landmarks_2d), apply(back, found.landmarks_3d[..., :2])
+
+
+def _at_work(annotator: Annotator, kind: str) -> tuple[Model, ...]:
+    """Return the networks that a kind of points takes: where 2D points guide the 3D ones, both."""
+    if kind == "2d":
+        return (annotator.model_2d,)
+    guided = annotator.model_3d.contract.kind == "2d-to-3d"
+    return (annotator.model_2d, annotator.model_3d) if guided else (annotator.model_3d,)
 
 
 def as_stored(face: Face, level: float, seed: int) -> View:
@@ -220,9 +229,9 @@ class _Scorer:
         bins = yaw_bins(true_yaw(self._dataset)[self._rows])
         return [self(np.where(bins[name], errors, np.nan), float(number), name) for number, name in enumerate(YAW_BINS)]
 
-    def by_size(self, errors: NDArray[np.float64], model: Model) -> list[Result]:
-        """Score all, at the network's number of parameters."""
-        millions = parameters(model.network) / 1e6
+    def by_size(self, errors: NDArray[np.float64], models: Sequence[Model]) -> list[Result]:
+        """Score all, at the number of parameters of the networks that made the points."""
+        millions = sum(parameters(model.network) for model in models) / 1e6
         return [self(errors, millions, f"{millions:.2f}")]
 
 
