@@ -117,6 +117,11 @@ def test_noise_moves_what_follows_the_box(sample: Dataset) -> None:
     np.testing.assert_allclose(errors[1:] / errors[-1], np.array(NOISE[1:]) / 0.3, rtol=1e-4)
     assert 0.05 < errors[-1] < 0.3, "as far as edges that move by 15 % on average take the points"
     assert flat[0].auc > 0.9999 > flat[1].auc > flat[-1].auc
+    assert flat[0].change is None
+    for result in flat[1:]:
+        assert result.change == pytest.approx(result.auc - flat[0].auc)
+        assert result.change_interval
+        assert result.change_interval[0] < result.change < result.change_interval[1] < 0
     assert run_ablation(sample, "noise", networks, AblationOptions(limit=30)) == results, "the same seed"
     assert run_ablation(sample, "noise", networks, AblationOptions(limit=30, seed=1)) != results
 
@@ -128,6 +133,11 @@ def test_resolution_leaves_what_depends_on_the_box_alone(sample: Dataset) -> Non
     flat = [result for result in results if result.points == "2d"]
     assert [result.level for result in flat] == list(HEIGHTS)
     assert np.ptp([result.nme_mean for result in flat]) < 1e-4
+    # The faces differ much, each from itself little: the interval of the change is the narrow one.
+    for result in flat[1:]:
+        assert result.auc_interval
+        assert result.change_interval
+        assert np.ptp(result.change_interval) < 0.1 * np.ptp(result.auc_interval)
     assert min(min(size) for size in network.seen) < 80 < max(max(size) for size in network.seen)
 
 
