@@ -233,7 +233,7 @@ class _Scorer:
     def by_level(self, errors: NDArray[np.float64], levels: Sequence[float]) -> list[Result]:
         """Score each level (levels, rows), and what it changes on the same faces."""
         results = [self(values, level, f"{level:g}") for level, values in zip(levels, errors, strict=True)]
-        found = ~np.isnan(errors).any(axis=0)
+        found: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(errors))
         if not found.any():
             return results
         parts = [auc_parts(values[found], self._options.threshold) for values in errors]
