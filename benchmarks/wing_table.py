@@ -4,7 +4,8 @@
 
 Each run's last validation has the error of every face (errors.npz); the runs must have been validated on the same ones.
 Printed for each set of faces, in Markdown: the mean NME in per cent with its 95 % bootstrap interval; how much more
-each loss has than Wing on the same faces, with the interval of that difference; and the NME by |yaw|.
+each loss has than Wing on the same faces, and how much more without balancing, with the intervals of these differences;
+and the NME by |yaw|.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ LOSSES: Final = {"l2": "L2", "l1": "L1", "smooth_l1": "smooth L1", "wing": "Wing
 """In the paper's order."""
 
 NAMES: Final = {"CNN6": "CNN-6", "CNN7": "CNN-7", "ResNet50": "ResNet-50", "CNN6/CNN7": "CNN-6/7"}
+
+BALANCED: Final = " + PDB"
+"""What the paper calls a row whose faces were balanced by pose."""
 
 Errors = NDArray[np.float64]
 
@@ -60,7 +64,7 @@ def read_run(folder: Path) -> Iterator[Cell]:
             faces, _, name = key.partition("/")
             if name in rows:
                 row, loss = rows[name]
-                title = f"{row} + PDB" if balance else row
+                title = row + BALANCED if balance else row
                 yaw = arrays[f"yaw/{faces}"].astype(np.float64)
                 yield Cell(faces, title, loss, arrays[key].astype(np.float64), yaw)
 
@@ -91,6 +95,12 @@ def print_tables(cells: list[Cell], faces: str) -> None:
     others = [loss for loss in losses if loss != "wing"]
     print("\nMore than Wing, points of per cent\n")
     _print(rows, others, _with_intervals({key: values for key, values in more.items() if key[1] != "wing"}))
+    gain = {
+        key: values - means[twin] for key, values in means.items() if (twin := (key[0] + BALANCED, key[1])) in means
+    }
+    if gain:
+        print("\nMore than with balancing by pose, points of per cent\n")
+        _print(list(dict.fromkeys(row for row, _ in gain)), losses, _with_intervals(gain))
     print("\nNME in per cent by |yaw| " + ", ".join(f"{low}-{high}" for low, high in YAW_BINS) + "\n")
     _print(rows, losses, {key: _by_yaw(found[key], known) for key in wanted})
 

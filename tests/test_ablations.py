@@ -117,6 +117,11 @@ def test_noise_moves_what_follows_the_box(sample: Dataset) -> None:
     np.testing.assert_allclose(errors[1:] / errors[-1], np.array(NOISE[1:]) / 0.3, rtol=1e-4)
     assert 0.05 < errors[-1] < 0.3, "as far as edges that move by 15 % on average take the points"
     assert flat[0].auc > 0.9999 > flat[1].auc > flat[-1].auc
+    assert flat[0].change is None
+    for result in flat[1:]:
+        assert result.change == pytest.approx(result.auc - flat[0].auc)
+        assert result.change_interval
+        assert result.change_interval[0] < result.change < result.change_interval[1] < 0
     assert run_ablation(sample, "noise", networks, AblationOptions(limit=30)) == results, "the same seed"
     assert run_ablation(sample, "noise", networks, AblationOptions(limit=30, seed=1)) != results
 
@@ -128,6 +133,11 @@ def test_resolution_leaves_what_depends_on_the_box_alone(sample: Dataset) -> Non
     flat = [result for result in results if result.points == "2d"]
     assert [result.level for result in flat] == list(HEIGHTS)
     assert np.ptp([result.nme_mean for result in flat]) < 1e-4
+    # The faces differ much, each from itself little: the interval of the change is the narrow one.
+    for result in flat[1:]:
+        assert result.auc_interval
+        assert result.change_interval
+        assert np.ptp(result.change_interval) < 0.1 * np.ptp(result.auc_interval)
     assert min(min(size) for size in network.seen) < 80 < max(max(size) for size in network.seen)
 
 
@@ -158,13 +168,14 @@ def test_yaw_is_the_sources_own_where_it_has_one(sample: Dataset) -> None:
 def test_the_command(
     ls3dw: Command, sample_data: Path, tiny_models: dict[str, str], tmp_path: Path, ablation: str
 ) -> None:
-    models = ["--model-2d", tiny_models["2d"], "--model-3d", tiny_models["3d"], "--gpu", "none"]
-    words = ["evaluate", sample_data, "--ablation", ablation, *models, "--limit", 4]
+    models = ["--model-2d", tiny_models["2d"], "--model-3d", tiny_models["2d-to-3d"], "--gpu", "none"]
+    words = ["evaluate", sample_data, "--ablation", ablation, *models, "--limit", 8]
     told = json.loads(ls3dw(*words, "--out", tmp_path / "a", "--json").out)
     assert told["ablation"] == ablation
     assert {result["points"] for result in told["results"]} <= {"2d", "3d"}
     if ablation == "size":
-        assert 0 < told["results"][0]["level"] < 1, "millions of parameters"
+        millions = {result["points"]: result["level"] for result in told["results"]}
+        assert 0 < millions["2d"] < millions["3d"] < 1, "guided points take both networks"
     assert ls3dw(*words, "--out", tmp_path / "b").status == 0
     for kind in ("json", "csv", "png", "svg"):
         first, second = ((tmp_path / folder / f"{ablation}.{kind}").read_bytes() for folder in "ab")
@@ -174,6 +185,7 @@ def test_the_command(
 def test_wrong_words(ls3dw: Command, sample_data: Path) -> None:
     for words, message in (
         (("--ablation", "yaw", "--temporal"), "runs networks"),
+        (("--ablation", "yaw", "--points", "2d"), "runs networks"),
         (("--ablation", "size", *("--model-2d", "a") * 2, *("--model-3d", "b") * 3), "as many of both"),
         (("--limit", 3), "belong to an --ablation"),
     ):

@@ -69,8 +69,12 @@ def evaluate(
     landmarks.csv, ced.png and .svg, failures.parquet and .json; an ablation writes its own four files.
     """
     if ablation:
-        if temporal or options["predictions"] or len(options["versions"]) > 1 or options["against"] != "annotation":
-            raise click.UsageError("an --ablation runs networks: it takes no --predictions, --against or --temporal")
+        compared = options["against"] != "annotation" or options["points"] != "source" or options["predictions"]
+        if temporal or compared or len(options["versions"]) > 1:
+            raise click.UsageError(
+                "an --ablation runs networks and scores 2D and 3D points: it takes no --predictions, --against,"
+                " --points or --temporal"
+            )
         _ablate(dataset, ablation, options, out, as_json)
         return
     if options["models_2d"] or options["models_3d"] or options["limit"]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from ls3dw.dataset import Dataset
 from ls3dw.evaluation.ablations import Ablation, AblationOptions, Result
+from ls3dw.evaluation.evaluate import Interval
 from ls3dw.evaluation.plots import Line, draw_lines
 from ls3dw.evaluation.report import to_csv
 from ls3dw.files import dump_json, write_atomic
@@ -66,10 +67,11 @@ def _lines(ablation: Ablation, results: Sequence[Result], zoom: float) -> list[L
     for result in results:
         points = f"{result.points.upper()} points"
         series.setdefault(points if ablation == "size" else f"{result.network}, {points}", []).append(result)
-    return [_line(name, sorted(own, key=lambda result: result.level), zoom) for name, own in series.items()]
+    named = ablation == "size"
+    return [_line(name, sorted(own, key=lambda result: result.level), zoom, named) for name, own in series.items()]
 
 
-def _line(label: str, results: Sequence[Result], zoom: float) -> Line:
+def _line(label: str, results: Sequence[Result], zoom: float, named: bool) -> Line:
     intervals = [result.auc_interval for result in results]
     known = [interval for interval in intervals if interval]
     whole = len(known) == len(intervals)
@@ -79,17 +81,24 @@ def _line(label: str, results: Sequence[Result], zoom: float) -> Line:
         y=[100 * result.auc for result in results],
         low=[100 * low for low, _ in known] if whole else None,
         high=[100 * high for _, high in known] if whole else None,
+        names=[result.network for result in results] if named else None,
     )
 
 
 def render_ablation(ablation: Ablation, results: Sequence[Result]) -> str:
     """Return the table as text, in per cent."""
     head = f"{'network':<32} {'points':>6} {ablation:>10} {'faces':>8} {'NME':>7} {'AUC':>7}"
-    head += f" {'of 95 %':>14} {'failed':>7}"
+    head += f" {'of 95 %':>16} {'failed':>7} {'change':>7} {'of 95 %':>16}"
     return "\n".join([head, *(_row(result) for result in results)])
 
 
 def _row(result: Result) -> str:
-    spread = "-" if result.auc_interval is None else "{:.2f} - {:.2f}".format(*(100 * x for x in result.auc_interval))
-    figures = f"{100 * result.nme_mean:>7.2f} {100 * result.auc:>7.2f} {spread:>14} {100 * result.failure_rate:>7.2f}"
+    figures = f"{100 * result.nme_mean:>7.2f} {100 * result.auc:>7.2f} {_spread(result.auc_interval):>16}"
+    figures += f" {100 * result.failure_rate:>7.2f}"
+    if result.change is not None:
+        figures += f" {100 * result.change:>7.2f} {_spread(result.change_interval):>16}"
     return f"{result.network:<32} {result.points:>6} {result.name:>10} {result.faces:>8} {figures}"
+
+
+def _spread(interval: Interval | None) -> str:
+    return "-" if interval is None else "{:.2f} to {:.2f}".format(*(100 * x for x in interval))

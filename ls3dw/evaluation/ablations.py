@@ -6,7 +6,7 @@ The networks run again on the pictures that the data set keeps, some faces at a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal, get_args
 
 import cv2
@@ -57,8 +57,10 @@ class AblationOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """One point of a plot. level: share of noise, pixels of height, millions of parameters, or the bin's number; as
-    fractions: nme_mean, auc, failure_rate, and the interval of the AUC (None with less than two independent faces)."""
+    """One point of a plot. level: share of noise, pixels of height, millions of parameters (of 3D points those of the
+    2D network too, where it guides), or the bin's number; as fractions: nme_mean, auc, failure_rate, and the interval
+    of the AUC (None with less than two independent faces). change: the AUC less that of the first level on the same
+    faces, with its interval; None for the first and where faces are not shown at several levels."""
 
     network: str
     points: str
@@ -69,6 +71,8 @@ class Result:
     auc: float
     auc_interval: Interval | None
     failure_rate: float
+    change: float | None = None
+    change_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,9 @@ def run_ablation(
             if ablation == "yaw":
                 results += score.by_yaw(by_level[0])
             elif ablation == "size":
-                results += score.by_size(by_level[0], annotator.model_2d if kind == "2d" else annotator.model_3d)
+                results += score.by_size(by_level[0], _at_work(annotator, kind))
             else:
-                results += [score(values, level, f"{level:g}") for level, values in zip(levels, by_level, strict=True)]
+                results += score.by_level(by_level, levels)
     return [result for result in results if result.faces]
 
 
@@ -152,6 +156,14 @@ def _annotate(annotator: Annotator, views: Sequence[View]) -> tuple[NDArray[np.f
     found = annotator.annotate([view.image for view in views], np.stack([view.box for view in views]))
     back = invert(np.stack([view.to_image for view in views]))
     return apply(back, found.landmarks_2d), apply(back, found.landmarks_3d[..., :2])
+
+
+def _at_work(annotator: Annotator, kind: str) -> tuple[Model, ...]:
+    """Return the networks that a kind of points takes: where 2D points guide the 3D ones, both."""
+    if kind == "2d":
+        return (annotator.model_2d,)
+    guided = annotator.model_3d.contract.kind == "2d-to-3d"
+    return (annotator.model_2d, annotator.model_3d) if guided else (annotator.model_3d,)
 
 
 def as_stored(face: Face, level: float, seed: int) -> View:
@@ -202,7 +214,6 @@ class _Scorer:
             return Result(self._network, self._points, level, name, 0, np.nan, np.nan, None, np.nan)
         values, limit = errors[found], self._options.threshold
         parts = auc_parts(values, limit)
-        low, high = mean_intervals(parts[:, None], self._units[found], seed=self._options.seed)[0].tolist()
         return Result(
             network=self._network,
             points=self._points,
@@ -211,18 +222,36 @@ class _Scorer:
             faces=len(values),
             nme_mean=float(values.mean()),
             auc=float(parts.mean()),
-            auc_interval=(low, high) if np.isfinite(low) else None,
+            auc_interval=self._interval(parts, found),
             failure_rate=float((values > limit).mean()),
         )
+
+    def _interval(self, values: NDArray[np.float64], found: NDArray[np.bool_]) -> Interval | None:
+        low, high = mean_intervals(values[:, None], self._units[found], seed=self._options.seed)[0].tolist()
+        return (low, high) if np.isfinite(low) else None
+
+    def by_level(self, errors: NDArray[np.float64], levels: Sequence[float]) -> list[Result]:
+        """Score each level (levels, rows), and what it changes on the same faces."""
+        results = [self(values, level, f"{level:g}") for level, values in zip(levels, errors, strict=True)]
+        found: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(errors))
+        if not found.any():
+            return results
+        parts = [auc_parts(values[found], self._options.threshold) for values in errors]
+        changes = [own - parts[0] for own in parts[1:]]
+        later = [
+            replace(result, change=float(change.mean()), change_interval=self._interval(change, found))
+            for result, change in zip(results[1:], changes, strict=True)
+        ]
+        return [results[0], *later]
 
     def by_yaw(self, errors: NDArray[np.float64]) -> list[Result]:
         """Score each bin of |yaw|."""
         bins = yaw_bins(true_yaw(self._dataset)[self._rows])
         return [self(np.where(bins[name], errors, np.nan), float(number), name) for number, name in enumerate(YAW_BINS)]
 
-    def by_size(self, errors: NDArray[np.float64], model: Model) -> list[Result]:
-        """Score all, at the network's number of parameters."""
-        millions = parameters(model.network) / 1e6
+    def by_size(self, errors: NDArray[np.float64], models: Sequence[Model]) -> list[Result]:
+        """Score all, at the number of parameters of the networks that made the points."""
+        millions = sum(parameters(model.network) for model in models) / 1e6
         return [self(errors, millions, f"{millions:.2f}")]
 
 

@@ -46,7 +46,8 @@ _STYLE: Any = {
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot. low, high: its interval, or None; reference: what the others are held against, in black."""
+    """A line of a plot. low, high: its interval, or None; reference: what the others are held against, in black;
+    names: of its points, written above them, or None."""
 
     label: str
     x: Sequence[float]
@@ -54,6 +55,7 @@ class Line:
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     reference: bool = False
+    names: Sequence[str] | None = None
 
 
 def draw_ced(out: Path, methods: Mapping[str, NDArray[np.float64]], threshold: float, title: str) -> list[Path]:
@@ -79,6 +81,8 @@ def draw_lines(out: Path, lines: Sequence[Line], labels: Mapping[str, Any], tick
             axes.plot(line.x, line.y, marker="o", markersize=4, label=line.label, **look)
             if line.low is not None and line.high is not None:
                 axes.fill_between(line.x, line.low, line.high, color=look["color"], alpha=0.15, linewidth=0)
+            for x, y, name in zip(line.x, line.y, line.names or (), strict=False):
+                axes.annotate(name, (x, y), (0, 6), textcoords="offset points", ha="center", fontsize=8)
         axes.set_xticks(list(ticks))
         axes.set(**labels)
         axes.legend()
