@@ -33,7 +33,11 @@ class Pose(NamedTuple):
 
 @cache
 def mean_head() -> NDArray[np.float64]:
-    """Return the 68 points (68, 3) of the mean MakeHuman head (CC0): x right, y up, z toward the viewer, centred."""
+    """Return the 68 points (68, 3) of the mean MakeHuman head (CC0): x right, y up, z toward the viewer, centred.
+
+    Networks that give coordinates give them relative to it, so it changes with their weights alone: 28 to 30 still lie
+    where they did before 30 became the tip of the nose.
+    """
     head: NDArray[np.float64] = np.loadtxt(folder("bundled") / "mean_head.csv", delimiter=",", skiprows=1)
     return head
 

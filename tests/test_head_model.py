@@ -144,9 +144,14 @@ def test_points_are_symmetric_and_the_nose_tip_is_foremost(head: Head) -> None:
 
 
 def test_the_mean_head_of_pose_is_this_one(head: Head) -> None:
-    """`pose` has the mean head's points as a table, so that it needs no torch."""
-    points = places(head)
-    np.testing.assert_allclose(mean_head(), points - points.mean(0), atol=2e-5)
+    """`pose` has the mean head's points as a table, so that it needs no torch.
+
+    The table stays as it was when the points of the ridge moved (28 to 30, synth/nose.py): networks that give
+    coordinates learnt to give them relative to it.
+    """
+    kept = np.setdiff1d(np.arange(68), [28, 29, 30])
+    points, table = places(head)[kept], mean_head()[kept]
+    np.testing.assert_allclose(table - table.mean(0), points - points.mean(0), atol=2e-5)
 
 
 def test_points_lie_on_skin_and_the_tables_pass_through_them(head: Head) -> None:
