@@ -38,12 +38,16 @@ def builtin_photographs() -> tuple[list[np.ndarray], np.ndarray]:
     return pictures, np.stack([asset.landmarks["PTS"].points[:, ::-1] for asset in assets])
 
 
-def test_2d_points_on_photographs() -> None:
+@pytest.mark.parametrize(
+    ("name", "mean", "largest"),
+    [("fan-2d-small", 0.0335, 0.038), ("fan-2d-light", 0.039, 0.045), ("wing", 0.0405, 0.047)],
+)  # measured: 3.28 and 3.68 %, 3.84 and 4.40, 4.00 and 4.57
+def test_2d_points_on_photographs(name: str, mean: float, largest: float) -> None:
     pictures, truth = builtin_photographs()
-    result = Annotator().annotate(pictures, tight_box(truth))
+    result = Annotator(model_2d=name).annotate(pictures, tight_box(truth))
     errors = metrics.nme(result.landmarks_2d, truth)
-    assert errors.mean() < 0.05
-    assert errors.max() < metrics.FAILURE
+    assert errors.mean() < mean
+    assert errors.max() < largest
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")
@@ -56,8 +60,8 @@ def test_3d_points_on_aflw2000(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "ds")
     assert len(dataset) == 8
     errors = dataset.index["nme"]
-    assert errors.mean() < 0.04
-    assert errors.max() < metrics.FAILURE
+    assert errors.mean() < 0.037  # measured: 3.57 %, the worst 5.58
+    assert errors.max() < 0.06
     published = {
         sample.id: sample.extra["pose"] for sample in package.sources.open_source("aflw2000", options.root or "")
     }
