@@ -81,6 +81,7 @@ def test_all_faults_are_named_at_once() -> None:
         ({"targets": {"std": 0}}, "0 < std"),
         ({"guidance": {"gross": 2}}, "probabilities"),
         ({"guidance": {"predicted": 0.5}}, "go together"),
+        ({"guidance": {"model": "fan-2d-small", "predicted": 0.5}}, "which alone it guides"),
         ({"name": "a/b"}, "'a/b'"),
     ],
 )

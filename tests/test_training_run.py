@@ -153,7 +153,12 @@ def test_the_network_that_guides_begins_the_chain(tmp_path: Path, tiny_models: d
     exported = export(trainer.averages, tmp_path / "models", chosen, 1, trainer.results)
     assert exported["guided"].licence != "MIT", "the guide's own licence is not known"
     with pytest.raises(ConfigurationError, match=r"guidance.model: .*nobody"):
-        Trainer(options(guidance={**guidance, "model": "nobody"}), tmp_path, ALONE, open_dots)
+        Trainer(
+            options(networks={"guided": NETWORKS["guided"]}, guidance={**guidance, "model": "nobody"}),
+            tmp_path,
+            ALONE,
+            open_dots,
+        )
 
 
 @pytest.mark.slow

@@ -1,8 +1,7 @@
 """The ridge of the nose: point 30 is its tip, and 28 and 29 divide the height from 27 down to it into thirds.
 
-Labellers agree about the ridge less than about anything else of the face: those of MERL-RAV put its points some 2 % of
-the face's size higher than those who follow the markup of 300-W (Sagonas et al., 2013), which has a name for point 30
-alone. So the tip is taken from the head: the farthest place of the midline to the front. No labels are used for it.
+Fitted along the ridge to labels, point 30 came to lie far above the tip (docs/placement.md). So the tip is taken from
+the head, without labels: the place of the midline that is farthest to the front.
 """
 
 from __future__ import annotations

@@ -303,6 +303,8 @@ class TrainOptions:
         for name, options in self.networks.items():
             if missing := sorted(NEEDS[options.kind] - offered):
                 yield f"networks.{name}: no stream has what a {options.kind} network learns from ({', '.join(missing)})"
+        if self.guidance.model is not None and all(each.kind != "2d-to-3d" for each in self.networks.values()):
+            yield "guidance.model: no 2d-to-3d network under networks, which alone it guides"
 
 
 def read_options(path: Path, changes: Mapping[str, Any] | None = None) -> TrainOptions:
