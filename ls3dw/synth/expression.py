@@ -28,9 +28,9 @@ class Habit:
 
 
 HABITS: Final = (
-    Habit(0.15, 0.0, 0.8, {"jawOpen": 1}),
-    Habit(0.25, 0.1, 1.1, {"mouthSmile": 1, "cheekSquint": 0.4}),
-    Habit(0.25, 0.4, 1.1, {"mouthSmile": 1, "mouthUpperUp": 0.6, "mouthLowerDown": 0.45, "jawOpen": 0.12}),
+    Habit(0.12, 0.0, 0.8, {"jawOpen": 1}),
+    Habit(0.30, 0.1, 1.1, {"mouthSmile": 1, "cheekSquint": 0.4}),
+    Habit(0.32, 0.4, 1.1, {"mouthSmile": 1, "mouthUpperUp": 0.6, "mouthLowerDown": 0.45, "jawOpen": 0.12}),
     Habit(0.07, 0.4, 1.0, {"mouthSmile": 1, "mouthUpperUp": 0.5, "mouthLowerDown": 0.6, "jawOpen": 0.6}),
     Habit(0.04, 0.6, 1.0, {"jawOpen": 1, "mouthStretch": 0.4, "mouthUpperUp": 0.4, "mouthLowerDown": 0.6}),
     Habit(0.03, 0.5, 1.0, {"jawOpen": 0.9, "eyeBlink": 1, "mouthFunnel": 0.3}),

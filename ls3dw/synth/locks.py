@@ -40,6 +40,9 @@ _THINNEST = 0.8
 _ACROSS = 0.25
 """Share of the pictures whose locks begin beyond the middle of the forehead."""
 
+_FAR = 0.25
+"""Share of the turned heads whose locks fall on the far side: before the eye and the brow that are seen least."""
+
 
 @dataclass(frozen=True)
 class Locks:
@@ -121,14 +124,14 @@ def _draw_curves(points: Tensor, scale: Tensor, draws: Draws) -> _Curves:
 def _draw_ends(points: Tensor, scale: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
     """Draw where locks begin above forehead or temple, where they end, (n, K, 2) each, and on which side (n, 1, 1).
 
-    The side, 1 for the subject's left and -1 for the right, is mostly that turned to the camera.
+    The side, 1 for the subject's left and -1 for the right, is mostly that turned to the camera (`_FAR`).
     """
     count, one = len(points), (len(points), 1, 1)
     each = (count, COUNT, 1)
     unit = scale.view(one)
     left, up, front = _axes(points)
     turned = (points[:, 26, 2] - points[:, 17, 2])[:, None, None] / unit
-    side = 1 - 2 * (draws.uniform(*one) > 0.5 + 0.8 * turned).float()
+    side = 1 - 2 * (draws.uniform(*one) > (0.5 + 0.8 * turned).clamp(_FAR, 1 - _FAR)).float()
     aside = draws.uniform(*one, high=0.9) + 0.1 * draws.normal(*each)
     begin = side * torch.where(draws.chance(_ACROSS, *one), -0.6, 1.0)
     # On the scalp, above every hairline of `shape`: over the forehead high, at the temples lower and farther back.

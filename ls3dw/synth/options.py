@@ -42,7 +42,7 @@ class RenderOptions:
     glasses_chance: float = 0.3
     hat_chance: float = 0.12
     long_hair_chance: float = 0.35
-    locks_chance: float = 0.13
+    locks_chance: float = 0.16
     """Chance of locks across the face, for heads that have hair: 94 of 100."""
 
     backgrounds: Path | None = None
