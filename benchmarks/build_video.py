@@ -1,4 +1,5 @@
-"""Times `ls3dw build` from 300-VW-like AVI files to finished shards: faces/s, what each stage took, and peak memory.
+"""Times `ls3dw build` from 300-VW-like AVI files to finished shards: faces/s, what each stage took, and memory: at
+its peak, and after a quarter, half and all of the faces.
 
     python benchmarks/build_video.py --gpus 0                                       a few thousand faces
     python benchmarks/build_video.py --gpus 0 --videos 112 --frames 450 --size 640x480,1280x720 --weights bundled,full
@@ -38,7 +39,7 @@ from ls3dw.sources import open_source
 def make_video(root: Path, size: tuple[int, int], frames: int, number: int) -> None:
     """Write one video and its annotations: NNN/vid.avi, NNN/annot/000001.pts, ..."""
     samples = list(open_source("300vw", folder("embedded") / "300VW"))
-    clip = samples[number % 2 * 48 : number % 2 * 48 + 48]
+    clip = [(sample.image(), sample.annotation) for sample in samples[number % 2 * 48 : number % 2 * 48 + 48]]
     target = root / f"{number + 1:03d}"
     (target / "annot").mkdir(parents=True)
     width, height = size
@@ -49,15 +50,14 @@ def make_video(root: Path, size: tuple[int, int], frames: int, number: int) -> N
     side = round(height * 0.8)
     for frame in range(frames):
         turn = frame % (2 * len(clip) - 2)
-        sample = clip[min(turn, 2 * len(clip) - 2 - turn)]
-        image = sample.image()
+        image, annotation = clip[min(turn, 2 * len(clip) - 2 - turn)]
         x = round((width - side) * (0.5 + 0.4 * np.sin(frame / 40)))
         y = round((height - side) * (0.5 + 0.4 * np.cos(frame / 55)))
         canvas = backdrop.copy()
         canvas[y : y + side, x : x + side] = cv2.resize(image, (side, side))[..., ::-1]
         video.write(canvas)
         zoom = side / image.shape[0]
-        points = (sample.annotation + 0.5) * zoom - 0.5 + (x, y) + 1
+        points = (annotation + 0.5) * zoom - 0.5 + (x, y) + 1
         rows = "\n".join(f"{a:.4f} {b:.4f}" for a, b in points)
         text = f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n"
         (target / "annot" / f"{frame + 1:06d}.pts").write_text(text)
@@ -70,7 +70,7 @@ def make_videos(root: Path, size: tuple[int, int], videos: int, frames: int, dis
         list(pool.map(partial(make_video, root, size, frames), range(min(videos, distinct))))
     for number in range(distinct, videos):
         source = root / f"{number % distinct + 1:03d}"
-        shutil.copytree(source, root / f"{number + 1:03d}", copy_function=os.link)
+        (root / f"{number + 1:03d}").symlink_to(source.resolve(), target_is_directory=True)
 
 
 def find_networks(root: Path) -> dict[str, str]:
@@ -109,7 +109,8 @@ class MemoryWatch:
     between them (of the whole machine, above what it was at first), and on the cards, contexts included."""
 
     def __init__(self, gpus: str) -> None:
-        self.peaks = dict.fromkeys(("parent", "decoding", "networks", "shared", "cards"), 0.0)
+        self.now = dict.fromkeys(("parent", "decoding", "networks", "shared", "cards"), 0.0)
+        self.peaks = dict(self.now)
         self._gpus = gpus if gpus[0].isdigit() else ""
         self._shared_before = _shared_mb()
         self._over = threading.Event()
@@ -137,13 +138,17 @@ class MemoryWatch:
                 decoding += 0 if serves else resident
             shared = _shared_mb() - self._shared_before
             for name, value in zip(self.peaks, (_resident_mb(own), decoding, networks, shared), strict=False):
-                self.peaks[name] = max(self.peaks[name], value)
+                self._note(name, value)
 
     def _watch_cards(self) -> None:
         words = ["nvidia-smi", "-i", self._gpus, "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
         while not self._over.wait(1):
             listed = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
-            self.peaks["cards"] = max(self.peaks["cards"], sum(float(word) for word in listed if word.isdigit()))
+            self._note("cards", sum(float(word) for word in listed if word.isdigit()))
+
+    def _note(self, name: str, value: float) -> None:
+        self.now[name] = value
+        self.peaks[name] = max(self.peaks[name], value)
 
 
 def _children(pid: int) -> list[int]:
@@ -194,10 +199,16 @@ def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus
         )
     )
     arrivals: list[tuple[float, int]] = []
+    marks = {share: round(share * given.videos * given.frames) for share in (0.25, 0.5, 1.0)}
+    held: dict[str, dict[str, int]] = {}
     start = time.perf_counter()
 
     def report(chunk: Chunk) -> None:
+        before = sum(count for _, count in arrivals)
         arrivals.append((time.perf_counter() - start, len(chunk.faces)))
+        for share, faces in marks.items():
+            if before < faces <= before + len(chunk.faces):
+                held[f"{share:.0%}"] = rounded(memory.now)
 
     with MemoryWatch(gpus) as memory:
         run.run(lambda plan: None, report)
@@ -218,8 +229,13 @@ def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus
         "faces_per_s_whole_build": round(faces / whole, 1),
         "faces_per_s_second_half": round(_rate_of_second_half(arrivals), 1),
         "picture_kb_per_face": round(written / max(1, faces) / 1e3, 1),
-        "peak_mb": {name: round(value) for name, value in memory.peaks.items()},
+        "mb_at": held,
+        "peak_mb": rounded(memory.peaks),
     }
+
+
+def rounded(values: dict[str, float]) -> dict[str, int]:
+    return {name: round(value) for name, value in values.items()}
 
 
 def _rate_of_second_half(arrivals: list[tuple[float, int]]) -> float:

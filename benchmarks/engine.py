@@ -5,9 +5,9 @@
     python benchmarks/engine.py --device cpu --compiled --widths 1 2 4
 
 FOLDER: weights (.safetensors with their .json) that take the place of the bundled ones of their kind. The pictures are
-rendered heads, whose own points guide the guided networks. Rates are of a network alone, from crops on the device; of
-the chain with crops, decoding, guidance and flip. Share: of the 16-bit peak given by --peak, or on a CPU of a matrix
-product timed here. One variant that fails does not end the others.
+rendered heads, whose own points guide the guided networks. All rates are from crops on the device: of a network alone,
+and of the chain with decoding, guidance and flip, with the depth network and without. Share: of the 16-bit peak given
+by --peak, or on a CPU of a matrix product timed here. One variant that fails does not end the others.
 """
 
 from __future__ import annotations
@@ -28,9 +28,11 @@ import torch
 from torch import Tensor, nn
 
 from ls3dw.annotator import Annotator, FaceBatch
+from ls3dw.bench.chain import without_depth
 from ls3dw.models import Model, load
 from ls3dw.models.contract import CHANNELS_OF, RGB
-from ls3dw.models.engine import First, Runner, prepare
+from ls3dw.models.engine import Runner, prepare, with_mirrored
+from ls3dw.models.engine_first import First
 from ls3dw.models.engine_fold import folded
 from ls3dw.models.engine_policy import Policy, choose, has_bfloat16
 from ls3dw.models.guidance import Guide, draw, even, gaussian_guide
@@ -101,7 +103,9 @@ class HalfNetwork:
         self._network = copy.deepcopy(network).to(device, torch.float16)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def __call__(self, crops: Tensor, guide: Guide | None = None) -> Tensor:
+    def __call__(self, crops: Tensor, guide: Guide | None = None, flip: bool = False) -> Tensor:
+        if flip:
+            return with_mirrored(self, crops)
         channels = RGB + (0 if guide is None else guide.profiles.shape[1])
         output = self._network(draw(crops, guide, torch.float16, channels))
         last: Tensor = output[-1] if isinstance(output, list) else output
@@ -289,6 +293,8 @@ def through_chain(annotator: Annotator, faces: Faces, seconds: float, expected: 
     output = annotator._run(none, some.crops)
     warm = time.perf_counter() - began
     took = best(lambda: annotator._run(none, some.crops), faces.crops.device, seconds)
+    plane = without_depth(annotator)
+    less = best(lambda: plane._run(none, some.crops), faces.crops.device, seconds)
     said = ""
     if expected is not None:
         rows = min(len(output), len(expected), len(faces.crops))
@@ -299,8 +305,8 @@ def through_chain(annotator: Annotator, faces: Faces, seconds: float, expected: 
         )
     flip = "flip" if annotator.flip else "no flip"
     print(
-        f"chain, {annotator.engine:8} {flip:7} batch {batch:4} {batch / took:8.1f} faces/s"
-        f"  ready after {warm:5.1f} s  {said}",
+        f"chain, {annotator.engine:8} {flip:7} batch {batch:4} {batch / took:8.1f} faces/s,"
+        f" {batch / less:8.1f} without depth  ready after {warm:5.1f} s  {said}",
         flush=True,
     )
     return output

@@ -273,10 +273,7 @@ class Annotator:
 
     def _heatmaps(self, runner: Runner, crops: Tensor) -> Tensor:
         """Run a FAN that sees the picture alone, and the mirrored one where that is asked for."""
-        if not self.flip:
-            return runner(crops)
-        both = runner(torch.cat((crops, crops.flip(-1))))
-        return (both[: len(crops)] + heatmap.mirror_heatmaps(both[len(crops) :])) * 0.5
+        return runner(crops, flip=self.flip)
 
     def _depth(self, crops: Tensor, points: Tensor) -> Tensor:
         if self.model_depth is None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ls3dw.annotator import Annotator
+from ls3dw.annotator import Annotations, Annotator
 from ls3dw.bench import chain, host, machine, whole
 from ls3dw.bench.bounds import Bound, Lane, sharing, side_by_side
 from ls3dw.bench.machine import Machine, named_features
@@ -223,6 +223,21 @@ def test_the_chain_is_the_annotators(annotator: Annotator) -> None:
     assert [name for name, stage in stages.items() if stage.within] == ["2D network, one pass", "decode heatmaps"]
     for name in ("landmarks_2d", "landmarks_3d", "confidence_3d", "pose"):
         assert np.array_equal(getattr(finished, name), getattr(expected, name)), name
+
+
+def test_the_whole_is_timed_without_depth_too(annotator: Annotator, tiny_models: dict[str, str]) -> None:
+    faces = sample_faces().spread(2).batch()
+    plane, whole = chain.whole_stages(annotator, faces)
+    assert (plane.name, whole.name) == (chain.PLANE, chain.WHOLE)
+    assert plane.macs + chain.Macs.of(annotator).depth == whole.macs
+    flat, solid = plane.work(), whole.work()
+    assert isinstance(flat, Annotations)
+    assert isinstance(solid, Annotations)
+    assert np.array_equal(flat.landmarks_2d, solid.landmarks_2d)
+    assert np.isnan(flat.landmarks_3d[..., 2]).all()
+    assert np.isfinite(solid.landmarks_3d).all()
+    bare = Annotator(tiny_models["2d"], tiny_models["3d"], "none", batch=2)
+    assert [stage.name for stage in chain.whole_stages(bare, faces)] == [chain.WHOLE]
 
 
 def test_stages_of_a_3d_network_without_guidance(tiny_models: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -23,6 +24,7 @@ from ls3dw.pictures import Windows
 from ls3dw.sample import Floats
 
 WHOLE: Final = "the whole annotator"
+PLANE: Final = "2D and 3D, without depth"
 FLAT: Final = "2D network"
 SOLID: Final = "3D network"
 
@@ -87,7 +89,7 @@ def network_stages(annotator: Annotator, faces: FaceBatch) -> Iterator[Stage]:
         yield stage(f"{FLAT} with flip", lambda: _points_2d(annotator, crops), macs=2 * macs.flat)
     points = _points_2d(annotator, crops)
     if isinstance(annotator.model_2d.network, FAN):
-        heatmaps = annotator._heatmaps(annotator._runner("2d", annotator.model_2d), crops)
+        heatmaps = annotator._runner("2d", annotator.model_2d)(crops, flip=annotator.flip)
         yield stage("decode heatmaps", lambda: annotator._decode(heatmaps), within=True)
     alone = annotator.model_3d.contract.kind == "3d"
     name = "2D-to-3D FAN, guided" if not alone else f"{SOLID} with flip" if annotator.flip else SOLID
@@ -98,10 +100,23 @@ def network_stages(annotator: Annotator, faces: FaceBatch) -> Iterator[Stage]:
     yield Stage("back to the picture, head pose", lambda: annotator.finish(faces, outputs), len(faces))
 
 
-def whole_stage(annotator: Annotator, faces: FaceBatch) -> Stage:
+def whole_stages(annotator: Annotator, faces: FaceBatch) -> Iterator[Stage]:
     """Annotate batch after batch as a build does: the next one is begun before the last is waited for."""
+    if annotator.model_depth is not None:
+        yield _whole_stage(PLANE, without_depth(annotator), faces)
+    yield _whole_stage(WHOLE, annotator, faces)
+
+
+def _whole_stage(name: str, annotator: Annotator, faces: FaceBatch) -> Stage:
     macs = Macs.of(annotator).whole(annotator)
-    return Stage(WHOLE, keep_ahead(annotator, lambda: faces), len(faces), clock="steady", macs=macs)
+    return Stage(name, keep_ahead(annotator, lambda: faces), len(faces), clock="steady", macs=macs)
+
+
+def without_depth(annotator: Annotator) -> Annotator:
+    """Return an annotator that gives no z, with the same networks made ready."""
+    plane = copy(annotator)
+    plane.model_depth = None
+    return plane
 
 
 def keep_ahead(annotator: Annotator, batch: Callable[[], FaceBatch]) -> Work:

@@ -185,7 +185,7 @@ def _stages(
         networks = list(timed(chain.network_stages(annotator, batch)))
     rows += [row for _, row in networks]
     writing = host.writing_stage(scratch, host.annotate_like(chunk, annotations), configuration(options, annotator))
-    rows += [row for _, row in timed([chain.whole_stage(annotator, batch), writing])]
+    rows += [row for _, row in timed([*chain.whole_stages(annotator, batch), writing])]
     return rows, [row for stage, row in networks if stage.clock == "device" and not stage.within]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor
 
@@ -19,6 +21,11 @@ def resample(pixels: Tensor, affines: Tensor, size: int = CROP_SIZE) -> Tensor:
     # The widest triangle is found on the CPU, so that nothing here waits for a GPU.
     span = int((1 / affines[:, (0, 1), (0, 1)]).clamp(min=1).max().ceil())
     affines = affines.to(pixels.device, non_blocking=True)
+    if pixels.is_cuda and find_spec("triton"):
+        # The same in a fifth of the time: nothing is written but the crops.
+        from ls3dw.models import crops_triton
+
+        return crops_triton.resample(pixels, affines, size, span)
     rows = filter_weights(affines[:, 1, 1], affines[:, 1, 2], height, size, span)
     columns = filter_weights(affines[:, 0, 0], affines[:, 0, 2], width, size, span)
     # Rows first, with the channels still inside: two batched products do the whole picture.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ls3dw.geometry import CROP_SIZE
@@ -95,7 +94,7 @@ def decode_subpixel(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     benchmarks/decoding.py holds this estimator against others.
     """
     peak, values = peaks(heatmaps)
-    logs = _smooth(windows(heatmaps.clamp(min=0), peak, SMOOTHING_RADIUS + 1)).clamp(min=LEAST).log()
+    logs = _smooth(windows(heatmaps, peak, SMOOTHING_RADIUS + 1).clamp(min=0)).clamp(min=LEAST).log()
     across, down = (logs[..., 1, 2] - logs[..., 1, 0]) / 2, (logs[..., 2, 1] - logs[..., 0, 1]) / 2
     xx = logs[..., 1, 2] - 2 * logs[..., 1, 1] + logs[..., 1, 0]
     yy = logs[..., 2, 1] - 2 * logs[..., 1, 1] + logs[..., 0, 1]
@@ -118,12 +117,13 @@ def _smooth(window: Tensor) -> Tensor:
 
 def windows(heatmaps: Tensor, peak: Tensor, radius: int) -> Tensor:
     """Cut the (2r+1) x (2r+1) cells around each peak: (N, P, 2r+1, 2r+1), zero outside the heatmap."""
-    padded = F.pad(heatmaps, (radius,) * 4)
-    steps = torch.arange(2 * radius + 1, device=heatmaps.device)
-    rows = peak[..., 1, None] + steps
-    columns = peak[..., 0, None] + steps
-    index = rows[..., :, None] * padded.shape[3] + columns[..., None, :]
-    return padded.flatten(2).gather(2, index.flatten(2)).view(index.shape)
+    height, width = heatmaps.shape[2:]
+    steps = torch.arange(-radius, radius + 1, device=heatmaps.device)
+    rows, columns = peak[..., 1, None] + steps, peak[..., 0, None] + steps
+    # Padding the heatmaps would copy them whole.
+    inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
+    index = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
+    return heatmaps.flatten(2).gather(2, index.flatten(2)).view(index.shape).masked_fill(~inside, 0.0)
 
 
 def decode_quarter(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
