@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +41,47 @@ def builtin_photographs() -> tuple[list[np.ndarray], np.ndarray]:
 
 @pytest.mark.parametrize(
     ("name", "mean", "largest"),
-    [("fan-2d-small", 0.0335, 0.038), ("fan-2d-light", 0.039, 0.045), ("wing", 0.0405, 0.047)],
-)  # measured: 3.28 and 3.68 %, 3.84 and 4.40, 4.00 and 4.57
+    [("fan-2d-small", 0.031, 0.034), ("fan-2d-light", 0.039, 0.045), ("wing", 0.0405, 0.047)],
+)  # measured: 3.04 and 3.30 %, 3.84 and 4.40, 4.00 and 4.57
 def test_2d_points_on_photographs(name: str, mean: float, largest: float) -> None:
     pictures, truth = builtin_photographs()
     result = Annotator(model_2d=name).annotate(pictures, tight_box(truth))
     errors = metrics.nme(result.landmarks_2d, truth)
     assert errors.mean() < mean
     assert errors.max() < largest
+
+
+def errors_without_jaw(points: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """NME (N,) of points 17 to 67, which are the same places in 2D and 3D."""
+    sides = np.ptp(truth, axis=1)
+    errors: np.ndarray = np.linalg.norm(points[:, 17:, :2] - truth[:, 17:], axis=2).mean(1) / np.sqrt(sides.prod(1))
+    return errors
+
+
+def aflw2000() -> tuple[list[np.ndarray], np.ndarray]:
+    samples = list(package.sources.open_source("aflw2000", REAL / "AFLW2000"))
+    return [sample.image() for sample in samples], np.stack([sample.annotation[:, :2] for sample in samples])
+
+
+@pytest.mark.parametrize(
+    ("photographs", "largest"),
+    [
+        (builtin_photographs, 0.035),
+        pytest.param(aflw2000, 0.055, marks=pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")),
+    ],
+)  # measured: 2.9 and 4.6 %
+def test_boxes_that_are_off_by_a_third_break_no_network(
+    photographs: Callable[[], tuple[list[np.ndarray], np.ndarray]], largest: float
+) -> None:
+    """A network that is better on exact boxes can see a face in the corner of a picture when they are not."""
+    pictures, truth = photographs()
+    boxes = tight_box(truth)
+    sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
+    annotator = Annotator(model_depth="none")
+    for noise in np.random.default_rng(2).uniform(-0.3, 0.3, (3, *boxes.shape)):
+        result = annotator.annotate(pictures, boxes + noise * sides)
+        for points in (result.landmarks_2d, result.landmarks_3d):
+            assert errors_without_jaw(points, truth).max() < largest
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")
@@ -60,8 +94,8 @@ def test_3d_points_on_aflw2000(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "ds")
     assert len(dataset) == 8
     errors = dataset.index["nme"]
-    assert errors.mean() < 0.037  # measured: 3.57 %, the worst 5.58
-    assert errors.max() < 0.06
+    assert errors.mean() < 0.0355  # measured: 3.49 %, the worst 5.08
+    assert errors.max() < 0.055
     published = {
         sample.id: sample.extra["pose"] for sample in package.sources.open_source("aflw2000", options.root or "")
     }
