@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ from ls3dw.models.engine_first import First
 from ls3dw.models.engine_fold import Folded, folded
 from ls3dw.models.engine_fused import FusedRunner, fusable
 from ls3dw.models.engine_lanes import in_lane, through_lanes
+from ls3dw.models.engine_pack import pack, packable
 from ls3dw.models.engine_policy import Policy
 from ls3dw.models.fan import FAN
 from ls3dw.models.guidance import Guide, draw
@@ -50,6 +52,8 @@ class PlainRunner:
         if policy.folded and not policy.on_gpu:
             # Half the time of a small convolution goes to bringing channels together, and a pooling is slow without.
             self._network = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # Linear layers sum in another order for several pictures.
+            self._policy = replace(policy, rows=1)
 
     def __call__(self, crops: Tensor, guide: Guide | None = None, flip: bool = False) -> Tensor:
         if flip:
@@ -74,6 +78,9 @@ class FoldedRunner:
         self._network: Folded = folded(network, policy.dtype).to(policy.device)
         self._first = First(self._network.first, policy)
         self._to_compile = policy.compiled
+        if packable(policy):
+            maps = self._first(torch.zeros(policy.rows or 1, RGB, 256, 256), None)
+            in_lane(lambda: pack(self._network, maps), policy.lanes)
 
     def __call__(self, crops: Tensor, guide: Guide | None = None, flip: bool = False) -> Tensor:
         if flip:

@@ -15,7 +15,11 @@ T = TypeVar("T")
 
 
 def through_lanes(work: Callable[[slice], Tensor], count: int, rows: int, lanes: int) -> Tensor:
-    """Call `work` for each `rows` of `count` rows, `lanes` of them at a time, and join what it returns."""
+    """Call `work` for parts of `count` rows, `lanes` of them at a time, and join what it returns.
+
+    A part has `rows` rows, or fewer where that leaves a lane without work.
+    """
+    rows = min(rows, -(-count // lanes))
     parts = [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
     if lanes == 1 or len(parts) == 1:
         return torch.cat([work(part) for part in parts])

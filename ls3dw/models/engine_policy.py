@@ -18,11 +18,16 @@ With full-size networks it saves about a millisecond a face; an H100 was ready f
 MOST_LANES: Final = 8
 """As many as faces in a batch on the CPU; further cores help each lane."""
 
+TOGETHER: Final = {torch.float32: 1, torch.bfloat16: 4}
+"""Pictures that a lane takes at a time. A convolution takes AMX so little time that its call, in which other lanes may
+have to wait for Python, takes as long; in float32 what counts is that the maps of one picture stay in the caches."""
+
 
 @dataclass(frozen=True)
 class Policy:
     """How networks run. dtype: of their convolutions; compiled: whether their parts are; fused: whether FANs run on
-    kernels of our own, where there is Triton; rows: pictures that go through at a time, in each of `lanes` (None: all).
+    kernels of our own, where there is Triton; rows: pictures that go through at a time at most, in each of `lanes`
+    (None: all).
     """
 
     device: torch.device
@@ -69,10 +74,10 @@ def choose(device: torch.device, engine: str) -> Policy:
     compiled = engine == "compiled"
     if device.type == "cuda":
         return Policy(device, torch.float16, compiled=compiled, fused=compiled)
-    # A picture a lane: its maps stay in the caches, small layers lose nothing to threads that wait for each other, and
-    # a picture's result cannot depend on those beside it.
-    lanes = min(torch.get_num_threads(), MOST_LANES)
-    return Policy(device, cpu_dtype(), compiled=compiled, rows=1, lanes=lanes)
+    # Pictures of its own for each lane: small layers lose nothing to threads that wait for each other.
+    lanes, dtype = min(torch.get_num_threads(), MOST_LANES), cpu_dtype()
+    # What is compiled takes parts of one size.
+    return Policy(device, dtype, compiled=compiled, rows=1 if compiled else TOGETHER[dtype], lanes=lanes)
 
 
 def cpu_dtype() -> torch.dtype:
