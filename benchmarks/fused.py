@@ -5,7 +5,8 @@
 
 Weights are random with calibrated batch norms, since speed does not depend on them; landmarks are compared with the
 bundled 2D-FAN on the embedded sample. Layers' times are of CUDA graphs' replays. `tile_for` in
-ls3dw/models/fused_triton.py holds the best tiles of an H100, "tuned" are the best of this run.
+ls3dw/models/fused_tiles.py holds the best tiles, "tuned" are the best of this run. "at once": without the kernel whose
+parts take turns.
 """
 
 from __future__ import annotations
@@ -28,15 +29,10 @@ from torch import Tensor, nn
 from ls3dw.models import FAN, load
 from ls3dw.models.crops import resample
 from ls3dw.models.fused import FusedFAN
+from ls3dw.models.fused_hopper import can_take_turns
 from ls3dw.models.fused_ops import Activation, Affine, Finish, Operations, Plane, Weights, convolve_densely
-from ls3dw.models.fused_triton import (
-    CudnnOperations,
-    Shape,
-    Tile,
-    TritonOperations,
-    convolve,
-    tile_for,
-)
+from ls3dw.models.fused_tiles import Shape, Tile, Turns, tile_for, turns_for
+from ls3dw.models.fused_triton import CudnnOperations, Cut, TritonOperations, convolve
 from ls3dw.models.heatmap import decode_subpixel
 from ls3dw.models.zoo import calibrate
 from ls3dw.pictures import cut_window
@@ -97,7 +93,7 @@ class Recorder(TritonOperations):
         super().convolve(source, weights, finish)
 
 
-def candidates(shape: Shape) -> list[Tile | None]:
+def candidates(shape: Shape) -> list[Cut]:
     """Return the tiles worth trying for a convolution, and None for torch's."""
     depth, found = min(64, shape.inputs), []
     if shape.pixels < 2**17:
@@ -112,7 +108,8 @@ def candidates(shape: Shape) -> list[Tile | None]:
         found += [Tile(128, shape.outputs, depth, 4, 3), Tile(256, shape.outputs, depth, 8, 3)]
     fitting = [tile for tile in found if tile.outputs <= 2 * shape.outputs]
     whole = [replace(tile, whole=True) for tile in fitting if shape.outputs % tile.outputs == 0]
-    return list(dict.fromkeys([tile_for(shape), None, *fitting, *whole]))
+    turns = turns_for(shape) if can_take_turns(torch.device("cuda")) else None
+    return list(dict.fromkeys([turns or tile_for(shape), tile_for(shape), None, *fitting, *whole]))
 
 
 @dataclass(frozen=True)
@@ -125,9 +122,9 @@ class Kernel:
     writes: tuple[bool, ...]
 
 
-def compile_all(plans: dict[Layer, list[Tile | None]]) -> int:
+def compile_all(plans: dict[Layer, list[Cut]]) -> int:
     """Compile every kernel of every layer, in processes, into Triton's cache; return how many there are."""
-    wanted: dict[Kernel, dict[Tile | None, None]] = {}
+    wanted: dict[Kernel, dict[Cut, None]] = {}
     for layer, tiles in plans.items():
         kernel = Kernel(layer.shape.inputs, layer.shape.outputs, layer.shape.taps, layer.writes)
         wanted.setdefault(kernel, {}).update(dict.fromkeys(tiles))
@@ -136,7 +133,7 @@ def compile_all(plans: dict[Layer, list[Tile | None]]) -> int:
         return sum(pool.map(compile_one, *zip(*pairs, strict=True)))
 
 
-def compile_one(kernel: Kernel, tile: Tile | None) -> int:
+def compile_one(kernel: Kernel, tile: Cut) -> int:
     """Compile a kernel by running it on a few pixels; return 1, or 0 after an error."""
     bias, active, plane, residual, low, following = kernel.writes
     inputs, outputs = kernel.inputs, kernel.outputs
@@ -206,7 +203,7 @@ def dense(call: Call) -> Call:
     return Call(Plane(call.source.inside.contiguous(), 0), call.weights, parts)
 
 
-def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile | None]:
+def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Cut]:
     """Time every distinct convolution with every tile and with cuDNN; return the best tiles."""
     recorder = Recorder()
     FusedFAN(network, operations=recorder)(crops(batch, channels))
@@ -216,7 +213,7 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile | None]:
     print(f"{kernels} kernels compiled in {time.perf_counter() - started:.0f} s")
     print(f"\nlayers at batch {batch}: µs cuDNN + pass, of which cuDNN; µs Triton, TFLOP/s; times; tile (b bias,")
     print("a activated, o out, r residual, l low, f following)")
-    best: dict[Shape, tuple[float, Tile | None]] = {}
+    best: dict[Shape, tuple[float, Cut]] = {}
     totals = [0.0, 0.0]
     for layer, call in recorder.calls.items():
         with reported(layer.name):
@@ -235,19 +232,21 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Tile | None]:
     return {shape: tile for shape, (_, tile) in best.items()}
 
 
-def spelled(tile: Tile | None) -> str:
+def spelled(tile: Cut) -> str:
     if tile is None:
         return "torch"
+    if isinstance(tile, Turns):
+        return f"turns{tile.pixels}" + "t" * tile.turned
     ending = ("t" if tile.turned else "") + (f"r{tile.registers}" if tile.registers else "") + "W" * tile.whole
     return f"{tile.pixels}x{tile.outputs}x{tile.depth}w{tile.warps}s{tile.stages}{ending}"
 
 
-def tile_times(layer: Layer, call: Call, tiles: list[Tile | None]) -> list[tuple[float, Tile | None]]:
+def tile_times(layer: Layer, call: Call, tiles: list[Cut]) -> list[tuple[float, Cut]]:
     found = []
     for tile in tiles:
         with reported(f"{layer.name} {spelled(tile)}"):
 
-            def run(tile: Tile | None = tile) -> None:
+            def run(tile: Cut = tile) -> None:
                 convolve(call.source, call.weights, call.finish, tile)
 
             found.append((replay_time(run), tile))
@@ -290,7 +289,7 @@ def whole_time(fused: FusedFAN, x: Tensor) -> float:
     return statistics.median(elapsed(lambda: fused(x)) for _ in range(10))
 
 
-def at_batch(tiles: dict[Shape, Tile | None], batch: int, other: int) -> dict[Shape, Tile | None]:
+def at_batch(tiles: dict[Shape, Cut], batch: int, other: int) -> dict[Shape, Cut]:
     """Return the tiles found at one batch size for the same layers at another."""
     return {replace(shape, pixels=shape.pixels // batch * other): tile for shape, tile in tiles.items()}
 
@@ -355,6 +354,8 @@ def main() -> None:
     print(torch.cuda.get_device_name(), "torch", torch.__version__, "python", sys.version.split()[0])
     network, first = make_network(arguments.channels), arguments.batches[0]
     operations: dict[str, Operations] = {"triton": TritonOperations(), "cudnn": CudnnOperations()}
+    if can_take_turns(torch.device("cuda")):
+        operations["at once"] = TritonOperations(turns=False)
     if arguments.layers:
         with reported("layers"):
             tiles = tune(network, first, arguments.channels)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from ls3dw.models.engine_policy import Policy
 from ls3dw.models.fan import Pooling
 from ls3dw.models.fused import Convolutions, FusedFAN
 from ls3dw.models.fused_ops import Activation, Affine, Finish, Operations, PlainOperations, Plane, Weights
+from ls3dw.models.fused_tiles import MOST_MEMORY, Shape, Tile, turns_for
 from ls3dw.models.guidance import draw, gaussian_guide
 from ls3dw.models.zoo import calibrate
 
@@ -114,7 +116,8 @@ def operations(request: pytest.FixtureRequest) -> Operations:
 class Bench:
     """Makes equal inputs for kernels and plain operations, and holds their results against each other."""
 
-    def __init__(self, kernels: Operations) -> None:
+    def __init__(self, kernels: Operations, pictures: int = 3) -> None:
+        self.pictures = pictures
         self.device = "cpu" if INTERPRETED else "cuda"
         self.generator = torch.Generator().manual_seed(0)
         self.sides = (kernels, PlainOperations(kernels.pad))
@@ -127,8 +130,8 @@ class Bench:
 
     def plane(self, channels: int, size: int = 8, pad: int | None = None) -> Plane:
         pad = self.sides[0].pad if pad is None else pad
-        plane = PlainOperations(pad).empty(3, size, size, channels, self.random(0).half())
-        plane.inside.copy_(self.random(3, size, size, channels))
+        plane = PlainOperations(pad).empty(self.pictures, size, size, channels, self.random(0).half())
+        plane.inside.copy_(self.random(self.pictures, size, size, channels))
         return plane
 
     def compare(self, targets: dict[str, tuple[int, int]], run: Callable[[Operations, dict[str, Plane]], None]) -> None:
@@ -136,7 +139,10 @@ class Bench:
         found = []
         for side in self.sides:
             like = self.random(0).half()
-            planes = {name: side.empty(3, size, size, channels, like) for name, (channels, size) in targets.items()}
+            planes = {
+                name: side.empty(self.pictures, size, size, channels, like)
+                for name, (channels, size) in targets.items()
+            }
             for plane in planes.values():
                 (plane.data if side is self.sides[0] else plane.inside).fill_(torch.nan)
             run(side, planes)
@@ -174,7 +180,7 @@ def test_a_convolution_with_few_results_and_an_odd_number_of_outputs(operations:
 def test_a_tile_does_not_change_the_result(operations: Operations, tile: tuple[bool, bool] | None) -> None:
     if operations.pad == 0:
         pytest.skip("cuDNN chooses its own")
-    from ls3dw.models.fused_triton import Shape, Tile, TritonOperations
+    from ls3dw.models.fused_triton import TritonOperations
 
     bench = Bench(operations)
     source, residual, low = bench.plane(32), bench.plane(128), bench.plane(128, size=4)
@@ -191,12 +197,65 @@ def test_a_tile_does_not_change_the_result(operations: Operations, tile: tuple[b
 
 
 def test_whole_tiles_must_not_write_into_the_next_channels(operations: Operations) -> None:
-    from ls3dw.models.fused_triton import Tile, convolve
+    from ls3dw.models.fused_triton import convolve
 
     bench = Bench(operations)
     weights = Weights(bench.random(20, 16).half(), 1)
     with pytest.raises(ValueError, match="20 outputs in whole tiles of 32"):
         convolve(bench.plane(16), weights, Finish(plane=bench.plane(20)), Tile(64, 32, 16, 4, 3, whole=True))
+
+
+TURNS = [(256, 128), (128, 128), (128, 64), (64, 64)]
+"""Inputs and outputs of convolutions whose parts take turns."""
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), TURNS)
+def test_what_waits_its_turn_has_room_and_covers_the_taps(inputs: int, outputs: int) -> None:
+    turns = turns_for(Shape(2**17, inputs, outputs, 9))
+    assert turns is not None
+    for width in (8, 32, 64):
+        assert turns.memory(width, outputs) <= MOST_MEMORY
+        # From the tap above and left of the first pixel to that below and right of the last.
+        assert turns.area(width) >= turns.pixels + 2 * (width + 1) + 2
+    assert turns.memory(128, outputs) > MOST_MEMORY
+
+
+def test_few_pixels_or_channels_take_no_turns() -> None:
+    few = [Shape(2**17 - 1, 64, 64, 9), Shape(2**17, 32, 64, 9), Shape(2**17, 64, 32, 9), Shape(2**17, 64, 64, 1)]
+    assert [turns_for(shape) for shape in few] == [None] * 4
+
+
+@pytest.fixture
+def turning() -> Operations:
+    """Return operations whose convolutions take turns where there are pixels enough."""
+    kernels = pytest.importorskip("ls3dw.models.fused_triton", exc_type=ImportError)
+    if not kernels.can_take_turns(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+        pytest.skip("needs a Hopper GPU and the Triton that the kernel is made for")
+    chosen: Operations = kernels.TritonOperations()
+    return chosen
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("size", [64, 32])
+@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize(("inputs", "outputs"), TURNS)
+def test_parts_that_take_turns(turning: Operations, inputs: int, outputs: int, everything: bool, size: int) -> None:
+    # Pictures enough that each group takes several tiles; at 64x64 the last tile is not full.
+    bench = Bench(turning, pictures=32 * (64 // size) ** 2)
+    source, residual, low = bench.plane(inputs, size), bench.plane(256, size), bench.plane(256, size // 2)
+    weights = Weights((bench.random(outputs, 9 * inputs) / (3 * inputs**0.5)).half(), 9)
+    norms = [bench.norm(outputs) for _ in range(2)]
+
+    def run(side: Operations, planes: dict[str, Plane]) -> None:
+        for offset in range(0, 256, outputs):
+            finish = Finish(plane=planes["out"], residual=residual, offset=offset)
+            if everything:
+                active, following = (Activation(planes[name], norm) for name, norm in zip(extra, norms, strict=True))
+                finish = replace(finish, active=active, low=low, following=following)
+            side.convolve(source, weights, finish)
+
+    extra = {"active": (outputs, size), "following": (256, size)}
+    bench.compare({"out": (256, size)} | (extra if everything else {}), run)
 
 
 def test_what_overflowed_is_not_rectified_away(operations: Operations) -> None:

@@ -24,10 +24,20 @@ class Plane:
     pad: int
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a picture without the padding."""
+        return self.data.shape[1] - self.pad, self.data.shape[2] - self.pad
+
+    @property
     def inside(self) -> Tensor:
         """The activations without the padding: (N, H, W, C)."""
-        height, width = self.data.shape[1] - self.pad, self.data.shape[2] - self.pad
+        height, width = self.size
         return self.data[:, :height, :width]
+
+    @property
+    def flat(self) -> Tensor:
+        """All pixels with the padding: (N (H + pad) (W + pad), C)."""
+        return self.data.view(-1, self.data.shape[3])
 
 
 @dataclass(frozen=True)

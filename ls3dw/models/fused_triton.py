@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ls3dw.models.fan import Pooling
+from ls3dw.models.fused_hopper import can_take_turns, convolve_in_turns, fits
 from ls3dw.models.fused_kernels import (
     activate_and_average_kernel,
     activate_kernel,
@@ -19,6 +18,7 @@ from ls3dw.models.fused_kernels import (
     pool_kernel,
 )
 from ls3dw.models.fused_ops import Activation, Affine, Finish, Plane, Weights, convolve_densely, in_two_steps
+from ls3dw.models.fused_tiles import Shape, Tile, Turns, power_of_two, tile_for, turns_for
 
 MOST_ELEMENTS = 2**31
 """Kernels count elements of a plane in 32 bits."""
@@ -30,68 +30,23 @@ _ELEMENTS = 4096
 """Elements of a plane that a program of the elementwise kernels handles."""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """How a convolution is cut: pixels x outputs a program, `depth` products a step, with Triton's warps and stages.
-
-    registers: the most a thread may have, None for the compiler's choice; 128 let two programs of 8 warps share a
-    multiprocessor, so that one multiplies while the other writes.
-    turned: multiply weights by pixels instead of pixels by weights. A matrix instruction takes 64 rows and up to 256
-    columns; with 128 outputs or fewer, weights as rows and pixels as columns read less shared memory.
-    whole: results leave, and the residual comes, as whole tiles by descriptors instead of element by element; the
-    convolution's outputs must then be a multiple of the tile's.
-    """
-
-    pixels: int
-    outputs: int
-    depth: int
-    warps: int
-    stages: int
-    turned: bool = False
-    registers: int | None = None
-    whole: bool = False
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What decides about a convolution's tile: all pixels with padding, channels, taps."""
-
-    pixels: int
-    inputs: int
-    outputs: int
-    taps: int
-
-
-def tile_for(shape: Shape) -> Tile | None:
-    """Choose a tile by the times of benchmarks/fused.py on H100 and H200; None: torch's convolution is faster."""
-    depth, width = min(64, shape.inputs), _power_of_two(shape.outputs)
-    if 2**15 <= shape.pixels < 2**17:
-        # 16x16 at batch 128 and 256.
-        return None if width > 64 else Tile(128, min(64, width), depth, 4, 3, whole=width == shape.outputs)
-    if shape.pixels < 2**15:
-        # Few pixels: smaller tiles, so that every multiprocessor has some.
-        return Tile(64, min(64, width), depth, 4, 4)
-    whole = width == shape.outputs
-    if width <= 32:
-        return Tile(256, width, depth, 8, 3, whole=whole)
-    return Tile(128, min(128, width), depth, 4, 3, whole=whole)
-
-
-def _power_of_two(number: int) -> int:
-    return max(16, 1 << (number - 1).bit_length())
+Cut = Tile | Turns | None
+"""How a convolution is done; None: by torch, and a pass over its result."""
 
 
 class TritonOperations:
     """The operations as kernels, with convolutions that finish their own results. pad is 1.
 
-    tiles: for shapes that should not have the tile of `tile_for`; None for torch's convolution and a pass after it.
+    tiles: how shapes are cut that should not be cut as `tile_for` and `turns_for` say; None for torch's convolution and
+    a pass after it. turns: use the kernel whose parts take turns, where it fits.
     Channels must be powers of two of at least 16.
     """
 
     pad = 1
 
-    def __init__(self, tiles: dict[Shape, Tile | None] | None = None) -> None:
+    def __init__(self, tiles: dict[Shape, Cut] | None = None, turns: bool = True) -> None:
         self.tiles = tiles or {}
+        self.turns = turns
 
     def empty(self, batch: int, height: int, width: int, channels: int, like: Tensor) -> Plane:
         shape = (batch, height + self.pad, width + self.pad, channels)
@@ -101,7 +56,13 @@ class TritonOperations:
 
     def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
         shape = Shape(source.data.shape[:3].numel(), weights.inputs, weights.outputs, weights.taps)
-        convolve(source, weights, finish, self.tiles[shape] if shape in self.tiles else tile_for(shape))
+        convolve(source, weights, finish, self._cut(shape, source, weights, finish))
+
+    def _cut(self, shape: Shape, source: Plane, weights: Weights, finish: Finish) -> Cut:
+        if shape in self.tiles:
+            return self.tiles[shape]
+        turns = turns_for(shape) if self.turns and can_take_turns(source.data.device) else None
+        return turns if turns is not None and fits(turns, source, weights, finish) else tile_for(shape)
 
     def convolve_twice(self, source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
         if first.outputs <= MOST_HIDDEN:
@@ -118,7 +79,7 @@ class TritonOperations:
         activate_kernel[(triton.cdiv(pixels, block),)](
             source.data,
             pixels,
-            *_size(one.plane),
+            *one.plane.size,
             *(_norm(first)),
             one.plane.data,
             *_norm(one.norm),
@@ -138,7 +99,7 @@ class TritonOperations:
         activate_and_average_kernel[(triton.cdiv(pixels, block),)](
             source.data,
             pixels,
-            *_size(half.plane),
+            *half.plane.size,
             *_norm(first),
             full.plane.data,
             *_norm(full.norm),
@@ -155,7 +116,7 @@ class TritonOperations:
         pool_kernel[(triton.cdiv(pixels, block),)](
             source.data,
             pixels,
-            *_size(raw),
+            *raw.size,
             raw.data,
             None if active is None else active.plane.data,
             *_norm(None if active is None else active.norm),
@@ -178,14 +139,21 @@ class CudnnOperations(TritonOperations):
         in_two_steps(self, source, first, norm, second, finish)
 
 
-def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile | None) -> None:
-    """Convolve a padded plane by the matrix kernel, cut as `tile` says; without one, any plane by torch."""
+def convolve(source: Plane, weights: Weights, finish: Finish, cut: Cut) -> None:
+    """Convolve a padded plane by a kernel, cut as it says; without one, any plane by torch."""
+    if isinstance(cut, Turns):
+        convolve_in_turns(source, weights, finish, cut)
+    else:
+        _convolve_at_once(source, weights, finish, cut)
+
+
+def _convolve_at_once(source: Plane, weights: Weights, finish: Finish, tile: Tile | None) -> None:
     if tile is None:
         # With its padding, as pictures that are one pixel larger: the zeros are where a convolution needs them.
         y = convolve_densely(Plane(source.data, 0), weights).contiguous()
         finish_densely(Plane(y, source.pad), weights, finish)
         return
-    data = _flat(source)
+    data = source.flat
     pixels, outputs = len(data), weights.outputs
     if tile.whole and outputs % tile.outputs:
         raise ValueError(f"{outputs} outputs in whole tiles of {tile.outputs}; expected a multiple")
@@ -194,7 +162,7 @@ def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile | None)
         TensorDescriptor.from_tensor(data, [tile.pixels, tile.depth]),
         TensorDescriptor.from_tensor(weights.weight, [tile.outputs, tile.depth]),
         pixels,
-        *_size(source),
+        *source.size,
         *_finish(weights.bias, finish, tile if tile.whole else None),
         channels=weights.inputs,
         outputs=outputs,
@@ -212,14 +180,14 @@ def convolve(source: Plane, weights: Weights, finish: Finish, tile: Tile | None)
 
 def convolve_twice(source: Plane, first: Weights, norm: Affine, second: Weights, finish: Finish) -> None:
     """Apply two 1x1 convolutions by a kernel that keeps what lies between them on the chip."""
-    data = _flat(source)
+    data = source.flat
     pixels, depth, outputs = 128, min(64, first.inputs), 64
     convolve_twice_kernel[(triton.cdiv(len(data), pixels),)](
         TensorDescriptor.from_tensor(data, [pixels, depth]),
         TensorDescriptor.from_tensor(first.weight, [first.outputs, depth]),
         TensorDescriptor.from_tensor(second.weight, [outputs, second.inputs]),
         len(data),
-        *_size(source),
+        *source.size,
         *_norm(norm),
         *_finish(second.bias, finish, None),
         channels=first.inputs,
@@ -235,19 +203,14 @@ def convolve_twice(source: Plane, first: Weights, norm: Affine, second: Weights,
 
 def finish_densely(y: Plane, weights: Weights, finish: Finish) -> None:
     """Finish a convolution's result y into planes of the same padding."""
-    data = _flat(y)
+    data = y.flat
     pixels, outputs = data.shape
-    width = _power_of_two(outputs)
+    width = power_of_two(outputs)
     block = max(1, _ELEMENTS // width)
     arguments = _finish(weights.bias, finish, None)
     finish_dense_kernel[(triton.cdiv(pixels, block),)](
-        data, pixels, *_size(y), *arguments, outputs=outputs, pad=y.pad, block=block, block_outputs=width
+        data, pixels, *y.size, *arguments, outputs=outputs, pad=y.pad, block=block, block_outputs=width
     )
-
-
-def _size(plane: Plane) -> tuple[int, int]:
-    height, width = plane.data.shape[1:3]
-    return height - plane.pad, width - plane.pad
 
 
 def _norm(norm: Affine | None) -> tuple[Tensor | None, Tensor | None]:
@@ -260,7 +223,7 @@ def _finish(bias: Tensor | None, finish: Finish, tile: Tile | None) -> tuple[obj
     def given(plane: Plane | None) -> Tensor | TensorDescriptor | None:
         if plane is None or tile is None:
             return None if plane is None else plane.data
-        return TensorDescriptor.from_tensor(_flat(plane), [tile.pixels, tile.outputs])
+        return TensorDescriptor.from_tensor(plane.flat, [tile.pixels, tile.outputs])
 
     active, plane, following = finish.active, finish.plane, finish.following
     return (
@@ -275,7 +238,3 @@ def _finish(bias: Tensor | None, finish: Finish, tile: Tile | None) -> tuple[obj
         given(None if following is None else following.plane),
         *_norm(None if following is None else following.norm),
     )
-
-
-def _flat(plane: Plane) -> Tensor:
-    return plane.data.view(-1, plane.data.shape[3])
