@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ls3dw.annotator import Annotations, Annotator, FaceBatch
+from ls3dw.annotator import Annotator, FaceBatch, Pass
 from ls3dw.bench.macs import network_macs
 from ls3dw.bench.stages import Stage
 from ls3dw.bench.timing import Work
@@ -121,22 +121,44 @@ def without_depth(annotator: Annotator) -> Annotator:
 
 def keep_ahead(annotator: Annotator, batch: Callable[[], FaceBatch]) -> Work:
     """Return work that begins a batch and collects the one that the call before began; on the CPU each its own."""
-    if annotator.device.type == "cpu":
-        return lambda: annotator.annotate_windows(batch())
-    begun = [annotator.begin(batch())]
+    return _ahead(annotator, annotator.begin, annotator.collect, batch)
 
-    def advance() -> Annotations:
-        begun.append(annotator.begin(batch()))
-        return annotator.collect(begun.pop(0))
 
-    return advance
+def points_2d_ahead(annotator: Annotator, batch: Callable[[], FaceBatch]) -> Work:
+    """Do what `keep_ahead` does with the 2D network alone."""
+    return _ahead(annotator, partial(_begin_2d, annotator), partial(_collect_2d, annotator), batch)
 
 
 def points_2d(annotator: Annotator, faces: FaceBatch) -> Floats:
     """Run the 2D network alone, from windows, no more than a batch, to landmarks (N, 68, 2) in image pixels."""
+    return _collect_2d(annotator, _begin_2d(annotator, faces))
+
+
+def _ahead(
+    annotator: Annotator,
+    begin: Callable[[FaceBatch], Pass],
+    collect: Callable[[Pass], object],
+    batch: Callable[[], FaceBatch],
+) -> Work:
+    if annotator.device.type == "cpu":
+        return lambda: collect(begin(batch()))
+    begun = [begin(batch())]
+
+    def advance() -> object:
+        begun.append(begin(batch()))
+        return collect(begun.pop(0))
+
+    return advance
+
+
+def _begin_2d(annotator: Annotator, faces: FaceBatch) -> Pass:
     with as_annotating():
         points = _points_2d(annotator, annotator._crops(faces))
-        return apply(invert(faces.crop), points[: len(faces)].cpu().numpy()).astype(np.float32)
+        return annotator._send_back(faces, points[: len(faces)])
+
+
+def _collect_2d(annotator: Annotator, begun: Pass) -> Floats:
+    return apply(invert(begun.faces.crop), annotator.result(begun)[..., :2]).astype(np.float32)
 
 
 def _without_flip(annotator: Annotator, run: Callable[[], Tensor]) -> Tensor:

@@ -30,7 +30,8 @@ from ls3dw.training.targets import (
 )
 
 WARM_UPS: Final = 3
-"""Steps before the capture, in which cuDNN chooses its algorithms and the allocator finds its sizes."""
+"""Steps before the capture, in which cuDNN chooses its algorithms, the allocator finds its sizes, and processes that
+train together connect."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,17 @@ class Step:
         torch.cuda.synchronize()
         self._clear()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # NCCL's watchdog looks at the GPU from a thread of its own meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._take(self._inputs, clear=False)
         self._graph = graph
+
+    def release(self) -> None:
+        """Give the graph back: NCCL does not end a process group before all graphs that it is part of are gone."""
+        if self._graph is not None:
+            torch.cuda.synchronize(self.group.device)
+            self._graph.reset()
+            self._graph = None
 
     def _take(self, inputs: Inputs, clear: bool = True) -> None:
         if clear:

@@ -93,8 +93,11 @@ class Trainer:
 
     def run(self) -> dict[str, Figures]:
         """Train to the end; return the last validation's figures by `set/network`."""
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
-            return self._run()
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=True):
+                return self._run()
+        finally:
+            self.step.release()
 
     def _run(self) -> dict[str, Figures]:
         seconds = self._resume()
@@ -160,9 +163,6 @@ class Trainer:
     def _capture(self) -> None:
         """Capture the step as a CUDA graph; the steps that it takes for that leave no trace."""
         if self.group.device.type != "cuda":
-            return
-        if self.group.world > 1:
-            log.warning("several processes: steps are not captured as a CUDA graph")
             return
         tensors = self.tensors()
         before = {name: value.clone() for name, value in tensors.items()}
