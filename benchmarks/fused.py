@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from ls3dw.models import FAN, load
+from ls3dw.models.captured import Captured
 from ls3dw.models.crops import resample
 from ls3dw.models.fused import FusedFAN
 from ls3dw.models.fused_hopper import can_take_turns
@@ -277,16 +278,17 @@ def time_whole(network: FAN, batch: int, channels: int, operations: dict[str, Op
         for graph in (False, True):
             title = f"batch {batch} {name}{' graph' if graph else ''}"
             with reported(title):
-                fused = FusedFAN(network, operations=chosen, graph=graph)
-                show(title, whole_time(fused, padded), batch, channels)
+                fused = FusedFAN(network, operations=chosen)
+                run = Captured(fused, (padded,)) if graph else fused
+                show(title, whole_time(run, padded), batch, channels)
             torch.cuda.empty_cache()
 
 
-def whole_time(fused: FusedFAN, x: Tensor) -> float:
+def whole_time(run: Callable[[Tensor], Tensor], x: Tensor) -> float:
     for _ in range(3):
-        fused(x)
+        run(x)
     torch.cuda.synchronize()
-    return statistics.median(elapsed(lambda: fused(x)) for _ in range(10))
+    return statistics.median(elapsed(lambda: run(x)) for _ in range(10))
 
 
 def at_batch(tiles: dict[Shape, Cut], batch: int, other: int) -> dict[Shape, Cut]:

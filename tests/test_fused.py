@@ -327,14 +327,13 @@ def test_a_plane_that_kernels_cannot_count_is_refused(operations: Operations) ->
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("graph", [False, True])
 @pytest.mark.parametrize("convolutions", ["cudnn", "triton"])
 @pytest.mark.parametrize(("stacks", "features", "channels", "pooling"), [(1, 128, 3, "max"), (2, 256, 71, "avg")])
 def test_the_whole_network_on_a_gpu(
-    stacks: int, features: int, channels: int, pooling: Pooling, convolutions: Convolutions, graph: bool
+    stacks: int, features: int, channels: int, pooling: Pooling, convolutions: Convolutions
 ) -> None:
     network = make_network(stacks, features, channels, pooling).cuda()
-    fused = FusedFAN(network, convolutions, graph=graph)
+    fused = FusedFAN(network, convolutions)
     for batch in (3, 8, 3):
         # float16 alone makes 0.016 of it, on a CPU too.
         assert error(network, fused, crops(batch, channels).cuda()).square().mean().sqrt() < 0.03

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from typing import Final, Protocol
@@ -12,6 +11,7 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor, nn
 
+from ls3dw.models.captured import Captured
 from ls3dw.models.depth import DepthNet
 from ls3dw.models.engine_first import First
 from ls3dw.models.engine_fold import FoldedBottleneck, FoldedDepth, folded
@@ -27,9 +27,6 @@ LEAST: Final = 16
 
 ONE, NONE = (1, 1), (0, 0)
 """Strides, paddings and dilations."""
-
-WARM_UPS: Final = 2
-"""Passes before a graph is captured: the first compiles kernels and chooses cuDNN's algorithms."""
 
 
 def fusable(network: nn.Module, policy: Policy) -> bool:
@@ -153,28 +150,3 @@ def conv_relu(x: Tensor, conv: nn.Conv2d) -> Tensor:
     # Of a 1x1 or 3x3 convolution.
     padding = NONE if conv.kernel_size == ONE else ONE
     return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, conv.stride, padding, ONE, conv.groups)
-
-
-class Captured:
-    """Work on tensors of one shape, captured as a CUDA graph: launching its kernels one by one takes a batch's time."""
-
-    def __init__(self, work: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
-        self._inputs = tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in inputs)
-        device = inputs[0].device
-        # Captures need work to have run before, and not on the default stream.
-        current, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call, unused-ignore]
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                work(*self._inputs)
-        current.wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may go on using the GPU.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._output = work(*self._inputs)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        for kept, given in zip(self._inputs, inputs, strict=True):
-            kept.copy_(given)
-        self._graph.replay()
-        return self._output

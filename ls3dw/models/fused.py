@@ -29,9 +29,6 @@ from ls3dw.models.fused_ops import (
 
 Convolutions = Literal["plain", "cudnn", "triton"]
 
-WARM_UPS = 2
-"""Passes before a graph is captured: the first compiles kernels and chooses cuDNN's algorithms."""
-
 
 @dataclass(frozen=True)
 class Features:
@@ -46,8 +43,7 @@ class FusedFAN:
 
     convolutions: "triton" for convolutions that write their own epilogues, "cudnn" for cuDNN's with one pass after
     each (both need a CUDA device), "plain" for the same steps in torch. dtype: of activations and weights; sums and
-    batch norms are float32. graph: replay a CUDA graph a batch shape; the result is overwritten by the next call of
-    that shape. The weights are taken as they are now: a network that changes later has to be fused again.
+    batch norms are float32. The weights are taken as they are now: a network that changes later has to be fused again.
 
     Input may have more channels than the network, as padding: they must be finite, and meet zero weights.
     """
@@ -57,7 +53,6 @@ class FusedFAN:
         network: FAN,
         convolutions: Convolutions = "triton",
         dtype: torch.dtype = torch.float16,
-        graph: bool = False,
         operations: Operations | None = None,
     ) -> None:
         if network.training:
@@ -69,7 +64,6 @@ class FusedFAN:
         self._first_norm = fold_norm(network.bn1, network.conv1.bias)
         self._stem = tuple(fold_block(block, dtype) for block in (network.conv2, network.conv3, network.conv4))
         self._stacks = tuple(fold_stack(network, number, dtype) for number in range(network.stacks))
-        self._graphs: dict[torch.Size, Replay] | None = {} if graph else None
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -84,15 +78,7 @@ class FusedFAN:
 
     @torch.no_grad()
     def body(self, maps: Tensor) -> Tensor:
-        """Go on from what `first` gives."""
-        if self._graphs is None:
-            return self.forward(maps)
-        if maps.shape not in self._graphs:
-            self._graphs[maps.shape] = Replay(self, maps)
-        return self._graphs[maps.shape](maps)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Do so without a graph: heatmaps (N, 68, 64, 64) as a view, channels last, not contiguous."""
+        """Go on from what `first` gives: heatmaps (N, 68, 64, 64) as a view, channels last, not contiguous."""
         features = self._enter(maps)
         *others, last = self._stacks
         for number, stack in enumerate(others):
@@ -226,29 +212,6 @@ class FusedFAN:
             low = self._identity_block(inner, low, outer.norms[0])
         raised, _ = self._block(outer, low.active, low.raw, None)
         return raised
-
-
-class Replay:
-    """A captured pass of one batch shape."""
-
-    def __init__(self, network: FusedFAN, x: Tensor) -> None:
-        self._input = x.clone(memory_format=torch.channels_last)
-        # Captures need work to have run before, and not on the default stream.
-        current, stream = torch.cuda.current_stream(x.device), torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call, unused-ignore]
-        stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                network.forward(self._input)
-        current.wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        # Other threads of the process may go on using the GPU.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._output = network.forward(self._input)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        self._input.copy_(x)
-        self._graph.replay()
-        return self._output
 
 
 def operations_of(convolutions: Convolutions) -> Operations:
