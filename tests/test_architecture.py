@@ -53,6 +53,7 @@ LAYERS = (
 HOMES = {
     "torch": {"models", "annotator", "synth", "training", "subsets", "bench"},
     "safetensors": {"models", "training"},
+    "openvino": {"models"},
     "h5py": {"shards"},
     "click": {"cli"},
     "subprocess": {"processes", "execute", "serve"},

@@ -128,7 +128,6 @@ def test_what_is_packed() -> None:
     assert packable(EAGER)
     assert packable(replace(EAGER, dtype=torch.bfloat16)) == has_bfloat16()
     assert not packable(replace(EAGER, dtype=torch.float16))
-    assert not packable(choose(CPU, "compiled"))
     assert not packable(choose(torch.device("cuda"), "eager"))
 
 

@@ -20,7 +20,7 @@ from ls3dw.models.engine_pack import pack, packable
 from ls3dw.models.engine_policy import Policy
 from ls3dw.models.fan import FAN
 from ls3dw.models.guidance import Guide, draw
-from ls3dw.models.heatmap import mirror_heatmaps
+from ls3dw.models.heatmap import with_mirrored
 
 
 class Runner(Protocol):
@@ -39,6 +39,11 @@ def prepare(network: nn.Module, policy: Policy) -> Runner:
     if isinstance(network, FAN | DepthNet) and fusable(network, policy):
         return FusedRunner(network, policy)
     if policy.folded and isinstance(network, FAN | DepthNet):
+        if policy.compiled and not policy.on_gpu:
+            # It takes two seconds to import.
+            from ls3dw.models.engine_openvino import OpenVinoRunner
+
+            return OpenVinoRunner(network, policy)
         return FoldedRunner(network, policy)
     return PlainRunner(network, policy)
 
@@ -90,16 +95,10 @@ class FoldedRunner:
         if self._to_compile:
             self._to_compile = False
             maps = self._first(crops[:rows], None if guide is None else guide[:rows])
-            in_lane(lambda: compile_parts(self._network, maps), self._policy.lanes)
+            compile_parts(self._network, maps)
 
         def run(part: slice) -> Tensor:
             output: Tensor = self._network.body(self._first(crops[part], None if guide is None else guide[part]))
             return output.float()
 
         return through_lanes(run, len(crops), rows, self._policy.lanes)
-
-
-def with_mirrored(runner: Runner, crops: Tensor) -> Tensor:
-    """Average heatmaps with the mirrored pictures'."""
-    both = runner(torch.cat((crops, crops.flip(-1))))
-    return (both[: len(crops)] + mirror_heatmaps(both[len(crops) :])) * 0.5

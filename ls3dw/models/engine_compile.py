@@ -13,22 +13,19 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from ls3dw.models.engine_fold import Folded, FoldedBottleneck, LeanBlock, Stack, Stem
+from ls3dw.models.engine_fold import Folded, FoldedBottleneck, Stack, Stem
 from ls3dw.models.published import home
 
 log = logging.getLogger(__name__)
 
-LONGEST: Final = 30.0
-LONGEST_ON_GPU: Final = 8.0
+LONGEST: Final = 8.0
 """Seconds after which no further part is compiled; those that are not run eagerly, with the same result. What was
 compiled is kept, so that the next run gets further. Kernels of our own take a GPU as long again."""
 
 VARIANTS: Final = 64
 """Sorts of one part that may be compiled: the depth network's blocks are of eight, times the batch sizes."""
 
-ON_GPU: Final = (Stem, Stack, FoldedBottleneck)
-ON_CPU: Final = (LeanBlock, FoldedBottleneck)
-"""The parts that are compiled: a C++ compiler takes minutes for a whole stack."""
+PARTS: Final = (Stem, Stack, FoldedBottleneck)
 
 
 @dataclass
@@ -49,11 +46,10 @@ def compile_parts(network: Folded, maps: Tensor) -> None:
     began = time.perf_counter()
     # Where most parts share their code, most is gained.
     sorts = sorted(find_sorts(network, maps), key=lambda sort: -len(sort.parts))
-    longest = LONGEST_ON_GPU if maps.is_cuda else LONGEST
     done = 0
     try:
         for sort in sorts:
-            if time.perf_counter() - began > longest:
+            if time.perf_counter() - began > LONGEST:
                 break
             _compile(sort)
             done += 1
@@ -70,7 +66,6 @@ def compile_parts(network: Folded, maps: Tensor) -> None:
 
 def find_sorts(network: Folded, maps: Tensor) -> list[Sort]:
     """Run a network once and list its parts by sort."""
-    kinds = ON_GPU if maps.is_cuda else ON_CPU
     found: dict[str, Sort] = {}
 
     def note(part: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -79,7 +74,7 @@ def find_sorts(network: Folded, maps: Tensor) -> list[Sort]:
 
     with ExitStack() as stack:
         for part in network.modules():
-            if isinstance(part, kinds):
+            if isinstance(part, PARTS):
                 stack.callback(part.register_forward_pre_hook(note).remove)
         network.body(maps.clone())
     return list(found.values())

@@ -20,11 +20,11 @@ LAST_NEGATIVE: Final = -128
 
 
 def packable(policy: Policy) -> bool:
-    """Say whether networks run eagerly on oneDNN here; what is compiled, the compiler sees to.
+    """Say whether networks run on oneDNN here.
 
     torch has oneDNN for bfloat16 only where the processor has instructions for it.
     """
-    if policy.on_gpu or policy.compiled or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if policy.on_gpu or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     return policy.dtype == torch.float32 or (policy.dtype == torch.bfloat16 and has_bfloat16())
 

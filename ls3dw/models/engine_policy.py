@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from typing import Final
 
 import torch
 
+log = logging.getLogger(__name__)
+
 ENGINES: Final = ("fast", "eager", "compiled", "plain")
 """fast: what suits the device; eager: folded networks; compiled: those, compiled before the first face, on a GPU with
-fused kernels for the FANs; plain: the networks as they are in float32, which the others are held against."""
+fused kernels, on a CPU by OpenVINO; plain: the networks as they are in float32, which the others are held against."""
 
 COMPILE_AFTER: Final = 8_000
 """Faces on a GPU for which `fast` compiles: at the start where so many are expected, else when so many have passed.
@@ -25,8 +29,8 @@ have to wait for Python, takes as long; in float32 what counts is that the maps 
 
 @dataclass(frozen=True)
 class Policy:
-    """How networks run. dtype: of their convolutions; compiled: whether their parts are; fused: whether FANs run on
-    kernels of our own, where there is Triton; rows: pictures that go through at a time at most, in each of `lanes`
+    """How networks run. dtype: of their convolutions; compiled: whether they are; fused: whether they run on kernels of
+    our own, where there is Triton; rows: pictures that go through at a time at most, in each of `lanes`
     (None: all).
     """
 
@@ -76,13 +80,19 @@ def choose(device: torch.device, engine: str) -> Policy:
         return Policy(device, torch.float16, compiled=compiled, fused=compiled)
     # Pictures of its own for each lane: small layers lose nothing to threads that wait for each other.
     lanes, dtype = min(torch.get_num_threads(), MOST_LANES), cpu_dtype()
-    # What is compiled takes parts of one size.
-    return Policy(device, dtype, compiled=compiled, rows=1 if compiled else TOGETHER[dtype], lanes=lanes)
+    if compiled and not has_openvino():
+        log.info("OpenVINO is not installed (pip install 'ls3dw[openvino]'): the networks run as they are")
+        compiled = False
+    return Policy(device, dtype, compiled=compiled, rows=TOGETHER[dtype], lanes=lanes)
 
 
 def cpu_dtype() -> torch.dtype:
     """Return bfloat16 where the processor multiplies in it, else float32: emulated it would be slower."""
     return torch.bfloat16 if has_bfloat16() else torch.float32
+
+
+def has_openvino() -> bool:
+    return find_spec("openvino") is not None
 
 
 def has_bfloat16() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -65,6 +66,12 @@ def stamp_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor
 def mirror_heatmaps(heatmaps: Tensor) -> Tensor:
     """Turn the heatmaps (N, 68, H, W) of a mirrored picture into those of the picture: columns and sides swapped."""
     return heatmaps.flip(-1)[:, mirror_on(heatmaps.device)]
+
+
+def with_mirrored(run: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
+    """Average the heatmaps that `run` makes of crops (N, 3, 256, 256) with those of the mirrored ones."""
+    both = run(torch.cat((crops, crops.flip(-1))))
+    return (both[: len(crops)] + mirror_heatmaps(both[len(crops) :])) * 0.5
 
 
 @cache
