@@ -65,3 +65,12 @@ def test_dry_run_writes_nothing(plan: Path, tmp_path: Path, ls3dw: Command) -> N
     assert "heads      4 of 4 a step" in ended.out
     assert "3 steps" in ended.out
     assert not (tmp_path / "o").exists()
+
+
+def test_a_dry_run_opens_all_that_a_run_would(plan: Path, tmp_path: Path, ls3dw: Command) -> None:
+    network = next(iter(yaml.safe_load(plan.read_text())["networks"]))
+    for change, fault in {
+        f"data.0.render.backgrounds={tmp_path / 'none'}": "not a folder; expected one with pictures",
+        f"networks.{network}.init={tmp_path / 'none.safetensors'}": f"networks.{network}: model",
+    }.items():
+        assert fault in ls3dw("train", plan, "--out", tmp_path / "o", "--dry-run", "--set", change).error

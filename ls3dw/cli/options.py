@@ -47,8 +47,8 @@ def network_options(*, inherited: bool) -> Callable[[F], F]:
             type=click.Choice(["fast", "eager", "compiled", "plain"]),
             default="fast",
             show_default=True,
-            help="How networks run. fast: on a GPU compiled once many faces have passed; compiled: before the first;"
-            " plain: as they are, in float32. Landmarks differ by rounding.",
+            help="How networks run. fast: on a GPU compiled once many faces have passed; compiled: before the first,"
+            " on a CPU by OpenVINO; plain: as they are, in float32. Landmarks differ by rounding.",
         ),
         click.option("--batch", type=int, help="Faces a network pass on a GPU; fixed on the CPU. [default: 128]"),
         click.option(

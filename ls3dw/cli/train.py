@@ -90,10 +90,11 @@ def _train(options: TrainOptions, folder: Path, group: Group, resume: bool, rest
 
 
 def _print_plan(options: TrainOptions, folder: Path) -> None:
-    from ls3dw.training.feed import open_files, share_out
+    from ls3dw.training.dry import open_all
+    from ls3dw.training.feed import share_out
     from ls3dw.training.schedule import length_of
 
-    files = open_files(options)
+    files = open_all(options)
     length = length_of(options, sum(map(len, files.values())))
     for number, (stream, count) in enumerate(zip(options.data, share_out(options.batch, options.data), strict=True)):
         faces = f"{len(files[number])} faces" if number in files else f"a pool of {stream.pool}"

@@ -34,11 +34,11 @@ def make_bank(draws: Draws, count: int = 96, side: int = SIDE, folder: Path | No
     bank = mix(patterns, patterns.roll(1, 0), mask).mul_(255).round_().to(torch.uint8)
     if folder is None:
         return bank
-    return torch.cat((bank, torch.from_numpy(_read_pictures(folder, side)).to(draws.device)))
+    return torch.cat((bank, torch.from_numpy(read_pictures(folder, side)).to(draws.device)))
 
 
-def _read_pictures(folder: Path, side: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Read the squares in the middle of a folder's pictures: (N, 3, side, side)."""
+def read_pictures(folder: Path, side: int = SIDE) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Read the squares in the middle of a folder's pictures: (N, 3, side, side); faults as of `make_bank`."""
     if not folder.is_dir():
         raise ConfigurationError(f"backgrounds {folder}: not a folder; expected one with pictures")
     paths = [path for path in visible(folder) if path.suffix.lower() in PICTURES]
