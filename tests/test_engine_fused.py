@@ -172,6 +172,24 @@ def test_where_cudnn_does_not_fuse_it_says_so(
     assert not fusable(network, here), "not on a CPU at all"
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_relu_that_hides_an_overflow_is_not_fused(
+    keeps: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from ls3dw.models import engine_fused
+
+    def played(x: Tensor, *_: object) -> Tensor:
+        return x.relu() if keeps else x.relu().nan_to_num()
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", played)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", played)
+    engine_fused._cudnn_fuses.cache_clear()
+    with caplog.at_level(logging.INFO):
+        assert engine_fused._cudnn_fuses(torch.device("cpu"), torch.float32) == keeps
+    engine_fused._cudnn_fuses.cache_clear()
+    assert ("hides what is not a number" in caplog.text) != keeps
+
+
 def test_what_does_not_suit_the_kernels_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     from ls3dw.models import engine_fused
 

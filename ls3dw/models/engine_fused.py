@@ -43,17 +43,25 @@ def fusable(network: nn.Module, policy: Policy) -> bool:
 
 @cache
 def _cudnn_fuses(device: torch.device, dtype: torch.dtype) -> bool:
-    """Try out a convolution with bias, residual and ReLU; where there is none, say so."""
-    bias, x, weight = torch.ones(16), torch.ones(1, 16, 4, 4), torch.ones(16, 16, 1, 1)
+    """Try out convolutions with bias, residual and ReLU; where there are none that will do, say so.
+
+    What is not a number has to stay so: a ReLU that made 0 of it would hide that float16 has overflowed.
+    """
+    bias, x, weight = torch.ones(16), torch.full((1, 16, 4, 4), torch.nan), torch.ones(16, 16, 1, 1)
     x, weight = (tensor.to(device, dtype, memory_format=torch.channels_last) for tensor in (x, weight))
+    rest = (bias.to(device, dtype), ONE, NONE, ONE, 1)
     try:
-        torch.cudnn_convolution_add_relu(x, weight, x, 1.0, bias.to(device, dtype), ONE, NONE, ONE, 1)
+        found = (
+            torch.cudnn_convolution_relu(x, weight, *rest),
+            torch.cudnn_convolution_add_relu(x, weight, x, 1.0, *rest),
+        )
+        reason = "" if all(bool(each.isnan().all()) for each in found) else "its ReLU hides what is not a number"
     # What a backend raises has no class of its own.
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
+    if reason:
         log.info("cuDNN does not fuse here (%s): the depth network is compiled instead", reason)
-        return False
-    return True
+    return not reason
 
 
 class Body(Protocol):

@@ -8,7 +8,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ls3dw.models.fused_ops import Affine, Finish, Plane, Weights
+from ls3dw.models.fused_ops import Finish, Plane, Weights, factors
 from ls3dw.models.fused_tiles import BOX, CHANNELS, MOST_MEMORY, REST, Turns
 
 TRITON = "3.6."
@@ -59,13 +59,13 @@ def convolve_in_turns(source: Plane, weights: Weights, finish: Finish, turns: Tu
         height,
         width,
         written(None if active is None else active.plane),
-        *_norm(None if active is None else active.norm),
+        *factors(None if active is None else active.norm),
         written(plane),
         written(finish.residual),
         None if finish.low is None else finish.low.data,
         finish.offset,
         written(None if following is None else following.plane),
-        *_norm(None if following is None else following.norm),
+        *factors(None if following is None else following.norm),
         channels=inputs,
         total=plane.data.shape[3],
         area=turns.area(width),
@@ -79,7 +79,3 @@ def convolve_in_turns(source: Plane, weights: Weights, finish: Finish, turns: Tu
 @cache
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
-
-
-def _norm(norm: Affine | None) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if norm is None else (norm.scale, norm.shift)

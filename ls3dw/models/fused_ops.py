@@ -51,6 +51,11 @@ class Affine:
         return Affine(self.scale[start : start + count], self.shift[start : start + count])
 
 
+def factors(norm: Affine | None) -> tuple[Tensor | None, Tensor | None]:
+    """Return scale and shift as kernels take them, which tell by None that there is no norm."""
+    return (None, None) if norm is None else (norm.scale, norm.shift)
+
+
 @dataclass(frozen=True)
 class Weights:
     """A 1x1 or 3x3 convolution: weight (outputs, taps * inputs), taps row by row; bias (outputs,) float32 or None."""

@@ -17,7 +17,7 @@ from ls3dw.models.fused_kernels import (
     finish_dense_kernel,
     pool_kernel,
 )
-from ls3dw.models.fused_ops import Activation, Affine, Finish, Plane, Weights, convolve_densely, in_two_steps
+from ls3dw.models.fused_ops import Activation, Affine, Finish, Plane, Weights, convolve_densely, factors, in_two_steps
 from ls3dw.models.fused_tiles import Shape, Tile, Turns, power_of_two, tile_for, turns_for
 
 MOST_ELEMENTS = 2**31
@@ -80,11 +80,11 @@ class TritonOperations:
             source.data,
             pixels,
             *one.plane.size,
-            *(_norm(first)),
+            *factors(first),
             one.plane.data,
-            *_norm(one.norm),
+            *factors(one.norm),
             None if two is None else two.plane.data,
-            *_norm(None if two is None else two.norm),
+            *factors(None if two is None else two.norm),
             channels=channels,
             source_pad=source.pad,
             pad=one.plane.pad,
@@ -100,11 +100,11 @@ class TritonOperations:
             source.data,
             pixels,
             *half.plane.size,
-            *_norm(first),
+            *factors(first),
             full.plane.data,
-            *_norm(full.norm),
+            *factors(full.norm),
             data,
-            *_norm(half.norm),
+            *factors(half.norm),
             channels=channels,
             pad=self.pad,
             block=block,
@@ -119,7 +119,7 @@ class TritonOperations:
             *raw.size,
             raw.data,
             None if active is None else active.plane.data,
-            *_norm(None if active is None else active.norm),
+            *factors(None if active is None else active.norm),
             channels=channels,
             pad=self.pad,
             average=pooling == "avg",
@@ -188,7 +188,7 @@ def convolve_twice(source: Plane, first: Weights, norm: Affine, second: Weights,
         TensorDescriptor.from_tensor(second.weight, [outputs, second.inputs]),
         len(data),
         *source.size,
-        *_norm(norm),
+        *factors(norm),
         *_finish(second.bias, finish, None),
         channels=first.inputs,
         hidden=first.outputs,
@@ -213,10 +213,6 @@ def finish_densely(y: Plane, weights: Weights, finish: Finish) -> None:
     )
 
 
-def _norm(norm: Affine | None) -> tuple[Tensor | None, Tensor | None]:
-    return (None, None) if norm is None else (norm.scale, norm.shift)
-
-
 def _finish(bias: Tensor | None, finish: Finish, tile: Tile | None) -> tuple[object, ...]:
     """Return the arguments that kernels share from `bias` on; with a tile, planes as descriptors of such tiles."""
 
@@ -229,12 +225,12 @@ def _finish(bias: Tensor | None, finish: Finish, tile: Tile | None) -> tuple[obj
     return (
         bias,
         given(None if active is None else active.plane),
-        *_norm(None if active is None else active.norm),
+        *factors(None if active is None else active.norm),
         given(plane),
         given(finish.residual),
         None if finish.low is None else finish.low.data,
         finish.offset,
         0 if plane is None else plane.data.shape[3],
         given(None if following is None else following.plane),
-        *_norm(None if following is None else following.norm),
+        *factors(None if following is None else following.norm),
     )
