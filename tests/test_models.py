@@ -170,6 +170,31 @@ def test_weights_come_back_as_they_were_saved(tmp_path: Path) -> None:
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_statistics_that_float16_cannot_hold_are_kept(tmp_path: Path) -> None:
+    network = FAN(1, 16)
+    norm = network.get_submodule("bn_end0")
+    norm.get_buffer("running_var").fill_(172846.5)
+    norm.get_buffer("running_mean").fill_(-239.7512)
+    save(network, tmp_path / "a.safetensors", CONTRACT)
+    kept = load(tmp_path / "a.safetensors").network.state_dict()
+    for key, value in network.state_dict().items():
+        if "running" in key:
+            assert torch.equal(kept[key], value), key
+
+
+def test_values_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path: Path, weights: Path) -> None:
+    network = FAN(1, 16)
+    network.get_parameter("conv1.weight").data.fill_(1e5)  # beyond float16
+    with pytest.raises(ModelError, match=r"conv1\.weight holds values that are not finite \(1 such"):
+        save(network, tmp_path / "wide.safetensors", CONTRACT)
+    assert not list(tmp_path.glob("wide*"))
+    tensors = load_file(weights)
+    tensors["bn_end0.running_var"].fill_(torch.inf)
+    save_file(tensors, weights)
+    change_contract(weights, sha256=sha256_file(weights))
+    assert "bn_end0.running_var holds values that are not finite" in fault_of(weights)
+
+
 def test_changed_bytes_are_noticed(weights: Path) -> None:
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1

@@ -18,7 +18,7 @@ from ls3dw.models.fan import Pooling
 from ls3dw.models.formats import read_weights
 from ls3dw.models.heatmap import PUBLISHED_STD
 from ls3dw.models.published import Published, imported_path, named_like, published
-from ls3dw.models.zoo import BUNDLED, build, check_shapes, parameters, read_contract, store
+from ls3dw.models.zoo import BUNDLED, build, check_finite, check_shapes, halved, parameters, read_contract, store
 
 GUIDANCE_STD: Final[dict[Kind, float]] = {"2d": 0.0, "3d": 0.0, "2d-to-3d": 1.0, "depth": PUBLISHED_STD}
 """Gaussians that published weights are guided by. 2d-to-3d: as the paper says; depth: as the published code draws."""
@@ -88,8 +88,8 @@ def import_weights(file: Path, options: ImportOptions) -> Imported:
     with torch.device("meta"):
         empty = build(contract, str(file))
     check_shapes(empty, tensors, file)
-    _check_finite(tensors, file)
-    ordered = {key: _stored(tensors[key], options.half) for key in empty.state_dict()}
+    check_finite(tensors, file)
+    ordered = {key: _stored(key, tensors[key], options.half) for key in empty.state_dict()}
     return Imported(target, store(ordered, target, contract), weights.format, parameters(empty))
 
 
@@ -172,15 +172,8 @@ def _target(name: str, digest: str, replace: bool) -> Path:
     return target
 
 
-def _check_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
-    broken = [key for key, value in tensors.items() if value.is_floating_point() and not torch.isfinite(value).all()]
-    if broken:
-        raise ModelError(f"{file}: {broken[0]} holds values that are not finite ({len(broken)} such tensors in all)")
-
-
-def _stored(tensor: Tensor, half: bool) -> Tensor:
+def _stored(key: str, tensor: Tensor, half: bool) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.to(torch.int64)
-    if half:
-        return tensor.half()
-    return tensor.float() if tensor.dtype == torch.float64 else tensor
+    single = tensor.float() if tensor.dtype == torch.float64 else tensor
+    return halved(key, single) if half else single

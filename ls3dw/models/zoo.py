@@ -30,6 +30,9 @@ BUNDLED: Final[dict[str, str]] = {
 }
 """The networks in the package, each `bundled/<name>.safetensors` with its `.json`."""
 
+STATISTICS: Final = ("running_mean", "running_var")
+"""What the names of a batch norm's statistics end with."""
+
 DEFAULT_2D: Final = "fan-2d-small"
 DEFAULT_3D: Final = "fan-2d-to-3d-small"
 DEFAULT_DEPTH: Final = "depth-small"
@@ -95,6 +98,7 @@ def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
         raise ModelError(f"{path}: not a safetensors file ({error}); get the file again") from error
     network = build(contract, str(path.with_suffix(".json")))
     check_shapes(network, tensors, path)
+    check_finite(tensors, path)
     network.load_state_dict(tensors, strict=True)
     return Model(network.eval().requires_grad_(False), contract)
 
@@ -120,14 +124,26 @@ def check_shapes(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
         raise ModelError(f"{path}: weights of another network: {'; '.join(faults[:4])} ({len(faults)} in all)")
 
 
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `ModelError` with the first key whose values are infinite or no numbers."""
+    broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ModelError(f"{path}: {broken[0]} holds values that are not finite ({len(broken)} such tensors in all)")
+
+
 def save(network: nn.Module, path: Path, contract: Contract) -> Contract:
     """Write weights as float16 safetensors with their contract beside them; return it with the SHA-256 filled in."""
-    halves = {key: value.half() if value.is_floating_point() else value for key, value in network.state_dict().items()}
-    return store(halves, path, contract)
+    return store({key: halved(key, value) for key, value in network.state_dict().items()}, path, contract)
+
+
+def halved(key: str, value: Tensor) -> Tensor:
+    """Return a tensor of a network in float16, but statistics of batch norms: variances grow beyond its range."""
+    return value.half() if value.is_floating_point() and not key.endswith(STATISTICS) else value
 
 
 def store(tensors: Mapping[str, Tensor], path: Path, contract: Contract) -> Contract:
-    """Write tensors as they are; otherwise as `save`."""
+    """Write tensors as they are, otherwise as `save`; `ModelError` for values that are not finite."""
+    check_finite(tensors, path)
     data = save_safetensors({key: value.contiguous().cpu() for key, value in tensors.items()})
     signed = Contract(**{**contract.to_dict(), "sha256": sha256(data)})
     # The contract goes first: weights without one could be neither used nor known for what they are.
