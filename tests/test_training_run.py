@@ -26,7 +26,7 @@ from ls3dw.training.trainer import Trainer
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimizer: str) -> None:
     settings = {"kind": optimizer, "rate": 1e-3, "momentum": 0.9 * (optimizer == "sgd"), "warm_up": 2}
     networks = {"flat": NETWORKS["flat"]} | ({"z": NETWORKS["depth"]} if optimizer == "adamw" else {})
-    chosen = options(steps=8, batch=2, ema=0.9, optimizer=settings, networks=networks)
+    chosen = options(steps=8, batch=2, ema=0.9, settle=0.5, optimizer=settings, networks=networks)
     whole = train(chosen, tmp_path / "whole")
     train(chosen, tmp_path / "killed", until=5)
     assert checkpoint.newest(tmp_path / "killed").step == 3  # type: ignore[union-attr]
@@ -37,6 +37,25 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimiz
         assert torch.equal(value, again[name]), name
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
     assert [line["step"] for line in losses(tmp_path / "whole")] == [2, 4, 6, 8]
+
+
+def test_batch_norms_settle(tmp_path: Path) -> None:
+    settled, free = (train(options(steps=6, ema=0.9, settle=share), tmp_path / str(share)) for share in (0.5, 0))
+    for trainer, same in ((settled, True), (free, False)):
+        network, average = trainer.networks["flat"].network, trainer.averages["flat"].network
+        statistics = [name for name, _ in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
+        assert statistics
+        for name in statistics:
+            assert torch.equal(network.get_buffer(name), average.get_buffer(name)) == same, name
+    counted = {
+        int(value) for name, value in settled.networks["flat"].network.named_buffers() if name.endswith("tracked")
+    }
+    assert counted == {3}
+    # What is learned goes on changing.
+    weight = "conv1.weight"
+    assert not torch.equal(
+        settled.networks["flat"].network.get_parameter(weight), settled.averages["flat"].network.get_parameter(weight)
+    )
 
 
 def test_the_last_checkpoints_are_kept_and_the_last_is_the_end(tmp_path: Path) -> None:

@@ -247,6 +247,7 @@ class TrainOptions:
     together) in `lanes` with their own random numbers, so that N processes, each with its lanes, see what one would.
 
     epoch: pictures that count as one, by default those of the file streams. log: steps between lines of the log.
+    settle: share of the run, at its end, in which batch norms keep the statistics of the moving average (norms.py).
     cascades: the names of two networks each, which are validated and exported as one.
     """
 
@@ -262,6 +263,7 @@ class TrainOptions:
     lanes: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     ema: float = 0.0
+    settle: float = 0.0
     log: int = 50
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     targets: TargetOptions = field(default_factory=TargetOptions)
@@ -280,6 +282,8 @@ class TrainOptions:
             yield f"batch {self.batch} in {self.lanes} lanes: too small for {len(self.data)} streams"
         if not 0 <= self.ema < 1 or self.log < 1:
             yield "expected ema from 0 to below 1, and log of at least 1"
+        if not 0 <= self.settle <= 1:
+            yield f"settle {self.settle}: expected a share of the run, from 0 to 1"
         if not self.data or not self.networks:
             yield "expected at least one stream under data and at least one network under networks"
         yield from self._need_faults()

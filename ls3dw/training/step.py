@@ -115,6 +115,7 @@ class Step:
 
     def capture(self, inputs: Inputs) -> None:
         """Capture the step for inputs of these shapes. It changes weights and state: put them back afterwards."""
+        self.release()
         self._inputs = Inputs(
             inputs.images.clone(memory_format=torch.channels_last),
             inputs.landmarks_2d.clone(),

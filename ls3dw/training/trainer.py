@@ -20,6 +20,7 @@ from ls3dw.training.feed import Feed, make_lanes, open_files, open_renderers
 from ls3dw.training.heads import OpenHeads, open_renderer
 from ls3dw.training.monitor import SHOWN, Monitor, write_errors
 from ls3dw.training.networks import Trained, load_guide, make_cascades, make_networks
+from ls3dw.training.norms import settle
 from ls3dw.training.optimizers import state_tensors
 from ls3dw.training.predict import predict
 from ls3dw.training.prefetch import Prefetch
@@ -73,6 +74,7 @@ class Trainer:
         """Losses since the last line of the log, and their number."""
         self.results: dict[str, Figures] = {}
         self.taken = 0
+        self.settled = False
         self.stopping = False
         """Set it from a signal handler: the run saves a checkpoint after the present step, and ends."""
 
@@ -124,10 +126,20 @@ class Trainer:
         self.clock.restart()
         queue: deque[torch.cuda.Event] = deque()
         while not self.stopping and self.length.share(self.taken, time.perf_counter() - begun) < 1:
+            self._settle_when_due(time.perf_counter() - begun)
             self._take(prefetch, rate_at(self.options.optimizer, self.length, self.taken, time.perf_counter() - begun))
             self._throttle(queue)
             self._report(monitor, sets, time.perf_counter() - begun)
         return time.perf_counter() - begun
+
+    def _settle_when_due(self, seconds: float) -> None:
+        """Let batch norms keep their statistics from now on, if this is the part of the run for it."""
+        if self.settled or self.length.share(self.taken, seconds) < 1 - self.options.settle:
+            return
+        for name, trained in self.networks.items():
+            settle(trained.network, self.averages[name].network)
+        self.settled = True
+        self._capture()
 
     def _take(self, prefetch: Prefetch, rate: float) -> None:
         """Take one step, and begin with the next one's data."""
