@@ -24,7 +24,7 @@ from ls3dw.synth.light import Lights, cast_shadows, draw_lights, irradiance
 from ls3dw.synth.noise import sinusoid_noise
 from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.paint import bumped
-from ls3dw.synth.palette import draw_looks
+from ls3dw.synth.palette import draw_looks, plain_colours
 from ls3dw.synth.pixels import look, vertex_normals
 from ls3dw.synth.renderer import Renderer, Staged
 
@@ -165,6 +165,16 @@ def test_the_bank_holds_different_pictures(bank: Tensor) -> None:
         assert made.shape == (5, 3, 32, 32)
         assert made.min() >= 0
         assert made.max() <= 1
+
+
+def test_plain_colours_are_calm_or_vivid() -> None:
+    colours = plain_colours(Draws(1), 2000).flatten(1)
+    assert colours.min() == 0
+    assert colours.max() == 1
+    pure = ((colours == 0) | (colours == 1)).all(1)
+    assert 0.05 < pure.float().mean() < 0.2
+    assert len(torch.unique(colours[pure], dim=0)) == 8  # black, white, and the six colours between
+    assert 0.3 < (colours.amax(1) - colours.amin(1) < 0.3).float().mean() < 0.7
 
 
 def test_a_folder_adds_its_pictures_to_the_bank(tmp_path: Path) -> None:

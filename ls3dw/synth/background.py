@@ -16,6 +16,7 @@ from ls3dw.sample import Picture
 from ls3dw.sources.layout import visible
 from ls3dw.sources.stills import PICTURES
 from ls3dw.synth.draws import Draws
+from ls3dw.synth.palette import plain_colours
 from ls3dw.synth.patterns import KINDS, fractal
 from ls3dw.synth.tensors import constant, mix, planes, step
 
@@ -96,8 +97,7 @@ def backgrounds(bank: Tensor, draws: Draws, count: int, side: int) -> Tensor:
     coarse = F.avg_pool2d(F.avg_pool2d(image, 8), 3, 1, 1, count_include_pad=False)
     soft = F.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
     image = mix(image, soft, draws.chance(0.5, *one).float())
-    plain = draws.uniform(*one) + 0.25 * draws.normal(count, 3, 1, 1) * draws.uniform(*one)
-    image = mix(image, plain.clamp(0, 1), draws.chance(0.15, *one).float())
+    image = mix(image, plain_colours(draws, count), draws.chance(0.25, *one))
     x = torch.linspace(-1, 1, side, device=image.device)
     slope = x * draws.normal(*one) + x[:, None] * draws.normal(*one)
     image = image * (1 + 0.25 * slope * draws.uniform(*one))

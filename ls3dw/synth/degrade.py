@@ -14,12 +14,16 @@ from ls3dw.errors import ConfigurationError
 from ls3dw.synth.blobs import occlude
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.jpeg import compress
+from ls3dw.synth.palette import plain_colours
 from ls3dw.synth.tensors import mix, planes
 
 GROUPS = 8
 """Pictures of one group share their resolution and interpolation, which tensors cannot vary."""
 
 KERNEL = 9
+MARGIN = 0.3
+"""Widest margin beyond a photograph's edge, in sides of the picture: the last third cuts into the face."""
+
 SIZE_STEP = 16
 """Low resolutions are multiples of it: JPEG needs whole blocks of 16 with its colour at half resolution."""
 
@@ -39,7 +43,7 @@ class DegradeOptions:
     white_balance: float = 0.06
     """Standard deviation of each channel's gain."""
 
-    saturation: tuple[float, float] = (0.5, 1.3)
+    saturation: tuple[float, float] = (0.5, 1.6)
     gray: float = 0.12
     vignette: float = 0.2
     low_resolution: float = 0.6
@@ -53,7 +57,7 @@ class DegradeOptions:
 
     jpeg: float = 0.6
     quality: tuple[float, float] = (15.0, 95.0)
-    border: float = 0.12
+    border: float = 0.18
     """Share of the pictures that reach beyond the edge of their photograph."""
 
     def __post_init__(self) -> None:
@@ -172,27 +176,27 @@ def _sensor(images: Tensor, draws: Draws, strongest: float) -> Tensor:
 
 
 def _border(images: Tensor, draws: Draws, share: float) -> Tensor:
-    """End some photographs inside the picture; beyond lies black, gray, the edge repeated, or the reflection."""
+    """End some photographs inside the picture; beyond lies black, a colour, the edge repeated, or the reflection."""
     count, _, height, width = images.shape
     reached = draws.chance(share, count, 1)
-    columns, inside_x = _beyond(draws, reached, width, images.device)
-    rows, inside_y = _beyond(draws, reached, height, images.device)
+    columns, inside_x = _beyond(draws, reached, width)
+    rows, inside_y = _beyond(draws, reached, height)
     picture = torch.arange(count, device=images.device)
     moved = images.permute(0, 2, 3, 1)[picture[:, None, None], rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     )
     inside = (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
     flat = draws.chance(0.7, count, 1, 1, 1)
-    level = draws.uniform(count, 1, 1, 1) * draws.chance(0.25, count, 1, 1, 1)
-    return torch.where(inside | ~flat, moved, level)
+    colour = plain_colours(draws, count) * draws.chance(0.4, count, 1, 1, 1)
+    return torch.where(inside | ~flat, moved, colour)
 
 
-def _beyond(draws: Draws, reached: Tensor, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _beyond(draws: Draws, reached: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Return which row or column is seen at each place (B, length), and whether it lies inside the photograph."""
     count = len(reached)
-    place = torch.arange(length, device=device)[None]
+    place = torch.arange(length, device=reached.device)[None]
     open_side = draws.chance(0.5, count, 2) | ~reached
-    depth = (draws.uniform(count, 2) * 0.22 * length).long() * ~open_side
+    depth = (draws.uniform(count, 2) * MARGIN * length).long() * ~open_side
     low, high = depth[:, :1], length - 1 - depth[:, 1:]
     reflected = torch.where(place < low, 2 * low - place, torch.where(place > high, 2 * high - place, place))
     repeated = torch.minimum(torch.maximum(place, low), high)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ls3dw.synth.draws import Draws
-from ls3dw.synth.tensors import constant, mix, planes
+from ls3dw.synth.tensors import constant, mix, planes, step
 
 SKIN = (
     (0.96, 0.81, 0.73),
@@ -100,6 +100,17 @@ def ramp(colours: tuple[tuple[float, float, float], ...], place: Tensor, device:
 def pick(draws: Draws, colours: tuple[tuple[float, float, float], ...], count: int) -> Tensor:
     """Draw colours (count, 3, 1, 1) of a list, all equally likely."""
     return constant(colours, draws.device)[draws.integers(len(colours), count)][:, :, None, None]
+
+
+def plain_colours(draws: Draws, count: int) -> Tensor:
+    """Draw colours (count, 3, 1, 1) of walls, screens and margins: calm ones, and as many vivid ones, black and white.
+
+    Networks that never saw a large area of a vivid colour lose faces before it.
+    """
+    one = (count, 1, 1, 1)
+    calm = draws.uniform(*one) + 0.25 * draws.normal(count, 3, 1, 1) * draws.uniform(*one)
+    vivid = step(draws.uniform(count, 3, 1, 1), 0.3, 0.7)
+    return mix(calm.clamp(0, 1), vivid, draws.chance(0.5, *one))
 
 
 def between(draws: Draws, low: tuple[float, ...], high: tuple[float, ...], count: int) -> Tensor:
