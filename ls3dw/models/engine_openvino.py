@@ -38,9 +38,13 @@ class OpenVinoRunner:
         if flip:
             return with_mirrored(self, crops)
 
-        def run(part: slice) -> Tensor:
-            maps = self._first(crops[part], None if guide is None else guide[part])
-            return torch.from_numpy(self._request().infer([maps.contiguous().numpy()], share_inputs=True)[0])
+        # Ahead of the lanes, where torch's operations would wait for Python's lock; one by one, so that a face's maps
+        # do not depend on its company.
+        rows = [slice(number, number + 1) for number in range(len(crops))]
+        maps = [self._first(crops[row], None if guide is None else guide[row]).contiguous().numpy() for row in rows]
+
+        def run(row: slice) -> Tensor:
+            return torch.from_numpy(self._request().infer([maps[row.start]], share_inputs=True)[0])
 
         return through_lanes(run, len(crops), 1, self._policy.lanes)
 
