@@ -67,7 +67,7 @@ def aflw2000() -> tuple[list[np.ndarray], np.ndarray]:
     ("photographs", "largest"),
     [
         (builtin_photographs, 0.035),
-        pytest.param(aflw2000, 0.055, marks=pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")),
+        pytest.param(aflw2000, 0.07, marks=pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")),
     ],
 )  # measured: 2.9 and 4.6 %
 def test_boxes_that_are_off_by_a_third_break_no_network(
