@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -41,8 +42,8 @@ def builtin_photographs() -> tuple[list[np.ndarray], np.ndarray]:
 
 @pytest.mark.parametrize(
     ("name", "mean", "largest"),
-    [("fan-2d-small", 0.031, 0.034), ("fan-2d-light", 0.039, 0.045), ("wing", 0.0405, 0.047)],
-)  # measured: 3.04 and 3.30 %, 3.84 and 4.40, 4.00 and 4.57
+    [("fan-2d-small", 0.0312, 0.034), ("fan-2d-light", 0.0358, 0.041), ("wing", 0.0378, 0.0445)],
+)  # measured: 3.07 and 3.32 %, 3.51 and 3.99, 3.71 and 4.36
 def test_2d_points_on_photographs(name: str, mean: float, largest: float) -> None:
     pictures, truth = builtin_photographs()
     result = Annotator(model_2d=name).annotate(pictures, tight_box(truth))
@@ -69,7 +70,7 @@ def aflw2000() -> tuple[list[np.ndarray], np.ndarray]:
         (builtin_photographs, 0.035),
         pytest.param(aflw2000, 0.07, marks=pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")),
     ],
-)  # measured: 2.9 and 4.6 %
+)  # measured: 2.9 and 6.5 %; lost faces are off by 20 to 60
 def test_boxes_that_are_off_by_a_third_break_no_network(
     photographs: Callable[[], tuple[list[np.ndarray], np.ndarray]], largest: float
 ) -> None:
@@ -84,6 +85,27 @@ def test_boxes_that_are_off_by_a_third_break_no_network(
             assert errors_without_jaw(points, truth).max() < largest
 
 
+@pytest.mark.parametrize("name", ["fan-2d-small", "fan-2d-light"])
+def test_no_face_is_lost_before_a_plain_colour(name: str) -> None:
+    """Networks have seen faces all over a picture whose background was of one pure colour, another one each."""
+    pictures, truth = builtin_photographs()
+    boxes = tight_box(truth)
+    annotator = Annotator(model_2d=name, model_depth="none")
+    for colour in itertools.product((0, 255), repeat=3):
+        shown = [alone(picture, box, colour) for picture, box in zip(pictures, boxes, strict=True)]
+        assert errors_without_jaw(annotator.annotate(shown, boxes).landmarks_2d, truth).max() < 0.05
+
+
+def alone(picture: np.ndarray, box: np.ndarray, colour: tuple[int, ...]) -> np.ndarray:
+    """Fill all of a picture but the surroundings of a box with a colour."""
+    width, height = box[2:] - box[:2]
+    x0, y0, x1, y1 = (box + np.multiply((-0.2, -0.45, 0.2, 0.15), (width, height) * 2)).clip(min=0).astype(int)
+    filled = np.empty_like(picture)
+    filled[:] = colour
+    filled[y0:y1, x0:x1] = picture[y0:y1, x0:x1]
+    return filled
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")
 def test_3d_points_on_aflw2000(tmp_path: Path) -> None:
     from ls3dw.build import Build
@@ -94,7 +116,7 @@ def test_3d_points_on_aflw2000(tmp_path: Path) -> None:
     dataset = open_dataset(tmp_path / "ds")
     assert len(dataset) == 8
     errors = dataset.index["nme"]
-    assert errors.mean() < 0.0355  # measured: 3.49 %, the worst 5.08
+    assert errors.mean() < 0.0353  # measured: 3.46 %, the worst 5.18
     assert errors.max() < 0.055
     published = {
         sample.id: sample.extra["pose"] for sample in package.sources.open_source("aflw2000", options.root or "")
