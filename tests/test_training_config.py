@@ -65,6 +65,7 @@ def test_all_faults_are_named_at_once() -> None:
         ({"minutes": 3}, "one of steps, epochs and minutes"),
         ({"steps": None, "epochs": 2}, "epochs of rendered heads need a length"),
         ({"lanes": 3}, "lanes that divide"),
+        ({"settle": 1.5}, "settle 1.5: expected a share of the run"),
         ({"networks": {}}, "at least one network"),
         ({"networks": {"../up": NETWORKS["flat"]}}, "'../up'"),
         ({"networks": {"x": {"kind": "depth", "network": {"class": "FAN"}}}}, "expected class DepthNet"),
