@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import runpy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -42,7 +43,7 @@ def builtin_photographs() -> tuple[list[np.ndarray], np.ndarray]:
 
 @pytest.mark.parametrize(
     ("name", "mean", "largest"),
-    [("fan-2d-small", 0.0312, 0.034), ("fan-2d-light", 0.0358, 0.041), ("wing", 0.0378, 0.0445)],
+    [("fan-2d-small", 0.031, 0.034), ("fan-2d-light", 0.0358, 0.041), ("wing", 0.0378, 0.0445)],
 )  # measured: 3.07 and 3.32 %, 3.51 and 3.99, 3.71 and 4.36
 def test_2d_points_on_photographs(name: str, mean: float, largest: float) -> None:
     pictures, truth = builtin_photographs()
@@ -68,7 +69,7 @@ def aflw2000() -> tuple[list[np.ndarray], np.ndarray]:
     ("photographs", "largest"),
     [
         (builtin_photographs, 0.035),
-        pytest.param(aflw2000, 0.07, marks=pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")),
+        pytest.param(aflw2000, 0.067, marks=pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")),
     ],
 )  # measured: 2.9 and 6.5 %; lost faces are off by 20 to 60
 def test_boxes_that_are_off_by_a_third_break_no_network(
@@ -88,22 +89,13 @@ def test_boxes_that_are_off_by_a_third_break_no_network(
 @pytest.mark.parametrize("name", ["fan-2d-small", "fan-2d-light"])
 def test_no_face_is_lost_before_a_plain_colour(name: str) -> None:
     """Networks have seen faces all over a picture whose background was of one pure colour, another one each."""
+    framed = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "backgrounds.py"))["framed"]
     pictures, truth = builtin_photographs()
     boxes = tight_box(truth)
     annotator = Annotator(model_2d=name, model_depth="none")
-    for colour in itertools.product((0, 255), repeat=3):
-        shown = [alone(picture, box, colour) for picture, box in zip(pictures, boxes, strict=True)]
+    for colour in itertools.product((0, 1), repeat=3):
+        shown = [framed(picture, box, colour) for picture, box in zip(pictures, boxes, strict=True)]
         assert errors_without_jaw(annotator.annotate(shown, boxes).landmarks_2d, truth).max() < 0.05
-
-
-def alone(picture: np.ndarray, box: np.ndarray, colour: tuple[int, ...]) -> np.ndarray:
-    """Fill all of a picture but the surroundings of a box with a colour."""
-    width, height = box[2:] - box[:2]
-    x0, y0, x1, y1 = (box + np.multiply((-0.2, -0.45, 0.2, 0.15), (width, height) * 2)).clip(min=0).astype(int)
-    filled = np.empty_like(picture)
-    filled[:] = colour
-    filled[y0:y1, x0:x1] = picture[y0:y1, x0:x1]
-    return filled
 
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")

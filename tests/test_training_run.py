@@ -47,15 +47,10 @@ def test_batch_norms_settle(tmp_path: Path) -> None:
         assert statistics
         for name in statistics:
             assert torch.equal(network.get_buffer(name), average.get_buffer(name)) == same, name
-    counted = {
-        int(value) for name, value in settled.networks["flat"].network.named_buffers() if name.endswith("tracked")
-    }
-    assert counted == {3}
-    # What is learned goes on changing.
-    weight = "conv1.weight"
-    assert not torch.equal(
-        settled.networks["flat"].network.get_parameter(weight), settled.averages["flat"].network.get_parameter(weight)
-    )
+    network, average = settled.networks["flat"].network, settled.averages["flat"].network
+    assert {int(value) for name, value in network.named_buffers() if name.endswith("tracked")} == {3}
+    # Its weights go on changing.
+    assert not torch.equal(network.get_parameter("conv1.weight"), average.get_parameter("conv1.weight"))
 
 
 def test_the_last_checkpoints_are_kept_and_the_last_is_the_end(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as file:
             return {name.removesuffix(".npy"): _read_array(file.read(name)) for name in file.namelist()}
-    # On damaged archives zipfile raises a dozen kinds of errors.
+    # On damaged archives zipfile raises a dozen kinds of errors; damaged headers of arrays ask for any memory.
     except Exception as error:
         raise PredictionError(f"{path}: not a readable .npz file ({error}); write it with numpy.savez") from error
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ls3dw.models.coordinates import PointNetwork, predict_points
-from ls3dw.models.heatmap import decode_subpixel, mirror_heatmaps
+from ls3dw.models.heatmap import decode_subpixel, with_mirrored
 from ls3dw.models.straight import straighten
 from ls3dw.training.losses import whole_faces
 from ls3dw.training.networks import Trained, network_input
@@ -24,7 +24,7 @@ def predict(trained: Trained, images: Tensor, guides: Tensor | None = None, flip
     depth network z (N, 68).
 
     In float32, so that validation does not hang on what training rounds to. guides: (N, 68, 2), for networks that need
-    points; flip: average with the mirrored picture's.
+    points; flip: average with the mirrored picture's, for those that need none.
     """
     parts = [
         _run(trained, images[part].float() / 255, None if guides is None else guides[part], flip)
@@ -48,13 +48,14 @@ def _parts(count: int) -> Iterator[slice]:
 def _run(trained: Trained, images: Tensor, guides: Tensor | None, flip: bool) -> Tensor:
     if isinstance(trained.network, PointNetwork):
         return _points(trained.network, images, guides, flip)
-    output = trained.network(network_input(images, guides, trained.kind))
-    if trained.kind == "depth":
-        depth: Tensor = output * DEPTH_UNIT
-        return depth
-    heatmaps = output[-1]
     if flip:
-        heatmaps = (heatmaps + mirror_heatmaps(trained.network(images.flip(-1))[-1])) / 2
+        heatmaps = with_mirrored(lambda crops: trained.network(crops)[-1], images)
+    else:
+        output = trained.network(network_input(images, guides, trained.kind))
+        if trained.kind == "depth":
+            depth: Tensor = output * DEPTH_UNIT
+            return depth
+        heatmaps = output[-1]
     points: Tensor = decode_subpixel(heatmaps.float())[0]
     return points
 

@@ -75,6 +75,7 @@ class Trainer:
         self.results: dict[str, Figures] = {}
         self.taken = 0
         self.settled = False
+        """Whether batch norms keep their statistics: the step is another one then."""
         self.stopping = False
         """Set it from a signal handler: the run saves a checkpoint after the present step, and ends."""
 
@@ -117,6 +118,7 @@ class Trainer:
 
     def _train(self, seconds: float, monitor: Monitor | None, sets: list[ValidationSet]) -> float:
         """Take all steps that are left after `seconds` of training; return the seconds of all."""
+        self._settle(seconds)
         self._capture()
         prefetch = Prefetch(self.feed.inputs, self.group.device)
         rendering = time.perf_counter()
@@ -126,20 +128,21 @@ class Trainer:
         self.clock.restart()
         queue: deque[torch.cuda.Event] = deque()
         while not self.stopping and self.length.share(self.taken, time.perf_counter() - begun) < 1:
-            self._settle_when_due(time.perf_counter() - begun)
+            if self._settle(time.perf_counter() - begun):
+                self._capture()
             self._take(prefetch, rate_at(self.options.optimizer, self.length, self.taken, time.perf_counter() - begun))
             self._throttle(queue)
             self._report(monitor, sets, time.perf_counter() - begun)
         return time.perf_counter() - begun
 
-    def _settle_when_due(self, seconds: float) -> None:
-        """Let batch norms keep their statistics from now on, if this is the part of the run for it."""
+    def _settle(self, seconds: float) -> bool:
+        """Let batch norms keep their statistics, if the part of the run for it begins; return whether it does."""
         if self.settled or self.length.share(self.taken, seconds) < 1 - self.options.settle:
-            return
+            return False
         for name, trained in self.networks.items():
             settle(trained.network, self.averages[name].network)
         self.settled = True
-        self._capture()
+        return True
 
     def _take(self, prefetch: Prefetch, rate: float) -> None:
         """Take one step, and begin with the next one's data."""
