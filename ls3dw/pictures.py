@@ -69,7 +69,7 @@ class Windows:
         """Return some of them."""
         if (start, stop) == (0, len(self)):
             return self
-        pixels = Parcel(self.pixels.array()[start:stop])
+        pixels = Parcel.of(self.pixels.array()[start:stop])
         return Windows(pixels, self.to_crop[start:stop], self.crop[start:stop])
 
 
@@ -134,17 +134,18 @@ def _reference_window(image: Picture, box: NDArray[Any]) -> Window:
 
 
 def pack_windows(windows: Sequence[Window]) -> Windows:
-    """Put at least one window into one array, as large as the largest."""
-    height = max(window.pixels.shape[0] for window in windows)
-    width = max(window.pixels.shape[1] for window in windows)
-    pixels = np.empty((len(windows), height, width, 3), dtype=np.uint8)
-    for target, window in zip(pixels, windows, strict=True):
-        bottom, right = window.pixels.shape[:2]
-        target[:bottom, :right] = window.pixels
-        target[bottom:] = 0
-        target[:bottom, right:] = 0
+    """Put at least one window into one array, as large as the largest; its pixels are read when they are wanted."""
+    height, width = (max(window.pixels.shape[axis] for window in windows) for axis in (0, 1))
+
+    def fill(pixels: NDArray[Any]) -> None:
+        for target, window in zip(pixels, windows, strict=True):
+            bottom, right = window.pixels.shape[:2]
+            target[:bottom, :right] = window.pixels
+            target[bottom:] = 0
+            target[:bottom, right:] = 0
+
     to_crop, crop = (np.stack([getattr(window, name) for window in windows]) for name in ("to_crop", "crop"))
-    return Windows(Parcel(pixels), to_crop, crop)
+    return Windows(Parcel((len(windows), height, width, 3), np.uint8, fill), to_crop, crop)
 
 
 def cut_kept(image: Picture, box: NDArray[Any]) -> Kept:

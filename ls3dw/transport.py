@@ -11,45 +11,63 @@ import os
 import pickle
 import tempfile
 import weakref
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 LARGE = 4096
 _ALIGNMENT = 64
+
+Fill: TypeAlias = Callable[[NDArray[Any]], None]
 
 _Place: TypeAlias = tuple[int, tuple[int, ...], np.dtype[Any]]
 """Number, shape and kind of a parcel in a pickle."""
 
 
 class Parcel:
-    """An array that a process can pass on without reading it: it travels in an anonymous file of its own."""
+    """An array that a process can pass on without reading it: it travels in an anonymous file of its own.
 
-    def __init__(self, array: NDArray[Any]) -> None:
-        self._array: NDArray[Any] | None = array
+    fill: writes the values to an array of that shape and kind, when they are wanted and straight to where they are.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, fill: Fill | None) -> None:
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+        self._fill = fill
+        self._array: NDArray[Any] | None = None
         self._descriptor: int | None = None
-        self.shape = array.shape
-        self.dtype = array.dtype
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Parcel:
+        """Make one of an array that there is."""
+        parcel = cls(array.shape, array.dtype, None)
+        parcel._array = array
+        return parcel
 
     @property
     def nbytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def array(self) -> NDArray[Any]:
-        """Return the array; in another process than the one that made it, a new copy."""
+        """Return the array, filled once; in another process than the one that made it, a new copy."""
         if self._array is not None:
             return self._array
         array = np.empty(self.shape, self.dtype)
         self.read_into(array)
+        if self._fill is not None:
+            self._array, self._fill = array, None
         return array
 
     def read_into(self, target: NDArray[Any]) -> None:
         """Copy the values into a contiguous array of the same shape and kind."""
         if self._array is not None:
             np.copyto(target, self._array)
+        elif self._fill is not None:
+            self._fill(target)
         else:
             assert self._descriptor is not None
             _read(self._descriptor, _flat(target), 0)
@@ -57,16 +75,14 @@ class Parcel:
     def _share(self) -> int:
         """Return the descriptor of the file, which is written now if that has not been done."""
         if self._descriptor is None:
-            assert self._array is not None
-            descriptor = _written([_flat(np.ascontiguousarray(self._array))], [(0, self.nbytes)])
+            descriptor = _written([_flat(np.ascontiguousarray(self.array()))], [(0, self.nbytes)])
             self._own(descriptor)
         assert self._descriptor is not None
         return self._descriptor
 
     @classmethod
     def _arrived(cls, shape: tuple[int, ...], dtype: np.dtype[Any], descriptor: int) -> Parcel:
-        parcel = cls.__new__(cls)
-        parcel.shape, parcel.dtype, parcel._array = shape, dtype, None
+        parcel = cls(shape, dtype, None)
         parcel._own(descriptor)
         return parcel
 

@@ -8,15 +8,21 @@ from __future__ import annotations
 import logging
 import math
 import os
+import subprocess
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
-from types import ModuleType
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from ls3dw.bench.widen import SMALL
-from ls3dw.models import FAN, DepthNet, crops, load
+from ls3dw.dataset import open_dataset
+from ls3dw.models import FAN, DepthNet, crops, load, own_kernels
 from ls3dw.models.engine import prepare
 from ls3dw.models.engine_fused import FusedRunner, bottleneck, fusable
 from ls3dw.models.engine_policy import Policy, choose
@@ -157,13 +163,10 @@ def test_a_bottleneck_of_cudnns_is_the_bottleneck(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close(bottleneck(block, x), block(x))  # type: ignore[arg-type]
 
 
-def test_where_cudnn_does_not_fuse_it_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_cudnn_does_not_fuse_it_says_so(caplog: pytest.LogCaptureFixture) -> None:
     from ls3dw.models import engine_fused
 
     engine_fused._cudnn_fuses.cache_clear()
-    monkeypatch.setattr(engine_fused, "find_spec", lambda name: "there")
     here = replace(COMPILED, device=torch.device("cpu"))
     network = DepthNet(layers=[1, 1, 1, 1], width=16).eval()
     with caplog.at_level(logging.INFO):
@@ -190,10 +193,46 @@ def test_a_relu_that_hides_an_overflow_is_not_fused(
     assert ("hides what is not a number" in caplog.text) != keeps
 
 
+def test_where_triton_cannot_compile_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in images with CUDA and no compiler."""
+
+    def try_out() -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(own_kernels, "find_spec", lambda name: "there")
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setitem(sys.modules, "ls3dw.models.launch", SimpleNamespace(try_out=try_out))
+    own_kernels.has_kernels.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert not own_kernels.has_kernels(COMPILED.device)
+        assert not own_kernels.has_kernels(COMPILED.device)
+    own_kernels.has_kernels.cache_clear()
+    assert caplog.text.count("Triton cannot compile here (RuntimeError: Failed to find C compiler.)") == 1
+    assert not fusable(FAN(stacks=1, features=32), COMPILED)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_without_a_compiler_annotates_all_the_same(tmp_path: Path) -> None:
+    """With kernels of our own and without: the landmarks are those of float16 either way."""
+    words = [sys.executable, "-m", "ls3dw", "build", "--source", "sample", "--gpu", "0", "--engine", "compiled"]
+    where = os.environ | {name: str(tmp_path) for name in ("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "LS3DW_HOME")}
+    points = {}
+    for compiler in ("/bin/false", None):
+        out = tmp_path / f"out-{compiler is None}"
+        environment = where if compiler is None else where | {"CC": compiler}
+        done = subprocess.run([*words, "--out", str(out)], env=environment, capture_output=True, text=True, check=True)
+        assert ("Triton cannot compile here" in done.stderr) == (compiler is not None)
+        points[compiler] = open_dataset(out).column("landmarks_2d")
+    assert np.abs(points["/bin/false"] - points[None]).mean() < 0.05
+
+
 def test_what_does_not_suit_the_kernels_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     from ls3dw.models import engine_fused
 
-    monkeypatch.setattr(engine_fused, "find_spec", lambda name: "there")
+    monkeypatch.setattr(engine_fused, "has_kernels", lambda device: device.type == "cuda")
     monkeypatch.setattr(engine_fused, "_cudnn_fuses", lambda device, dtype: True)
     assert fusable(DepthNet(layers=[1, 1, 1, 1], width=16), COMPILED)
     assert fusable(DepthNet(layers=[1, 1, 1, 1], width=24), COMPILED)

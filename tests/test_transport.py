@@ -69,7 +69,7 @@ def test_arrays_come_through(sizes: list[int]) -> None:
 def test_a_parcel_is_passed_on_without_being_read() -> None:
     pixels = noise(3, 50, 70, 3)
     before = open_files()
-    first = through(Pair("a", Parcel(pixels)))
+    first = through(Pair("a", Parcel.of(pixels)))
     again = through(first)
     assert (again.name, again.parcel.shape, again.parcel.dtype) == ("a", pixels.shape, pixels.dtype)
     assert again.parcel.nbytes == pixels.nbytes
@@ -86,26 +86,44 @@ def test_a_parcel_is_passed_on_without_being_read() -> None:
 
 def test_a_parcel_here_is_the_array_itself() -> None:
     pixels = noise(4, 5)
-    assert Parcel(pixels).array() is pixels
+    assert Parcel.of(pixels).array() is pixels
     target = np.empty_like(pixels)
-    Parcel(pixels).read_into(target)
+    Parcel.of(pixels).read_into(target)
     np.testing.assert_array_equal(target, pixels)
+
+
+def test_a_parcel_is_filled_where_it_is_wanted() -> None:
+    targets: list[np.ndarray] = []
+
+    def fill(target: np.ndarray) -> None:
+        targets.append(target)
+        target[...] = noise(4, 5)
+
+    parcel = Parcel((4, 5), np.uint8, fill)
+    target = np.zeros((4, 5), dtype=np.uint8)
+    parcel.read_into(target)
+    assert targets[0] is target
+    np.testing.assert_array_equal(target, noise(4, 5))
+    # An array of its own is filled once, and what travels is that.
+    assert parcel.array() is parcel.array()
+    np.testing.assert_array_equal(through(parcel).array(), noise(4, 5))
+    assert len(targets) == 2
 
 
 def test_a_parcel_that_is_not_contiguous_comes_through() -> None:
     turned = noise(6, 8).T
-    np.testing.assert_array_equal(through(Parcel(turned)).array(), turned)
+    np.testing.assert_array_equal(through(Parcel.of(turned)).array(), turned)
 
 
 def test_a_parcel_is_not_read_into_a_copy() -> None:
-    parcel = through(Parcel(noise(6, 8)))
+    parcel = through(Parcel.of(noise(6, 8)))
     with pytest.raises(ValueError, match="expected a contiguous one"):
         parcel.read_into(np.empty((8, 6), dtype=np.uint8).T)
 
 
 def test_a_parcel_cannot_be_pickled_otherwise() -> None:
     with pytest.raises(TypeError, match=r"transport\.send"):
-        pickle.dumps(Parcel(noise(3)))
+        pickle.dumps(Parcel.of(noise(3)))
 
 
 def test_what_is_received_can_be_written_to() -> None:

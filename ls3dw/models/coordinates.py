@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ls3dw.geometry import CROP_SIZE, RAISE, REFERENCE_SCALE, REFERENCE_SIDE
 from ls3dw.markup import POINTS
-from ls3dw.models.crops import filter_weights
+from ls3dw.models.crops import find_taps
 from ls3dw.models.depth import EXPANSION, Bottleneck, residual_stages
 from ls3dw.models.heatmap import mirror_on
 from ls3dw.models.straight import MIDDLE, compose, cut, mean_on, move, move_back, straighten
@@ -239,7 +239,9 @@ def _filters(device: torch.device, size: int, window: int) -> tuple[Tensor, Tens
     """Return the matrices (size, 256) that resample rows and columns of the crop to the input."""
     frame = _frame(torch.device("cpu"), size, window).double()
     columns, rows = (
-        filter_weights(frame[:, i, i], frame[:, i, 2], CROP_SIZE, size, math.ceil(window / size))[0].to(device)
+        find_taps(frame[:, i, i], frame[:, i, 2], CROP_SIZE, size, math.ceil(window / size))
+        .dense(CROP_SIZE)[0]
+        .to(device)
         for i in (0, 1)
     )
     return rows, columns

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 from functools import cache
-from importlib.util import find_spec
 from typing import Final, Protocol
 
 import torch
@@ -19,6 +18,7 @@ from ls3dw.models.engine_lanes import through_lanes
 from ls3dw.models.engine_policy import Policy
 from ls3dw.models.fan import FAN
 from ls3dw.models.guidance import Guide
+from ls3dw.models.own_kernels import has_kernels
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +30,8 @@ ONE, NONE = (1, 1), (0, 0)
 
 
 def fusable(network: nn.Module, policy: Policy) -> bool:
-    """Say whether fused kernels can run a network: with Triton, and channels that suit them."""
-    if not (policy.fused and policy.on_gpu and policy.narrow and find_spec("triton")):
+    """Say whether fused kernels can run a network: where there are any, and channels that suit them."""
+    if not (policy.fused and policy.narrow and has_kernels(policy.device)):
         return False
     if isinstance(network, DepthNet):
         # All its channels are multiples of these; tensor cores take eight at a time.
@@ -87,13 +87,19 @@ class FusedRunner:
             reach = 0.0 if guide is None else guide.reach
             key = (len(inputs[0]), flip, reach)
             if key not in self._graphs:
-                self._graphs[key] = Captured(lambda *given: self._pass(given, reach, flip), inputs)
+                self._graphs[key] = self._capture(inputs, reach, flip)
             return self._graphs[key](*inputs)
 
         # Triton's kernels go to the current device, whatever their tensors are on.
         with torch.cuda.device(self._policy.device):
             # Joining copies: a graph writes its next result to the same place.
             return through_lanes(run, len(crops), self._policy.rows or len(crops), self._policy.lanes)
+
+    def _capture(self, inputs: tuple[Tensor, ...], reach: float, flip: bool) -> Captured:
+        from ls3dw.models.launch import rehearse
+
+        rehearse(lambda: self._pass(inputs, reach, flip))
+        return Captured(lambda *given: self._pass(given, reach, flip), inputs)
 
     def _pass(self, inputs: tuple[Tensor, ...], reach: float, flip: bool) -> Tensor:
         from ls3dw.models.engine_triton import lay_out

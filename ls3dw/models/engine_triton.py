@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ls3dw.models.guidance import Guide
 from ls3dw.models.heatmap import mirror_on
+from ls3dw.models.launch import launch
 
 SIDE = 8
 """Rows and columns of a first convolution's 7x7 kernel with an empty one: as many as a matrix product takes."""
@@ -40,7 +41,8 @@ def add_guide(maps: Tensor, weight: Tensor, guide: Guide) -> None:
     """
     count, outputs, height, width = maps.shape
     points = guide.points.shape[1]
-    add_guide_kernel[(count * (height // TALL) * (width // WIDE),)](
+    launch(
+        add_guide_kernel, (count * (height // TALL) * (width // WIDE),),
         maps, weight, guide.points.contiguous(), guide.profiles.contiguous(), guide.reach, points,
         height=height, width=width, outputs=outputs, tall=TALL, wide=WIDE,
         block_points=triton.next_power_of_2(points), block=max(LEAST, triton.next_power_of_2(outputs)),
@@ -54,7 +56,8 @@ def max_pool_relu(maps: Tensor) -> Tensor:
     pooled = torch.empty(half, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
     pixels, block_channels = count * half[2] * half[3], triton.next_power_of_2(channels)
     block = max(1, ELEMENTS // block_channels)
-    max_pool_relu_kernel[(triton.cdiv(pixels, block),)](
+    launch(
+        max_pool_relu_kernel, (triton.cdiv(pixels, block),),
         maps, pooled, pixels,
         height=height, width=width, channels=channels, block=block, block_channels=block_channels,
     )  # fmt: skip
@@ -67,7 +70,8 @@ def lay_out(maps: Tensor, heatmaps: Tensor, mirrored: bool) -> None:
     mirrored: the result is of the mirrored picture; what the heatmaps hold is averaged with it.
     """
     count, points, height, width = maps.shape
-    lay_out_kernel[(count * height,)](
+    launch(
+        lay_out_kernel, (count * height,),
         maps, heatmaps, mirror_on(maps.device), maps.stride(0), maps.stride(2), maps.stride(3), points,
         height=height, width=width, block=triton.next_power_of_2(points), mirrored=mirrored, num_warps=8,
     )  # fmt: skip

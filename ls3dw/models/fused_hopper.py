@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ls3dw.models.fused_ops import Finish, Plane, Weights, factors
 from ls3dw.models.fused_tiles import BOX, CHANNELS, MOST_MEMORY, REST, Turns
+from ls3dw.models.launch import launch
 
 TRITON = "3.6."
 """Gluon is experimental and changes from version to version."""
@@ -51,7 +52,9 @@ def convolve_in_turns(source: Plane, weights: Weights, finish: Finish, turns: Tu
     assert plane is not None
     height, width = source.size
     pixels, inputs = source.flat.shape
-    convolve_in_turns_kernel[(_multiprocessors(source.data.device),)](
+    launch(
+        convolve_in_turns_kernel,
+        (_multiprocessors(source.data.device),),
         boxes(source.flat, BOX),
         boxes(source.flat, REST),
         boxes(weights.weight, weights.outputs),

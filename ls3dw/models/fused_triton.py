@@ -19,6 +19,7 @@ from ls3dw.models.fused_kernels import (
 )
 from ls3dw.models.fused_ops import Activation, Affine, Finish, Plane, Weights, convolve_densely, factors, in_two_steps
 from ls3dw.models.fused_tiles import Shape, Tile, Turns, power_of_two, tile_for, turns_for
+from ls3dw.models.launch import launch
 
 MOST_ELEMENTS = 2**31
 """Kernels count elements of a plane in 32 bits."""
@@ -76,7 +77,9 @@ class TritonOperations:
         target = one.plane.data
         pixels, channels = target.shape[:3].numel(), target.shape[3]
         block = max(1, _ELEMENTS // channels)
-        activate_kernel[(triton.cdiv(pixels, block),)](
+        launch(
+            activate_kernel,
+            (triton.cdiv(pixels, block),),
             source.data,
             pixels,
             *one.plane.size,
@@ -96,7 +99,9 @@ class TritonOperations:
         data = half.plane.data
         pixels, channels = data.shape[:3].numel(), data.shape[3]
         block = max(1, _ELEMENTS // 4 // channels)
-        activate_and_average_kernel[(triton.cdiv(pixels, block),)](
+        launch(
+            activate_and_average_kernel,
+            (triton.cdiv(pixels, block),),
             source.data,
             pixels,
             *half.plane.size,
@@ -113,7 +118,9 @@ class TritonOperations:
     def pool(self, source: Plane, pooling: Pooling, raw: Plane, active: Activation | None) -> None:
         pixels, channels = raw.data.shape[:3].numel(), raw.data.shape[3]
         block = max(1, _ELEMENTS // channels)
-        pool_kernel[(triton.cdiv(pixels, block),)](
+        launch(
+            pool_kernel,
+            (triton.cdiv(pixels, block),),
             source.data,
             pixels,
             *raw.size,
@@ -158,7 +165,9 @@ def _convolve_at_once(source: Plane, weights: Weights, finish: Finish, tile: Til
     if tile.whole and outputs % tile.outputs:
         raise ValueError(f"{outputs} outputs in whole tiles of {tile.outputs}; expected a multiple")
     grid = (triton.cdiv(pixels, tile.pixels) * triton.cdiv(outputs, tile.outputs),)
-    convolve_kernel[grid](
+    launch(
+        convolve_kernel,
+        grid,
         TensorDescriptor.from_tensor(data, [tile.pixels, tile.depth]),
         TensorDescriptor.from_tensor(weights.weight, [tile.outputs, tile.depth]),
         pixels,
@@ -182,7 +191,9 @@ def convolve_twice(source: Plane, first: Weights, norm: Affine, second: Weights,
     """Apply two 1x1 convolutions by a kernel that keeps what lies between them on the chip."""
     data = source.flat
     pixels, depth, outputs = 128, min(64, first.inputs), 64
-    convolve_twice_kernel[(triton.cdiv(len(data), pixels),)](
+    launch(
+        convolve_twice_kernel,
+        (triton.cdiv(len(data), pixels),),
         TensorDescriptor.from_tensor(data, [pixels, depth]),
         TensorDescriptor.from_tensor(first.weight, [first.outputs, depth]),
         TensorDescriptor.from_tensor(second.weight, [outputs, second.inputs]),
@@ -208,8 +219,17 @@ def finish_densely(y: Plane, weights: Weights, finish: Finish) -> None:
     width = power_of_two(outputs)
     block = max(1, _ELEMENTS // width)
     arguments = _finish(weights.bias, finish, None)
-    finish_dense_kernel[(triton.cdiv(pixels, block),)](
-        data, pixels, *y.size, *arguments, outputs=outputs, pad=y.pad, block=block, block_outputs=width
+    launch(
+        finish_dense_kernel,
+        (triton.cdiv(pixels, block),),
+        data,
+        pixels,
+        *y.size,
+        *arguments,
+        outputs=outputs,
+        pad=y.pad,
+        block=block,
+        block_outputs=width,
     )
 
 

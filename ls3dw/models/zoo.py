@@ -96,10 +96,12 @@ def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
         tensors = load_safetensors(data)
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file ({error}); get the file again") from error
-    network = build(contract, str(path.with_suffix(".json")))
+    # Without memory: random weights, which these replace, would take half of the time.
+    with torch.device("meta"):
+        network = build(contract, str(path.with_suffix(".json")))
     check_shapes(network, tensors, path)
     check_finite(tensors, path)
-    network.load_state_dict(tensors, strict=True)
+    network.load_state_dict({key: widened(value) for key, value in tensors.items()}, strict=True, assign=True)
     return Model(network.eval().requires_grad_(False), contract)
 
 
@@ -139,6 +141,11 @@ def save(network: nn.Module, path: Path, contract: Contract) -> Contract:
 def halved(key: str, value: Tensor) -> Tensor:
     """Return a tensor of a network in float16, but statistics of batch norms: variances grow beyond its range."""
     return value.half() if value.is_floating_point() and not key.endswith(STATISTICS) else value
+
+
+def widened(value: Tensor) -> Tensor:
+    """Return a copy of a file's tensor, in the type that networks have."""
+    return value.to(torch.float32 if value.is_floating_point() else value.dtype, copy=True)
 
 
 def store(tensors: Mapping[str, Tensor], path: Path, contract: Contract) -> Contract:
