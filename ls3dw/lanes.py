@@ -18,6 +18,7 @@ import numpy as np
 from ls3dw.annotator import Annotations, FaceBatch
 from ls3dw.batching import Annotates, Batcher
 from ls3dw.consumer import Consumer
+from ls3dw.models.device import leave_cores
 from ls3dw.pictures import Windows
 from ls3dw.prepare import Chunk
 from ls3dw.sample import Floats
@@ -141,6 +142,7 @@ class _Annotation:
     def __call__(self, asked: Iterator[_Asked], answer: Callable[[_Answer], None]) -> None:
         # What launches the networks gets Python's lock back from the other threads ten times as soon as usual.
         sys.setswitchinterval(0.0005)
+        leave_cores()
         times = Times()
         with times("load networks"):
             annotator = self.make()

@@ -35,6 +35,14 @@ def using(device: torch.device) -> AbstractContextManager[None]:
     return context
 
 
+def leave_cores() -> None:
+    """Do on one core what torch does on the CPU: for a process beside a GPU, where the other cores decode.
+
+    Threads that wait for each other on cores with other work took half a minute to load networks.
+    """
+    torch.set_num_threads(1)
+
+
 def check_device(name: str) -> torch.device:
     """Return the device of that name; DeviceError when this machine does not have it."""
     try:
