@@ -117,9 +117,9 @@ class Annotator:
     model_2d, model_3d, model_depth: a zoo name or a safetensors file; None: the bundled ones; "none" for the depth:
     no z. device: "cpu", "cuda", "cuda:1". flip: average the heatmaps or points of networks that see the picture alone
     (2d, 3d) with the mirrored picture's. decode: "subpixel", or "reference" for the published crop, decoding and depth
-    input, which gives whole pixels. batch: faces a pass; when the GPU's memory runs out it is halved. engine: "fast",
-    "eager", "compiled" or "plain", see `models.engine_policy`; they differ by rounding. faces: how many
-    will come, as far as that is known.
+    input, which gives whole pixels. batch: faces a pass, None: as `default_batch` says; when the GPU's memory runs
+    out it is halved. engine: "fast", "eager", "compiled" or "plain", see `models.engine_policy`; they differ by
+    rounding. faces: how many will come, as far as that is known.
     """
 
     def __init__(

@@ -12,11 +12,12 @@ import torch
 from helpers import crop_to_cells, square_box
 from torch import Tensor, nn
 
-from ls3dw.annotator import Annotations, Annotator, FaceBatch
+from ls3dw.annotator import Annotations, Annotator, FaceBatch, default_batch
 from ls3dw.errors import DeviceError, ModelError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_affine, crop_placement, invert
 from ls3dw.markup import MIRROR, POINTS
 from ls3dw.models import Model
+from ls3dw.models.engine_policy import COMPILE_AFTER
 from ls3dw.models.heatmap import CELLS, draw_gaussians
 from ls3dw.pictures import Decode, cut_window, pack_windows
 from ls3dw.sample import Picture
@@ -278,6 +279,18 @@ def test_a_gpu_that_is_not_there(make: Any) -> None:
     for device in ("cuda", "cuda:1"):
         with pytest.raises(DeviceError, match="0 CUDA devices"):
             make(device=device)
+
+
+@pytest.mark.parametrize(
+    ("free", "faces", "batch"),
+    [(80 << 30, COMPILE_AFTER, 256), (80 << 30, COMPILE_AFTER - 1, 128), (16 << 30, COMPILE_AFTER, 128)],
+)
+def test_many_faces_go_in_large_batches_where_the_memory_is(
+    free: int, faces: int, batch: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
+    assert default_batch(torch.device("cuda:0"), faces) == batch
+    assert default_batch(torch.device("cpu"), faces) == 8
 
 
 def test_values_that_are_not_finite_are_an_error(make: Any) -> None:

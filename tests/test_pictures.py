@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import square_box
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
 from ls3dw.draw import Layer, draw_face, in_tile, tile_affine
 from ls3dw.errors import PictureError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_affine, crop_placement, invert
-from ls3dw.models.crops import resample
+from ls3dw.models.crops import find_taps, resample
 from ls3dw.pictures import KEPT_SIDE, KEPT_ZOOM, Window, cut_kept, cut_window, decode_kept, encode_kept
 
 SLOPE = 2
@@ -102,6 +105,38 @@ def test_a_checkerboard_that_is_shrunk_is_grey(zoom: float, field: int) -> None:
     board = np.repeat(((rows + columns) % 2 * 254).astype(np.uint8)[..., None], 3, axis=2)
     crop = crop_of(cut_window(board, square_box(size / 2 + 0.3, size / 2 - 0.2, zoom * CROP_SIZE)))
     assert np.abs(crop[8:-8, 8:-8] - 127).max() < 4
+
+
+@settings(deadline=None)
+@given(
+    zooms=st.lists(st.floats(0.15, 3.0), min_size=2, max_size=4),
+    shift=st.floats(-40, 40),
+    seed=st.integers(0, 2**16),
+)
+def test_a_crop_is_the_same_to_the_bit_in_any_company(zooms: list[float], shift: float, seed: int) -> None:
+    pixels = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (len(zooms), 61, 53, 3), dtype=np.uint8))
+    affines = torch.tensor([[[zoom, 0.0, shift], [0.0, zoom * 1.1, -shift]] for zoom in zooms], dtype=torch.float64)
+    together = resample(pixels, affines, 32)
+    for row in range(len(zooms)):
+        torch.testing.assert_close(
+            resample(pixels[row : row + 1], affines[row : row + 1], 32)[0], together[row], rtol=0, atol=0
+        )
+
+
+def test_taps_hold_all_that_a_pixel_sees() -> None:
+    zoom, shift = torch.tensor([0.37, 1.9], dtype=torch.float64), torch.tensor([3.2, -7.7], dtype=torch.float64)
+    length, size, span = 70, 24, 3
+    dense = find_taps(zoom, shift, length, size, span).dense(length).double()
+    centre = (torch.arange(size)[None] - shift[:, None]) / zoom[:, None]
+    reach = (1 / zoom).clamp(min=1)[:, None, None]
+
+    def seen(pixels: Tensor) -> Tensor:
+        return (1 - (pixels - centre[..., None]).abs() / reach).clamp(min=0)
+
+    # Also what lies outside counts in the sum.
+    expected = seen(torch.arange(length)) / seen(torch.arange(-100, 200)).sum(dim=2, keepdim=True)
+    assert (expected.sum(dim=2) < 0.5).any()
+    torch.testing.assert_close(dense, expected, rtol=0, atol=1e-7)
 
 
 def reference_by_hand(picture: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -50,7 +50,11 @@ def network_options(*, inherited: bool) -> Callable[[F], F]:
             help="How networks run. fast: on a GPU compiled once many faces have passed; compiled: before the first,"
             " on a CPU by OpenVINO; plain: as they are, in float32. Landmarks differ by rounding.",
         ),
-        click.option("--batch", type=int, help="Faces a network pass on a GPU; fixed on the CPU. [default: 128]"),
+        click.option(
+            "--batch",
+            type=int,
+            help="Faces a network pass on a GPU; fixed on the CPU. [default: 128, for many faces 256]",
+        ),
         click.option(
             "--workers",
             type=int,

@@ -58,8 +58,9 @@ def find_taps(zoom: Tensor, shift: Tensor, length: int, size: int, span: int) ->
     whole = centre.floor()
     around = torch.arange(-span, span + 2, dtype=zoom.dtype, device=zoom.device)
     weight = (1 - (around - (centre - whole)).abs() / reach).clamp(min=0)
-    # Divided by the sum over all, not only those inside the picture: so the outside counts as black.
-    weight /= weight.sum(dim=2, keepdim=True)
+    # Divided by the sum over all, not only those inside the picture: so the outside counts as black. Summed in order:
+    # zeros at the ends, where other pictures have wider triangles, change no bit.
+    weight /= weight.cumsum(dim=2)[..., -1:]
     place = (whole + around).long()
     inside = (place >= 0) & (place < length)
     return Taps(place.clamp(0, length - 1), torch.where(inside, weight, 0.0).to(torch.float32))
