@@ -27,8 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ls3dw.annotator import Annotator, FaceBatch
+from ls3dw.annotator import Annotator
 from ls3dw.bench.chain import without_depth
+from ls3dw.face_batch import FaceBatch
 from ls3dw.models import Model, load
 from ls3dw.models.contract import CHANNELS_OF, RGB
 from ls3dw.models.engine import Runner, prepare

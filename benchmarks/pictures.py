@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.annotator import Annotations, Annotator
+from ls3dw.annotations import Annotations
+from ls3dw.annotator import Annotator
 from ls3dw.geometry import apply
 from ls3dw.pictures import Kept, cut_kept
 from ls3dw.resources import folder

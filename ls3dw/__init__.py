@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ls3dw import geometry, metrics, models, pose, sources, t7
-    from ls3dw.annotator import Annotations, Annotator
+    from ls3dw.annotations import Annotations
+    from ls3dw.annotator import Annotator
     from ls3dw.dataset import Dataset, Face, open_dataset
 
 __version__ = "0.1.0"
@@ -28,7 +29,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Annotations": "annotator",
+    "Annotations": "annotations",
     "Annotator": "annotator",
     "Dataset": "dataset",
     "Face": "dataset",

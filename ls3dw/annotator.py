@@ -14,8 +14,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ls3dw.annotations import Annotations
 from ls3dw.errors import DeviceError, ModelError
-from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, crop_placement, invert
+from ls3dw.face_batch import FaceBatch
+from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_placement, invert
 from ls3dw.models import heatmap
 from ls3dw.models.coordinates import PointNetwork, predict_points
 from ls3dw.models.crops import resample
@@ -39,67 +41,6 @@ LARGE_BATCH = 256
 
 LARGE_BATCH_MEMORY = 24 << 30
 """Bytes that are free where such batches are taken: networks of the published size use three quarters of them."""
-
-
-@dataclass(frozen=True)
-class Annotations:
-    """What the networks say of N faces, in image pixels.
-
-    landmarks_2d: (N, 68, 2) visible contour; landmarks_3d: (N, 68, 3), z relative to the mean of the face's points,
-    larger is nearer, NaN without a depth network; confidence_2d, confidence_3d: (N, 68) heatmap peaks in [0, 1], NaN
-    where the network gives coordinates, which come without any;
-    pose: (N, 3) yaw, pitch, roll in degrees; all float32. crop: (N, 2, 3) float64, image to 256x256 crop.
-    """
-
-    landmarks_2d: Floats
-    landmarks_3d: Floats
-    confidence_2d: Floats
-    confidence_3d: Floats
-    pose: Floats
-    crop: Affine
-
-
-@dataclass(frozen=True)
-class FaceBatch:
-    """N faces ready for the networks: their windows, boxes, and perhaps points to guide with.
-
-    windows: in blocks of one size each, which may be on the device already; boxes: (N, 4); guidance: (N, 68, 2) image
-    pixels or None; a face with a NaN among them is guided by its predicted 2D points.
-    """
-
-    windows: tuple[Windows | Staged, ...]
-    boxes: NDArray[Any]
-    guidance: Floats | None = None
-
-    def __len__(self) -> int:
-        return len(self.boxes)
-
-    @property
-    def crop(self) -> Affine:
-        """Affines from image pixels to crops: (N, 2, 3)."""
-        return np.concatenate([block.crop for block in self.windows])
-
-    def rows(self, start: int, stop: int) -> FaceBatch:
-        """Return some of the faces."""
-        blocks = []
-        first = 0
-        for block in self.windows:
-            begin, end = max(start - first, 0), min(stop - first, len(block))
-            if begin < end:
-                blocks.append(block.rows(begin, end))
-            first += len(block)
-        guidance = None if self.guidance is None else self.guidance[start:stop]
-        return FaceBatch(tuple(blocks), self.boxes[start:stop], guidance)
-
-
-def join(parts: Sequence[FaceBatch]) -> FaceBatch:
-    """Put faces behind each other: at least one part, all with points to guide with or none."""
-    guidance = [part.guidance for part in parts if part.guidance is not None]
-    return FaceBatch(
-        tuple(block for part in parts for block in part.windows),
-        np.concatenate([part.boxes for part in parts]),
-        np.concatenate(guidance) if guidance else None,
-    )
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
-from ls3dw.annotator import Annotations, FaceBatch, join
+from ls3dw.annotations import Annotations
+from ls3dw.face_batch import FaceBatch, join
 from ls3dw.models.staging import Staged
 from ls3dw.pictures import Windows
 from ls3dw.sample import Floats

@@ -15,9 +15,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ls3dw.annotator import Annotations, FaceBatch
+from ls3dw.annotations import Annotations
 from ls3dw.batching import Annotates, Batcher
 from ls3dw.consumer import Consumer
+from ls3dw.face_batch import FaceBatch
 from ls3dw.models.device import leave_cores
 from ls3dw.pictures import Windows
 from ls3dw.prepare import Chunk

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ls3dw.annotator import CPU_BATCH, Annotations, FaceBatch
+from ls3dw.annotations import Annotations
+from ls3dw.annotator import CPU_BATCH
+from ls3dw.face_batch import FaceBatch
 from ls3dw.markup import POINTS
 from ls3dw.models.device import check_device
 from ls3dw.pictures import Windows

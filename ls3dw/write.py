@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.annotator import Annotations
+from ls3dw.annotations import Annotations
 from ls3dw.errors import DatasetError
 from ls3dw.files import sha256_file
 from ls3dw.metrics import nme

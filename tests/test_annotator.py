@@ -12,8 +12,10 @@ import torch
 from helpers import crop_to_cells, square_box
 from torch import Tensor, nn
 
-from ls3dw.annotator import Annotations, Annotator, FaceBatch, default_batch
+from ls3dw.annotations import Annotations
+from ls3dw.annotator import Annotator, default_batch
 from ls3dw.errors import DeviceError, ModelError
+from ls3dw.face_batch import FaceBatch
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_affine, crop_placement, invert
 from ls3dw.markup import MIRROR, POINTS
 from ls3dw.models import Model

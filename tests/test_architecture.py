@@ -18,7 +18,7 @@ PACKAGE = Path(ls3dw.__file__).parent
 
 LAYERS = (
     ("errors", "markup", "resources", "times"),
-    ("sample", "geometry"),
+    ("sample", "geometry", "annotations"),
     (
         "files",
         "decode",
@@ -37,7 +37,7 @@ LAYERS = (
         "t7",
     ),
     ("sources", "models", "prepare"),
-    ("shards", "store", "synth"),
+    ("shards", "store", "synth", "face_batch"),
     ("annotator", "config", "decisions", "index", "plan", "batching", "lanes", "write", "dataset", "draw", "published"),
     ("training",),
     ("evaluation", "card", "sheet", "summary", "verify", "trace", "export"),

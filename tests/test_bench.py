@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ls3dw.annotator import Annotations, Annotator
+from ls3dw.annotations import Annotations
+from ls3dw.annotator import Annotator
 from ls3dw.bench import chain, host, machine, whole
 from ls3dw.bench.bounds import Bound, Lane, sharing, side_by_side
 from ls3dw.bench.machine import Machine, named_features

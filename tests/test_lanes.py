@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from ls3dw import build
-from ls3dw.annotator import FaceBatch
 from ls3dw.batching import Batcher
 from ls3dw.build import Build
 from ls3dw.config import BuildOptions
 from ls3dw.dataset import open_dataset
 from ls3dw.errors import DeviceError, Ls3dwError, WorkerError
+from ls3dw.face_batch import FaceBatch
 from ls3dw.models.staging import BUFFERS, Stager
 from ls3dw.models.zoo import read_contract, store
 from ls3dw.pictures import Window, Windows, pack_windows

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
+from ls3dw.errors import DeviceError
+from ls3dw.synth import renderer
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.raster import Fragments, barycentric, interpolate, rasterize
 
@@ -124,3 +129,10 @@ def test_the_gpu_draws_what_the_cpu_draws() -> None:
     for values in (vertices, vertices[0]):
         blended = interpolate(carried, weights.cuda(), values.cuda(), triangles.cuda())
         torch.testing.assert_close(blended.cpu(), interpolate(here, weights, values, triangles), atol=1e-4, rtol=1e-5)
+
+
+def test_a_gpu_that_cannot_compile_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(renderer, "has_kernels", lambda device: False)
+    head: Any = SimpleNamespace(mean=SimpleNamespace(device=torch.device("cuda:0")))
+    with pytest.raises(DeviceError, match=r"cuda:0: Triton renders .* install a C compiler"):
+        renderer.Renderer(head=head)

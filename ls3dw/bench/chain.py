@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ls3dw.annotator import Annotator, FaceBatch, Pass
+from ls3dw.annotator import Annotator, Pass
 from ls3dw.bench.macs import network_macs
 from ls3dw.bench.stages import Stage
 from ls3dw.bench.timing import Work
+from ls3dw.face_batch import FaceBatch
 from ls3dw.geometry import apply, invert
 from ls3dw.models.crops import resample
 from ls3dw.models.fan import FAN

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ls3dw.annotator import Annotations
+from ls3dw.annotations import Annotations
 from ls3dw.bench.material import CODECS, VIDEO_SIZE, Faces, embedded_still, embedded_video, write_video
 from ls3dw.bench.stages import Stage
 from ls3dw.bench.timing import Work

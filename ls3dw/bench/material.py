@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.annotator import FaceBatch
+from ls3dw.face_batch import FaceBatch
 from ls3dw.pictures import cut_window, pack_windows
 from ls3dw.resources import folder
 from ls3dw.sample import Picture

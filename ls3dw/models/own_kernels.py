@@ -27,6 +27,6 @@ def has_kernels(device: torch.device) -> bool:
     # A compiler that is missing, that fails, or headers that are missing: each is raised as something else.
     except Exception as error:  # noqa: BLE001 - said, and what is wrong with the GPU itself comes up again
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-        log.warning("Triton cannot compile here (%s): going on without kernels of our own, more slowly", reason)
+        log.warning("Triton cannot compile here (%s): kernels of our own are left out", reason)
         return False
     return True

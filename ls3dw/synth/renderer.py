@@ -8,6 +8,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ls3dw.errors import DeviceError
+from ls3dw.models.own_kernels import has_kernels
 from ls3dw.synth.accessories import Accessories, Outfit, draw_outfit
 from ls3dw.synth.background import make_bank
 from ls3dw.synth.camera import Camera, Pose, draw_nearness, draw_pose, frame, pose_angles, to_plane, torso_weight, turn
@@ -79,6 +81,11 @@ class Renderer:
     ) -> None:
         self.head = load_head(device) if head is None else head
         self.device = self.head.mean.device
+        if self.device.type == "cuda" and not has_kernels(self.device):
+            raise DeviceError(
+                f"{self.device}: Triton renders heads there, and cannot compile here; install a C compiler and Python's"
+                " headers (gcc, python3-dev), or render on the CPU: --gpu none"
+            )
         self.options = RenderOptions() if options is None else options
         self._own_bank = bank
         self._shaper = Shaper(self.head)
