@@ -23,6 +23,7 @@ from ls3dw.config import BuildOptions
 from ls3dw.dataset import open_dataset
 from ls3dw.errors import DeviceError, Ls3dwError, WorkerError
 from ls3dw.face_batch import FaceBatch
+from ls3dw.lanes import Apart
 from ls3dw.models.staging import BUFFERS, Stager
 from ls3dw.models.zoo import read_contract, store
 from ls3dw.pictures import Window, Windows, pack_windows
@@ -164,6 +165,16 @@ def test_processes_give_what_one_gives_here(
         assert faces == {path.name: path.read_bytes() for path in here.store.root.glob("faces/*/*.h5")}
         stages = set(STAGES) - {"wait: others are behind"}
         assert {stage for stage in stages if apart.times.seconds.get(stage, 0) <= 0} == set()
+
+
+def count_threads() -> Any:
+    raise DeviceError(f"torch has {torch.get_num_threads()} threads")
+
+
+@pytest.mark.skipif(torch.get_num_threads() == 1, reason="needs two cores")
+def test_a_network_process_leaves_the_cores_to_others() -> None:
+    with pytest.raises(DeviceError, match="torch has 1 threads"), Apart([count_threads], print, Times(), guided=False):
+        pass
 
 
 @pytest.mark.slow
