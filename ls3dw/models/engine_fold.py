@@ -44,7 +44,8 @@ def merge(heatmaps: nn.Conv2d, back: nn.Conv2d, direct: nn.Conv2d) -> nn.Conv2d:
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    made = copy.deepcopy(conv)
+    # All but the weights, which these replace: their copies took as long as all the folding.
+    made = copy.deepcopy(conv, {id(conv.weight): None, id(conv.bias): None})
     made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
     return made
 
@@ -187,11 +188,10 @@ class FoldedDepth(nn.Module):
 
     def __init__(self, network: DepthNet) -> None:
         super().__init__()
-        network = copy.deepcopy(network).double()
         self.first = fold(network.conv1, network.bn1)
         blocks = [block for stage in range(1, 5) for block in network.get_submodule(f"layer{stage}").children()]
         self.blocks = nn.ModuleList(FoldedBottleneck(block) for block in blocks if isinstance(block, Bottleneck))
-        self.fc = network.fc
+        self.fc = copy.deepcopy(network.fc)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 71, 256, 256) -> (N, 68)."""
