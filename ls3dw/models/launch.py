@@ -1,4 +1,4 @@
-"""Launches Triton's kernels; rehearsed, they are compiled on all cores at once and not run."""
+"""Launches Triton's kernels; rehearsed, they are compiled side by side and not run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import triton
+
+MOST: Final = 16
+"""Kernels that are compiled at once: each takes a core, and some 25 MB."""
 
 _rehearsing: Final = contextvars.ContextVar("rehearsing", default=False)
 
@@ -35,7 +38,8 @@ def rehearse(work: Callable[[], object]) -> None:
 
 def _rehearse(work: Callable[[], object]) -> None:
     _rehearsing.set(True)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool, triton.AsyncCompileMode(pool):
+    cores = len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(min(cores, MOST)) as pool, triton.AsyncCompileMode(pool):
         work()
 
 
