@@ -23,7 +23,7 @@ from ls3dw.models.coordinates import PointNetwork, predict_points
 from ls3dw.models.crops import resample
 from ls3dw.models.device import check_device, using
 from ls3dw.models.engine import Runner, prepare
-from ls3dw.models.engine_policy import COMPILE_AFTER, choose
+from ls3dw.models.engine_policy import COMPILE_AFTER, Policy, choose
 from ls3dw.models.guidance import gaussian_guide, stamp_guide
 from ls3dw.models.own_kernels import has_kernels
 from ls3dw.models.staging import Staged, Stager
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 CPU_BATCH = 8
 GPU_BATCH = 128
 LARGE_BATCH = 256
-"""For many faces: a twentieth quicker than half of it, while a single face takes as long as a batch."""
+"""For many faces, compiled: a twentieth quicker than half of it, while a single face takes as long as a batch."""
 
 LARGE_BATCH_MEMORY = 24 << 30
 """Bytes that are free where such batches are taken: networks of the published size use three quarters of them."""
@@ -82,7 +82,6 @@ class Annotator:
         self.device = check_device(device)
         self.flip = flip
         self.decode: Decode = decode
-        self.batch = batch or default_batch(self.device, faces)
         with ThreadPoolExecutor(1) as beside:
             # A GPU takes half a second to begin with, and Triton as long.
             begun = beside.submit(has_kernels, self.device)
@@ -94,6 +93,7 @@ class Annotator:
         self._runners: dict[str, Runner] = {}
         self._annotated = 0
         self._expect(faces)
+        self.batch = batch or default_batch(self._policy, faces)
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -281,12 +281,13 @@ class Annotator:
         log.warning("%s: out of memory, going on with batches of %d faces", self.device, self.batch)
 
 
-def default_batch(device: torch.device, faces: int) -> int:
+def default_batch(policy: Policy, faces: int) -> int:
     """Choose how many faces networks take at a time where so many will come."""
-    if device.type == "cpu":
+    if not policy.on_gpu:
         return CPU_BATCH
-    many = faces >= COMPILE_AFTER and torch.cuda.mem_get_info(device)[0] >= LARGE_BATCH_MEMORY
-    return LARGE_BATCH if many else GPU_BATCH
+    many = policy.compiled and faces >= COMPILE_AFTER
+    roomy = many and torch.cuda.mem_get_info(policy.device)[0] >= LARGE_BATCH_MEMORY
+    return LARGE_BATCH if roomy else GPU_BATCH
 
 
 def load_models(

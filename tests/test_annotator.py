@@ -19,7 +19,7 @@ from ls3dw.face_batch import FaceBatch
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_affine, crop_placement, invert
 from ls3dw.markup import MIRROR, POINTS
 from ls3dw.models import Model
-from ls3dw.models.engine_policy import COMPILE_AFTER
+from ls3dw.models.engine_policy import COMPILE_AFTER, choose
 from ls3dw.models.heatmap import CELLS, draw_gaussians
 from ls3dw.pictures import Decode, cut_window, pack_windows
 from ls3dw.sample import Picture
@@ -284,15 +284,20 @@ def test_a_gpu_that_is_not_there(make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "faces", "batch"),
-    [(80 << 30, COMPILE_AFTER, 256), (80 << 30, COMPILE_AFTER - 1, 128), (16 << 30, COMPILE_AFTER, 128)],
+    ("engine", "free", "faces", "batch"),
+    [
+        ("compiled", 80 << 30, COMPILE_AFTER, 256),
+        ("compiled", 80 << 30, COMPILE_AFTER - 1, 128),
+        ("compiled", 16 << 30, COMPILE_AFTER, 128),
+        ("plain", 80 << 30, COMPILE_AFTER, 128),
+    ],
 )
 def test_many_faces_go_in_large_batches_where_the_memory_is(
-    free: int, faces: int, batch: int, monkeypatch: pytest.MonkeyPatch
+    engine: str, free: int, faces: int, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 80 << 30))
-    assert default_batch(torch.device("cuda:0"), faces) == batch
-    assert default_batch(torch.device("cpu"), faces) == 8
+    assert default_batch(choose(torch.device("cuda:0"), engine), faces) == batch
+    assert default_batch(choose(torch.device("cpu"), engine), faces) == 8
 
 
 def test_values_that_are_not_finite_are_an_error(make: Any) -> None:
