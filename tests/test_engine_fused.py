@@ -10,6 +10,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -193,24 +194,38 @@ def test_a_relu_that_hides_an_overflow_is_not_fused(
     assert ("hides what is not a number" in caplog.text) != keeps
 
 
-def test_where_triton_cannot_compile_it_says_so(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """As in images with CUDA and no compiler."""
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Exception], None]]:
+    """Have Triton's first kernel raise something, on a GPU that is played."""
 
-    def try_out() -> None:
-        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+    def play(error: Exception) -> None:
+        def try_out() -> None:
+            raise error
+
+        monkeypatch.setitem(sys.modules, "ls3dw.models.launch", SimpleNamespace(try_out=try_out))
 
     monkeypatch.setattr(own_kernels, "find_spec", lambda name: "there")
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    monkeypatch.setitem(sys.modules, "ls3dw.models.launch", SimpleNamespace(try_out=try_out))
     own_kernels.has_kernels.cache_clear()
+    yield play
+    own_kernels.has_kernels.cache_clear()
+
+
+def test_where_triton_cannot_compile_it_says_so(
+    failing: Callable[[Exception], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in images with CUDA and no compiler."""
+    failing(RuntimeError("Failed to find C compiler.\nPlease specify via CC"))
     with caplog.at_level(logging.WARNING):
         assert not own_kernels.has_kernels(COMPILED.device)
-        assert not own_kernels.has_kernels(COMPILED.device)
-    own_kernels.has_kernels.cache_clear()
+        assert not fusable(FAN(stacks=1, features=32), COMPILED)
     assert caplog.text.count("Triton cannot compile here (RuntimeError: Failed to find C compiler.)") == 1
-    assert not fusable(FAN(stacks=1, features=32), COMPILED)
+
+
+def test_too_little_memory_is_not_taken_for_a_missing_compiler(failing: Callable[[Exception], None]) -> None:
+    failing(torch.cuda.OutOfMemoryError("full"))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        own_kernels.has_kernels(COMPILED.device)
 
 
 @pytest.mark.gpu

@@ -24,6 +24,9 @@ def has_kernels(device: torch.device) -> bool:
     try:
         with torch.cuda.device(device):
             try_out()
+    except torch.cuda.OutOfMemoryError:
+        # No fault of the compiler's, and not for good.
+        raise
     # A compiler that is missing, that fails, or headers that are missing: each is raised as something else.
     except Exception as error:  # noqa: BLE001 - said, and what is wrong with the GPU itself comes up again
         reason = f"{type(error).__name__}: {error}".strip().splitlines()[0]

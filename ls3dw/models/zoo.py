@@ -96,9 +96,7 @@ def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
         tensors = load_safetensors(data)
     except SafetensorError as error:
         raise ModelError(f"{path}: not a safetensors file ({error}); get the file again") from error
-    # Without memory: random weights, which these replace, would take half of the time.
-    with torch.device("meta"):
-        network = build(contract, str(path.with_suffix(".json")))
+    network = build(contract, str(path.with_suffix(".json")))
     check_shapes(network, tensors, path)
     check_finite(tensors, path)
     network.load_state_dict({key: widened(value) for key, value in tensors.items()}, strict=True, assign=True)
@@ -106,9 +104,13 @@ def load(spec: str | Path, kinds: tuple[Kind, ...] = ()) -> Model:
 
 
 def build(contract: Contract, where: str) -> nn.Module:
-    """Make the network of a contract, with random weights; `ModelError` begins with `where`."""
+    """Make the network of a contract without memory; `ModelError` begins with `where`.
+
+    Random weights, which others replace, would take half of the time that loading does.
+    """
     try:
-        return contract.build()
+        with torch.device("meta"):
+            return contract.build()
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ModelError(f"{where}: network {dict(contract.network)!r}: {error}") from error
 
