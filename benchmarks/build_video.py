@@ -181,27 +181,24 @@ def _text(path: Path) -> str:
 
 
 def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus: str) -> dict[str, object]:
-    """Build once; return the figures and print the stages."""
+    """Build once; return the figures and print the stages. The whole build begins with checking the weights."""
+    from ls3dw.ahead import Ahead
     from ls3dw.build import Build
     from ls3dw.config import BuildOptions
 
     out = Path(tempfile.mkdtemp(prefix="out-", dir=given.scratch))
-    begun = time.perf_counter()
-    run = Build(
-        BuildOptions(
-            sources=("300vw",),
-            root=root,
-            out=out,
-            gpu=gpus,
-            workers=given.workers,
-            batch=given.batch,
-            **models,  # type: ignore[arg-type]
-        )
+    options = BuildOptions(
+        sources=("300vw",),
+        root=root,
+        out=out,
+        gpu=gpus,
+        workers=given.workers,
+        batch=given.batch,
+        **models,  # type: ignore[arg-type]
     )
     arrivals: list[tuple[float, int]] = []
     marks = {share: round(share * given.videos * given.frames) for share in (0.25, 0.5, 1.0)}
     held: dict[str, dict[str, int]] = {}
-    start = time.perf_counter()
 
     def report(chunk: Chunk) -> None:
         before = sum(count for _, count in arrivals)
@@ -210,9 +207,13 @@ def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus
             if before < faces <= before + len(chunk.faces):
                 held[f"{share:.0%}"] = rounded(memory.now)
 
-    with MemoryWatch(gpus) as memory:
-        run.run(lambda plan: None, report)
-    whole = time.perf_counter() - start
+    begun = time.perf_counter()
+    with Ahead(gpus) as ahead:
+        run = Build(options, ahead)
+        start = time.perf_counter()
+        with MemoryWatch(gpus) as memory:
+            run.run(lambda plan: None, report)
+    whole = time.perf_counter() - begun
     faces = sum(count for _, count in arrivals)
     written = sum(path.stat().st_size for path in (out / "faces").rglob("*.h5"))
     shutil.rmtree(out)

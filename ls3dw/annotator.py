@@ -94,6 +94,8 @@ class Annotator:
         self._annotated = 0
         self._expect(faces)
         self.batch = batch or default_batch(self._policy, faces)
+        if self._policy.on_gpu:
+            self._prepare()
 
     @property
     def models(self) -> tuple[Model, ...]:
@@ -160,6 +162,14 @@ class Annotator:
         log.warning("%s overflowed with these weights: going on in float32, at about half the speed", self._policy.name)
         self._policy = self._policy.widened()
         self._runners.clear()
+
+    def _prepare(self) -> None:
+        """Make the networks ready side by side; one that fails does so again, and is seen to, at its first use."""
+        roles = {"2d": self.model_2d, "3d": self.model_3d, "depth": self.model_depth}
+        with ThreadPoolExecutor(len(roles)) as pool:
+            for role, model in roles.items():
+                if model is not None:
+                    pool.submit(self._runner, role, model)
 
     def _runner(self, role: str, model: Model) -> Runner:
         """Return a network made ready for the device, at its first use."""

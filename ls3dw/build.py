@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
+from ls3dw.ahead import Ahead
 from ls3dw.annotator import CPU_BATCH, Annotator, load_models
 from ls3dw.config import BuildOptions, recorded
 from ls3dw.consumer import Consumer
-from ls3dw.execute import default_workers, stream
+from ls3dw.execute import count_one, default_workers, stream
 from ls3dw.files import exclusive, remove_partial
 from ls3dw.finish import finish_version
 from ls3dw.lanes import Apart, Make, here
+from ls3dw.memory import available_memory
 from ls3dw.models.contract import Contract
 from ls3dw.models.device import check_device, devices
 from ls3dw.plan import Plan, make_plan
@@ -29,7 +32,20 @@ GPU_CHUNK = 32
 
 CPU_WAITING = 2
 GPU_WAITING = 8
-"""Chunks that may lie in each queue: from the processes, to each device, to the writer."""
+"""Chunks that may lie in each queue: from the processes (on a CPU), to each device, to the writers."""
+
+GPU_WRITERS = 3
+"""Threads that write shards: one alone keeps two GPUs waiting."""
+
+MOST_AHEAD = 8 << 30
+"""Bytes of chunks that may lie ready for GPUs where memory is plenty: about what is decoded while they load their
+networks, so that the processes need not wait for that."""
+
+
+def room_ahead() -> int:
+    """Return how many bytes of chunks may lie ready for GPUs: a quarter of the free memory at most."""
+    available = available_memory()
+    return MOST_AHEAD if available is None else min(MOST_AHEAD, available // 4)
 
 
 Report = Callable[[Chunk], None]
@@ -76,11 +92,19 @@ def apart(device: str) -> bool:
     return device != "cpu"
 
 
-class Build:
-    """One run of `ls3dw build`: finishes what is missing of a version, and does nothing twice."""
+def _bytes_of(chunk: Chunk) -> int:
+    return chunk.nbytes
 
-    def __init__(self, options: BuildOptions) -> None:
+
+class Build:
+    """One run of `ls3dw build`: finishes what is missing of a version, and does nothing twice.
+
+    ahead: processes for its networks, if any were started before.
+    """
+
+    def __init__(self, options: BuildOptions, ahead: Ahead | None = None) -> None:
         self.options = options
+        self._ahead = ahead
         self.store = Store(options.out)
         self.devices = ["cpu"] if options.annotations == "published" else devices(options.gpu)
         for device in self.devices:
@@ -125,21 +149,24 @@ class Build:
         work = plan.work(self.options, GPU_CHUNK if self.apart else CPU_BATCH)
         writer = self.writer(plan)
         waiting = GPU_WAITING if self.apart else CPU_WAITING
+        room, size = (room_ahead(), _bytes_of) if self.apart else (CPU_WAITING, count_one)
+        reporting = threading.Lock()
 
         def write(items: Iterator[AnnotatedChunk]) -> None:
             for done in items:
                 with self.times("write shards"):
                     writer.add(done)
                 self.times.add(done.chunk.seconds)
-                report(done.chunk)
+                with reporting:
+                    report(done.chunk)
 
         start = time.perf_counter()
         with ExitStack() as stack:
             # Left in the opposite order: the networks end first, then the writer with all they gave it.
-            writing = stack.enter_context(Consumer(write, waiting, keep=True))
+            writing = stack.enter_context(Consumer(write, waiting, keep=True, threads=self.writers))
             networks = self._networks(plan, writing, waiting)
             stack.enter_context(networks)
-            chunks = stack.enter_context(closing(stream(work, self.workers, waiting)))
+            chunks = stack.enter_context(closing(stream(work, self.workers, room, size)))
             for chunk in chunks:
                 networks.put(chunk)
         self.took = time.perf_counter() - start
@@ -149,8 +176,13 @@ class Build:
         return render(
             self.times.seconds,
             self.took,
-            {"decoding": max(1, self.workers), "networks": len(self.devices), "writing": 1},
+            {"decoding": max(1, self.workers), "networks": len(self.devices), "writing": self.writers},
         )
+
+    @property
+    def writers(self) -> int:
+        """Threads that write shards."""
+        return GPU_WRITERS if self.apart else 1
 
     @property
     def workers(self) -> int:
@@ -164,5 +196,5 @@ class Build:
         faces = sum(part.units for source in plan.sources for part in source.parts if not part.complete)
         makes = [networks_of(self.options, device, faces // len(self.devices)) for device in self.devices]
         if self.apart:
-            return Apart(makes, writing.put, self.times, guided=own_points)
+            return Apart(makes, writing.put, self.times, guided=own_points, ahead=self._ahead)
         return here(makes[0](), writing.put, self.times, guided=own_points, waiting=waiting)

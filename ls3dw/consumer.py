@@ -1,4 +1,4 @@
-"""A thread that takes items from a bounded queue, for work that overlaps with the main thread's."""
+"""Threads that take items from a bounded queue, for work that overlaps with the main thread's."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ class Consumer(Generic[T]):
     """Runs `consume` on an iterator of what is put; a context manager that waits for it and raises what it raised.
 
     waiting: items that may lie in the queue; `put` waits for room. keep: whether what lies in the queue is still
-    consumed when the `with` block fails.
+    consumed when the `with` block fails. threads: how many run `consume`, each on an iterator of its own over the items
+    of all.
     """
 
-    def __init__(self, consume: Callable[[Iterator[T]], None], waiting: int, *, keep: bool) -> None:
+    def __init__(self, consume: Callable[[Iterator[T]], None], waiting: int, *, keep: bool, threads: int = 1) -> None:
         self._consume = consume
         self._keep = keep
         self._queue: queue.Queue[T | _End] = queue.Queue(maxsize=waiting)
         self._dropped = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, item: T) -> None:
         """Hand over an item; raises the consumer's error once it has failed."""
@@ -46,13 +48,15 @@ class Consumer(Generic[T]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None and not self._keep:
             self._dropped.set()
-        self._put(_End())
-        self._thread.join()
+        for _ in self._threads:
+            self._put(_End())
+        for thread in self._threads:
+            thread.join()
         if error is None and self._error is not None:
             raise self._error
 
     def _put(self, item: T | _End) -> None:
-        while self._thread.is_alive():
+        while any(thread.is_alive() for thread in self._threads):
             with contextlib.suppress(queue.Full):
                 self._queue.put(item, timeout=_POLL)
                 return

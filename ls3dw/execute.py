@@ -2,7 +2,7 @@
 
 A unit is a picklable callable that returns an iterator. Each process has a thread here that starts it, hands it one
 unit after the other and ends it. What a unit yields comes back through their socket, whose small buffer makes the
-process wait when nobody takes its items: memory stays flat.
+process wait when there is no room for its items: memory stays flat.
 """
 
 from __future__ import annotations
@@ -26,29 +26,62 @@ _POLL = 0.2
 _KIND = "decoding"
 
 
-def stream(units: Sequence[Callable[[], Iterator[T]]], workers: int, waiting: int) -> Generator[T, None, None]:
+def count_one(_: object) -> int:
+    """Let a queue be bounded by the number of its items."""
+    return 1
+
+
+def stream(
+    units: Sequence[Callable[[], Iterator[T]]], workers: int, room: int, size: Callable[[T], int] = count_one
+) -> Generator[T, None, None]:
     """Yield what all units yield, each unit's items in order. workers: 0 runs them here, one after the other.
 
-    waiting: items that may lie ready before processes have to wait. An exception in a unit ends the stream, and so
-    does the end of a process (`WorkerError`).
+    room: when items of together this size lie ready, processes have to wait; size: of an item. An exception in a unit
+    ends the stream, and so does the end of a process (`WorkerError`).
     """
     if workers == 0:
         for unit in units:
             yield from unit()
         return
-    pool = _Pool[T](units, workers, waiting)
+    pool = _Pool[T](units, workers, _Ready(room, size))
     try:
         yield from pool.items()
     finally:
         pool.close()
 
 
+class _Ready(queue.Queue[T | Done]):
+    """Items that lie ready, as many as there is room for by their size."""
+
+    def __init__(self, room: int, size: Callable[[T], int]) -> None:
+        super().__init__(room)
+        self._size = size
+        self._held = 0
+
+    # What `queue.Queue` is made to have replaced; it takes an item while this is below its limit, and gives one while
+    # it is not 0.
+    def _qsize(self) -> int:
+        return self._held
+
+    def _put(self, item: T | Done) -> None:
+        self._held += self._weigh(item)
+        super()._put(item)
+
+    def _get(self) -> T | Done:
+        item = super()._get()
+        self._held -= self._weigh(item)
+        return item
+
+    def _weigh(self, item: T | Done) -> int:
+        return 1 if isinstance(item, Done) else max(1, self._size(item))
+
+
 class _Pool(Generic[T]):
-    def __init__(self, units: Sequence[Callable[[], Iterator[T]]], workers: int, waiting: int) -> None:
+    def __init__(self, units: Sequence[Callable[[], Iterator[T]]], workers: int, ready: _Ready[T]) -> None:
         self._units: queue.SimpleQueue[Callable[[], Iterator[T]]] = queue.SimpleQueue()
         for unit in units:
             self._units.put(unit)
-        self._ready: queue.Queue[T | Done] = queue.Queue(maxsize=waiting)
+        self._ready = ready
         self._closed = threading.Event()
         self._living: set[subprocess.Popen[bytes]] = set()
         self._changing = threading.Lock()

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ls3dw.ahead import Ahead
 from ls3dw.annotations import Annotations
 from ls3dw.batching import Annotates, Batcher
 from ls3dw.consumer import Consumer
@@ -23,7 +24,7 @@ from ls3dw.models.device import leave_cores
 from ls3dw.pictures import Windows
 from ls3dw.prepare import Chunk
 from ls3dw.sample import Floats
-from ls3dw.serve import Server
+from ls3dw.serve import Process, Server
 from ls3dw.times import Times
 from ls3dw.write import AnnotatedChunk
 
@@ -73,13 +74,18 @@ class Apart:
     """Annotates in processes, one for each of `makes`, in batches that mix chunks; a context manager as `Consumer`.
 
     makes: picklable; each gives its process an annotator. done: told each chunk, on threads of this object's own.
+    ahead: processes that were started for this.
     """
 
-    def __init__(self, makes: Sequence[Make], done: Done, times: Times, *, guided: bool) -> None:
+    def __init__(
+        self, makes: Sequence[Make], done: Done, times: Times, *, guided: bool, ahead: Ahead | None = None
+    ) -> None:
         self._guided = guided
         self._done = done
         self._stack = ExitStack()
-        self._lanes = [self._stack.enter_context(_Lane(make, done, times)) for make in makes]
+        self._lanes = [
+            self._stack.enter_context(_Lane(make, done, times, ahead.take() if ahead else None)) for make in makes
+        ]
 
     def put(self, chunk: Chunk) -> None:
         """Hand a chunk to the process that has the least to do; waits for room, and raises what a process raised."""
@@ -98,12 +104,12 @@ class Apart:
 class _Lane:
     """One process, and the chunks whose faces it has."""
 
-    def __init__(self, make: Make, done: Done, times: Times) -> None:
+    def __init__(self, make: Make, done: Done, times: Times, process: Process | None) -> None:
         self._done = done
         self._times = times
         self._chunks: dict[int, Chunk] = {}
         self._number = 0
-        self._server = Server(_Annotation(make), self._answered)
+        self._server = Server(_Annotation(make), self._answered, process)
 
     @property
     def load(self) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
@@ -30,13 +30,26 @@ KEPT_ZOOM = 2.0
 LARGEST_CROP = 16.0
 """A crop's side and place may be this many times the picture's longer side."""
 
-JPEG_QUALITY = 95
-"""With full-resolution colour (4:4:4). docs/pictures.md has the measurements behind it."""
+_CHROMA: Final = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+}
 
-_JPEG = [
-    *(cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY),
-    *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
-]
+
+@dataclass(frozen=True)
+class Encoding:
+    """How a kept picture becomes a JPEG file. chroma: colour at full resolution, or at half of it."""
+
+    quality: int
+    chroma: Literal["4:4:4", "4:2:0"]
+
+    def __str__(self) -> str:
+        return f"JPEG {self.quality} {self.chroma}"
+
+
+STILL: Final = Encoding(95, "4:4:4")
+FRAME: Final = Encoding(97, "4:2:0")
+"""Videos have their colour at half the resolution already. docs/pictures.md has the measurements behind both."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +189,10 @@ def cut_kept_window(kept: Kept, box: NDArray[Any]) -> Window:
     return Window(pixels, compose(crop, invert(compose(to_window, kept.to_picture))), crop)
 
 
-def encode_kept(pixels: Picture) -> NDArray[np.uint8]:
+def encode_kept(pixels: Picture, encoding: Encoding = STILL) -> NDArray[np.uint8]:
     """Encode a kept picture (RGB) as JPEG: the bytes of a file."""
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _JPEG)
+    options = [cv2.IMWRITE_JPEG_QUALITY, encoding.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _CHROMA[encoding.chroma]]
+    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise PictureError(f"OpenCV could not encode a picture of shape {pixels.shape} as JPEG")
     return np.asarray(data, dtype=np.uint8).ravel()

@@ -16,6 +16,8 @@ from ls3dw.errors import PictureError
 from ls3dw.geometry import Affine
 from ls3dw.phash import face_hash
 from ls3dw.pictures import (
+    FRAME,
+    STILL,
     Decode,
     Kept,
     Window,
@@ -71,6 +73,12 @@ class Chunk:
     ends: bool
     expected: int
     seconds: Mapping[str, float]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its windows and pictures."""
+        windows = 0 if self.windows is None else self.windows.pixels.nbytes
+        return windows + sum(face.picture.nbytes for face in self.faces)
 
     def without_windows(self) -> Chunk:
         """Return what is left to write once the networks have the windows."""
@@ -191,7 +199,8 @@ def _cut(sample: Sample, image: Picture, work: Preparation, times: Times) -> tup
         face = _face(sample, (image.shape[1], image.shape[0]), kept)
     if work.selected is None:
         with times("encode pictures"):
-            face = replace(face, picture=encode_kept(kept.pixels))
+            encoding = STILL if sample.frame is None else FRAME
+            face = replace(face, picture=encode_kept(kept.pixels, encoding))
     return face, window
 
 

@@ -14,6 +14,8 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -49,18 +51,29 @@ def pair() -> tuple[socket.socket, socket.socket]:
 def start(main: str, theirs: socket.socket) -> subprocess.Popen[bytes]:
     """Start a process that calls `main`, a "module:function", with the descriptor of its end of a socket pair.
 
-    Call it on a thread that blocks SIGINT, which the process inherits from its first instruction on: Ctrl-C is for the
-    parent alone. Its end of the pair is closed here: else that process's end would go unseen.
+    It never sees a Ctrl-C, which is for the parent alone. Its end of the pair is closed here: else that process's end
+    would go unseen.
     """
     words = [sys.executable, "-c", _PROGRAM, main, str(theirs.fileno()), str(os.getpid()), *map(str, sys.path)]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+    with _interrupts_blocked():
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
     theirs.close()
     return process
 
 
 def block_interrupts() -> None:
-    """Keep Ctrl-C from this thread, and from the processes that it starts."""
+    """Keep Ctrl-C from this thread: the main one is to wake up and take it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Keep Ctrl-C from this thread for a moment; what it starts meanwhile inherits that from its first instruction."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def lost(process: subprocess.Popen[bytes], kind: str, advice: str, error: EOFError | OSError) -> Exception:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -27,23 +28,49 @@ class _End:
     """The last that a process is asked."""
 
 
+@dataclass(frozen=True)
+class _Ahead:
+    """What a process may import while its task is still to come."""
+
+    module: str
+
+
+class Process:
+    """A process that waits for a task. ahead: a module that it imports meanwhile."""
+
+    def __init__(self, ahead: str | None = None) -> None:
+        ours, theirs = pair()
+        self.connection = Connection(ours.detach())
+        self.process = start("ls3dw.serve:serve", theirs)
+        if ahead is not None:
+            # A process that has ended already is met again by who sends it a task.
+            with contextlib.suppress(ConnectionError):
+                transport.send(self.connection, _Ahead(ahead))
+
+    def end(self) -> None:
+        """Kill it, if it still runs."""
+        self.process.kill()
+        self.process.wait()
+        self.connection.close()
+
+
 class Server(Generic[Asked, Answer]):
     """Runs a task in a process; a context manager that waits for its answers and raises what it raised.
 
     answered: told each answer, on a thread of this object's own. The process takes what is put as it has room for it,
-    and `put` waits until then: memory stays flat. When the `with` block fails, the process is killed.
+    and `put` waits until then: memory stays flat. When the `with` block fails, the process is killed. process: the one
+    to use, which is this object's from now on; None: a new one.
     """
 
-    def __init__(self, task: Task[Asked, Answer], answered: Callable[[Answer], None]) -> None:
+    def __init__(
+        self, task: Task[Asked, Answer], answered: Callable[[Answer], None], process: Process | None = None
+    ) -> None:
         self._task = task
         self._answered = answered
         self._error: BaseException | None = None
         self._started = threading.Event()
         self._ended = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-        ours, theirs = pair()
-        self._theirs = theirs
-        self._connection = Connection(ours.detach())
+        self._process = process or Process()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -60,10 +87,10 @@ class Server(Generic[Asked, Answer]):
         self._started.wait()
         if error is None:
             self._send(_End())
-        elif self._process is not None:
-            self._process.kill()
+        else:
+            self._process.process.kill()
         self._thread.join()
-        self._connection.close()
+        self._process.end()
         if error is None:
             self._raise()
 
@@ -77,33 +104,29 @@ class Server(Generic[Asked, Answer]):
         if self._ended.is_set():
             return
         try:
-            transport.send(self._connection, item)
+            transport.send(self._process.connection, item)
         except ConnectionError:
             self._ended.wait()
 
     def _run(self) -> None:
         block_interrupts()
         try:
-            self._process = start("ls3dw.serve:serve", self._theirs)
-            try:
-                self._take_answers(self._process)
-            finally:
-                self._process.kill()
-                self._process.wait()
+            self._take_answers(self._process)
         except BaseException as caught:  # noqa: BLE001 - raised again in the thread that puts
             self._error = caught
         finally:
+            self._process.process.kill()
             self._ended.set()
             self._started.set()
 
-    def _take_answers(self, process: subprocess.Popen[bytes]) -> None:
+    def _take_answers(self, process: Process) -> None:
         try:
-            transport.send(self._connection, self._task)
+            transport.send(process.connection, self._task)
             self._started.set()
-            while not isinstance(answer := transport.receive(self._connection), Done):
+            while not isinstance(answer := transport.receive(process.connection), Done):
                 self._answered(answer)
         except (EOFError, ConnectionError) as error:
-            raise lost(process, _KIND, "with a smaller --batch", error) from error
+            raise lost(process.process, _KIND, "with a smaller --batch", error) from error
         if answer.error is not None:
             raise answer.error
 
@@ -118,7 +141,10 @@ def serve(descriptor: int) -> None:
 
 def _run_task(connection: Connection) -> Exception | None:
     try:
-        task: Task[Any, Any] = transport.receive(connection)
+        task = transport.receive(connection)
+        if isinstance(task, _Ahead):
+            importlib.import_module(task.module)
+            task = transport.receive(connection)
         task(_asked(connection), lambda answer: transport.send(connection, answer))
     except Exception as error:  # noqa: BLE001 - raised again in the parent
         return portable(error, _KIND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,7 @@ class _Gathering:
 
 
 class ShardWriter:
-    """Writes the shards of one version of a data set, one after the other.
+    """Writes the shards of one version of a data set.
 
     kinds: by source, which predicted points its own ones are compared with: "2d" or "3d"; None: with none.
     """
@@ -58,13 +59,20 @@ class ShardWriter:
         self._configuration = dict(configuration)
         self._configuration_hash = configuration_hash(configuration)
         self._open: dict[tuple[str, str, int], _Gathering] = {}
+        self._changing = threading.Lock()
 
     def add(self, done: AnnotatedChunk) -> None:
-        """Take a chunk; write its shard if that is complete now."""
+        """Take a chunk; write its shard if that is complete now. Several threads may, each with its own chunks."""
+        if complete := self._gather(done):
+            self._store.write_marker(self._version, self._write(complete))
+
+    def _gather(self, done: AnnotatedChunk) -> list[AnnotatedChunk] | None:
+        """Take a chunk; return all of its shard's, in order, once there are no others to come."""
         key = (done.chunk.source, done.chunk.part, done.chunk.shard)
-        gathering = self._open.setdefault(key, _Gathering())
-        if gathering.add(done):
-            self._store.write_marker(self._version, self._write(self._open.pop(key).in_order()))
+        with self._changing:
+            if self._open.setdefault(key, _Gathering()).add(done):
+                return self._open.pop(key).in_order()
+        return None
 
     def _write(self, done: list[AnnotatedChunk]) -> ShardRecord:
         """Write the files of a shard and return its record."""

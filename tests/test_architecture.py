@@ -21,6 +21,7 @@ LAYERS = (
     ("sample", "geometry", "annotations"),
     (
         "files",
+        "memory",
         "decode",
         "pictures",
         "metrics",
@@ -36,7 +37,7 @@ LAYERS = (
         "consumer",
         "t7",
     ),
-    ("sources", "models", "prepare"),
+    ("sources", "models", "prepare", "ahead"),
     ("shards", "store", "synth", "face_batch"),
     ("annotator", "config", "decisions", "index", "plan", "batching", "lanes", "write", "dataset", "draw", "published"),
     ("training",),

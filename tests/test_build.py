@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import Command
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from ls3dw.dataset import Dataset, open_dataset
 from ls3dw.errors import DatasetError
@@ -111,6 +112,13 @@ def test_face_shards_hold_the_same_faces_and_their_pictures(sample: Dataset) -> 
         assert starts.tolist() == (np.cumsum(sizes) - sizes).tolist()
         assert sizes.sum() == len(pictures)
         assert all(pictures[start : start + 2].tobytes() == b"\xff\xd8" for start in starts)
+
+
+def test_pictures_of_videos_have_half_the_colour(sample: Dataset) -> None:
+    for name, group in sample.index.groupby("source"):
+        jpeg = sample[int(group.index[0])].jpeg
+        sampling = JpegImagePlugin.get_sampling(Image.open(io.BytesIO(jpeg.tobytes())))
+        assert sampling == (2 if name == "300vw" else 0), f"{name}: Pillow calls 4:4:4 0, and 4:2:0 2"
 
 
 def test_index(sample: Dataset) -> None:

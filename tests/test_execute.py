@@ -111,7 +111,7 @@ def gone(process: int) -> bool:
 @pytest.mark.parametrize("workers", WORKERS)
 def test_every_unit_yields_its_items_in_order(workers: int) -> None:
     units = [Count("a", 40, bulk=5000), Count("b", 0), Count("c", 25), Count("d", 3)]
-    items = list(stream(units, workers, waiting=4))
+    items = list(stream(units, workers, room=4))
     for unit in units:
         assert [number for name, number, *_ in items if name == unit.name] == list(range(unit.end or 0))
     assert len(items) == 68
@@ -123,14 +123,14 @@ def test_every_unit_yields_its_items_in_order(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_no_units_no_items(workers: int) -> None:
-    assert list(stream([], workers, waiting=1)) == []
+    assert list(stream([], workers, room=1)) == []
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_an_error_in_a_unit_comes_through(workers: int) -> None:
     taken = []
     with pytest.raises(LookupError, match="unit 7 is broken"):
-        taken.extend(stream([Fail(2, break_unit), Count("endless", None)], workers, waiting=2))
+        taken.extend(stream([Fail(2, break_unit), Count("endless", None)], workers, room=2))
     assert all(gone(process) for *_, process, _ in taken if workers)
 
 
@@ -144,7 +144,7 @@ def test_an_error_in_a_unit_comes_through(workers: int) -> None:
 def test_a_process_that_dies_ends_the_stream(fail: Callable[[], object], message: str) -> None:
     taken = []
     with pytest.raises(WorkerError, match=message):
-        taken.extend(stream([Fail(1, fail), Count("endless", None)], 2, waiting=2))
+        taken.extend(stream([Fail(1, fail), Count("endless", None)], 2, room=2))
     assert all(gone(process) for *_, process, _ in taken)
 
 
@@ -161,20 +161,20 @@ def test_an_error_keeps_its_kind_or_its_text_and_its_place(
     fail: Callable[[], object], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        list(stream([Fail(1, fail)], 1, waiting=2))
+        list(stream([Fail(1, fail)], 1, room=2))
     assert str(caught.value) == message
     assert f"in {getattr(fail, '__name__', '')}" in "".join(caught.value.__notes__), "where in the unit it was raised"
 
 
 def test_a_unit_or_an_item_that_cannot_be_sent_ends_the_stream() -> None:
     with pytest.raises(AttributeError, match="<lambda>"):
-        list(stream([lambda: iter([1])], 1, waiting=2))
+        list(stream([lambda: iter([1])], 1, room=2))
     with pytest.raises(TypeError, match="generator"):
-        list(stream([partial(map, Count("a", 3).__class__, [Count("b", 3)()])], 1, waiting=2))
+        list(stream([partial(map, Count("a", 3).__class__, [Count("b", 3)()])], 1, room=2))
 
 
 def test_ctrl_c_is_the_parents_alone() -> None:
-    assert len(list(stream([Fail(2, partial(signal_self, signal.SIGINT))], 1, waiting=2))) == 2
+    assert len(list(stream([Fail(2, partial(signal_self, signal.SIGINT))], 1, room=2))) == 2
 
 
 @pytest.mark.parametrize("ending", ["", "os.kill(os.getpid(), signal.SIGKILL)"])
@@ -185,11 +185,11 @@ import os, signal, sys, time
 from functools import partial
 from ls3dw.execute import stream
 from test_execute import Count, Fail
-items = stream([Fail(1, partial(time.sleep, 1000)) for _ in range(2)], 2, waiting=4)
+items = stream([Fail(1, partial(time.sleep, 1000)) for _ in range(2)], 2, room=4)
 print(*(next(items)[2] for _ in range(2)), flush=True)
 {ending}
 items.close()
-assert len(list(stream([Count("a", 10), Count("b", 10)], 2, waiting=4))) == 20
+assert len(list(stream([Count("a", 10), Count("b", 10)], 2, room=4))) == 20
 """
     path = tmp_path / "script.py"
     path.write_text(script)
@@ -206,7 +206,7 @@ assert len(list(stream([Count("a", 10), Count("b", 10)], 2, waiting=4))) == 20
 
 
 def test_closing_early_leaves_no_process() -> None:
-    items = stream([Count("a", None, bulk=50_000), Count("b", None, bulk=50_000)], 2, waiting=2)
+    items = stream([Count("a", None, bulk=50_000), Count("b", None, bulk=50_000)], 2, room=2)
     processes = {item[2] for item in itertools.islice(items, 20)}
     start = time.monotonic()
     items.close()
@@ -216,12 +216,26 @@ def test_closing_early_leaves_no_process() -> None:
 
 
 def test_items_wait_until_they_are_taken(tmp_path: Path) -> None:
-    items = stream([Touch(str(tmp_path))], 1, waiting=2)
+    items = stream([Touch(str(tmp_path))], 1, room=2)
     next(items)
     time.sleep(0.5)
     ahead = len(list(tmp_path.iterdir()))
     items.close()
     assert ahead < 40, "a process ran far ahead of the one that takes its items"
+
+
+def test_items_may_lie_ready_by_their_size(tmp_path: Path) -> None:
+    items = stream([Touch(str(tmp_path))], 1, room=1_000_000, size=len)
+    next(items)
+    time.sleep(0.5)
+    ahead = len(list(tmp_path.iterdir()))
+    rest = sum(1 for _ in items)
+    assert 10 <= ahead < 40, "there is room for ten of 100,000 bytes"
+    assert rest == 1999
+
+
+def test_an_item_without_a_size_comes_too() -> None:
+    assert len(list(stream([Count("a", 5)], 1, room=1, size=lambda item: 0))) == 5
 
 
 def test_there_is_always_a_worker() -> None:
@@ -235,6 +249,38 @@ def test_a_consumer_gets_all_items_in_order() -> None:
         for number in range(50):
             consumer.put(number)
     assert taken == list(range(50))
+
+
+def test_threads_of_a_consumer_share_its_items() -> None:
+    taken: list[list[int]] = []
+    together = threading.Barrier(3)
+
+    def consume(items: Iterator[int]) -> None:
+        together.wait(10)
+        taken.append(list(items))
+
+    with Consumer[int](consume, waiting=3, keep=False, threads=3) as consumer:
+        for number in range(500):
+            consumer.put(number)
+    assert sorted(itertools.chain(*taken)) == list(range(500))
+    assert len(taken) == 3
+
+
+def test_an_error_of_one_thread_is_raised_and_the_others_end() -> None:
+    ended: list[str] = []
+
+    def consume(items: Iterator[int]) -> None:
+        refuse_two(items)
+        ended.append("well")
+
+    def fill() -> None:
+        with Consumer[int](consume, waiting=2, keep=True, threads=3) as consumer:
+            for number in range(1000):
+                consumer.put(number)
+
+    with pytest.raises(OSError, match="disk full"):
+        fill()
+    assert ended == ["well", "well"]
 
 
 def refuse_two(items: Iterator[int]) -> None:

@@ -15,8 +15,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from test_execute import gone
 
-from ls3dw import build
+from ls3dw import ahead, build
+from ls3dw.ahead import Ahead
 from ls3dw.batching import Batcher
 from ls3dw.build import Build
 from ls3dw.config import BuildOptions
@@ -175,6 +177,39 @@ def count_threads() -> Any:
 def test_a_network_process_leaves_the_cores_to_others() -> None:
     with pytest.raises(DeviceError, match="torch has 1 threads"), Apart([count_threads], print, Times(), guided=False):
         pass
+
+
+def test_processes_wait_where_there_seems_to_be_a_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ahead, "DEVICES", tmp_path)
+    with Ahead("auto") as none:
+        assert none.take() is None
+    (tmp_path / "nvidia0").touch()
+    with Ahead("none") as none:
+        assert none.take() is None
+    with Ahead("0,1") as two:
+        processes = [two.take(), two.take()]
+        assert two.take() is None
+    with Ahead("auto") as untaken:
+        (waiting,) = untaken._processes
+    assert gone(waiting.process.pid)
+    for process in filter(None, processes):
+        assert not gone(process.process.pid), "who has taken it ends it"
+        process.end()
+    assert len(processes) == 2
+
+
+@pytest.mark.slow
+def test_a_build_takes_a_process_that_waits(
+    options: BuildOptions, as_on_gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    as_on_gpus(1)
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(ahead, "DEVICES", tmp_path)
+    with Ahead("auto") as waiting:
+        (process,) = waiting._processes
+        Build(options, waiting).run(lambda plan: None, lambda chunk: None)
+        assert waiting.take() is None
+    assert gone(process.process.pid)
 
 
 @pytest.mark.slow

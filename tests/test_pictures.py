@@ -15,7 +15,18 @@ from ls3dw.draw import Layer, draw_face, in_tile, tile_affine
 from ls3dw.errors import PictureError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_affine, crop_placement, invert
 from ls3dw.models.crops import find_taps, resample
-from ls3dw.pictures import KEPT_SIDE, KEPT_ZOOM, Window, cut_kept, cut_window, decode_kept, encode_kept
+from ls3dw.pictures import (
+    FRAME,
+    KEPT_SIDE,
+    KEPT_ZOOM,
+    STILL,
+    Encoding,
+    Window,
+    cut_kept,
+    cut_window,
+    decode_kept,
+    encode_kept,
+)
 
 SLOPE = 2
 """Grey levels a pixel of the ramps: even, so that the mean of any block of pixels is a whole number."""
@@ -243,10 +254,11 @@ def texture(size: int) -> np.ndarray:
     return np.clip(coarse + rng.normal(0, 2, coarse.shape), 0, 255).astype(np.uint8)
 
 
-def test_kept_picture_survives_its_encoding() -> None:
+@pytest.mark.parametrize("encoding", [STILL, FRAME], ids=str)
+def test_kept_picture_survives_its_encoding(encoding: Encoding) -> None:
     picture = texture(256)
-    data = encode_kept(picture)
-    np.testing.assert_array_equal(data, encode_kept(picture.copy()))
+    data = encode_kept(picture, encoding)
+    np.testing.assert_array_equal(data, encode_kept(picture.copy(), encoding))
     assert len(data) < picture.nbytes / 3
     decoded = decode_kept(data)
     assert decoded.shape == picture.shape

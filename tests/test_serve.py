@@ -18,7 +18,7 @@ import pytest
 from test_execute import gone
 
 from ls3dw.errors import DeviceError, WorkerError
-from ls3dw.serve import Server
+from ls3dw.serve import Process, Server
 
 Answer = Callable[[Any], None]
 
@@ -52,6 +52,43 @@ class End:
                 if self.how == "error":
                     raise DeviceError("the device is on fire; take another")
                 os.kill(os.getpid(), signal.SIGKILL)
+
+
+def tell_imported(asked: Iterator[str], answer: Answer) -> None:
+    answer(os.getpid())
+    for module in asked:
+        answer(module in sys.modules)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_process_imports_ahead(ahead: bool) -> None:
+    answers: list[int] = []
+    with Server(tell_imported, answers.append, Process("colorsys") if ahead else None) as server:
+        server.put("colorsys")
+    assert answers[1:] == [ahead]
+    assert gone(answers[0])
+
+
+def test_what_cannot_be_imported_ahead_is_raised() -> None:
+    with (
+        pytest.raises(ModuleNotFoundError, match="no_such_module"),
+        Server(tell_imported, print, Process("no_such_module")),
+    ):
+        pass
+
+
+def test_a_process_that_ended_before_its_task_is_said_to_have() -> None:
+    process = Process("colorsys")
+    process.process.kill()
+    process.process.wait()
+    with pytest.raises(WorkerError, match="terminated by SIGKILL"), Server(tell_imported, print, process):
+        pass
+
+
+def test_a_process_that_nobody_uses_is_ended() -> None:
+    process = Process("colorsys")
+    process.end()
+    assert gone(process.process.pid)
 
 
 def test_answers_come_in_order() -> None:
@@ -141,7 +178,7 @@ def test_items_wait_until_they_are_taken() -> None:
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     script = """
 import sys, time
-from ls3dw.serve import Server
+from ls3dw.serve import Process, Server
 from test_serve import hesitate
 Server(hesitate, lambda answer: print(answer, flush=True)).put(b"")
 time.sleep(1000)

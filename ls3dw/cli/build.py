@@ -81,17 +81,21 @@ def build(
     """
     # Threads that wait by spinning would take the cores from decoding and writing; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.build import Build
+    from ls3dw.ahead import Ahead
     from ls3dw.config import SAMPLE
 
     options = _options(ctx, pipeline, given)
+    idle = dry_run or options.annotations == "published"
+    with Ahead("none" if idle else options.gpu) as ahead:
+        # torch comes with it.
+        from ls3dw.build import Build
 
-    run = Build(options)
-    if dry_run:
-        _print_plan(run, run.plan())
-        return
-    with Progress(quiet=run.options.sources == (SAMPLE,)) as progress:
-        run.run(progress.begin, progress.report)
+        run = Build(options, ahead)
+        if dry_run:
+            _print_plan(run, run.plan())
+            return
+        with Progress(quiet=run.options.sources == (SAMPLE,)) as progress:
+            run.run(progress.begin, progress.report)
     if verbose:
         click.echo(run.timing(), err=True)
     _print_summary(run, as_json)

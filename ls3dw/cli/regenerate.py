@@ -57,19 +57,23 @@ def regenerate(dataset: Path, roots: tuple[str, ...], dry_run: bool, as_json: bo
     """
     # Threads that wait by spinning would take the cores from decoding and writing; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from ls3dw.ahead import Ahead
     from ls3dw.errors import ConfigurationError
-    from ls3dw.versions.regenerate import Regeneration, settle
 
-    try:
-        options = settle(dataset, given | split_roots(roots))
-    except ConfigurationError as error:
-        raise click.UsageError(str(error)) from error
-    run = Regeneration(options)
-    if dry_run:
-        _print_plan(run)
-        return
-    with Progress(quiet=True) as progress:
-        run.run(progress.begin, progress.report)
+    with Ahead("none" if dry_run else given["gpu"]) as ahead:
+        # torch comes with it.
+        from ls3dw.versions.regenerate import Regeneration, settle
+
+        try:
+            options = settle(dataset, given | split_roots(roots))
+        except ConfigurationError as error:
+            raise click.UsageError(str(error)) from error
+        run = Regeneration(options, ahead)
+        if dry_run:
+            _print_plan(run)
+            return
+        with Progress(quiet=True) as progress:
+            run.run(progress.begin, progress.report)
     _print_summary(run, as_json)
 
 

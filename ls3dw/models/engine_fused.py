@@ -122,11 +122,11 @@ class FanBody:
     def __init__(self, network: FAN, policy: Policy) -> None:
         from ls3dw.models.fused import FusedFAN
 
-        network = copy.deepcopy(network).to(policy.device)
-        self._network = FusedFAN(network, dtype=policy.dtype)
+        # Folded on the CPU: each of the many kernels that it takes would have to be loaded first.
+        self._network = FusedFAN(network, dtype=policy.dtype, device=policy.device)
+        self.first = copy.deepcopy(network.conv1).to(policy.device)
         # What is fused takes its result without the bias.
-        network.conv1.bias = None
-        self.first = network.conv1
+        self.first.bias = None
 
     def __call__(self, maps: Tensor) -> Tensor:
         return self._network.body(maps)

@@ -23,6 +23,7 @@ from ls3dw.models.fused_ops import (
     Operations,
     PlainOperations,
     Plane,
+    Target,
     Weights,
     fold_norm,
 )
@@ -44,6 +45,7 @@ class FusedFAN:
     convolutions: "triton" for convolutions that write their own epilogues, "cudnn" for cuDNN's with one pass after
     each (both need a CUDA device), "plain" for the same steps in torch. dtype: of activations and weights; sums and
     batch norms are float32. The weights are taken as they are now: a network that changes later has to be fused again.
+    device: where they go, None: where the network is, which stays there.
 
     Input may have more channels than the network, as padding: they must be finite, and meet zero weights.
     """
@@ -54,16 +56,18 @@ class FusedFAN:
         convolutions: Convolutions = "triton",
         dtype: torch.dtype = torch.float16,
         operations: Operations | None = None,
+        device: torch.device | None = None,
     ) -> None:
         if network.training:
             raise ValueError("network is in training mode; expected eval mode, whose batch norms can be folded")
         self._operations = operations or operations_of(convolutions)
         self._pooling = network.pooling
         self._dtype = dtype
-        self._first_weight = network.conv1.weight.detach().to(dtype)
-        self._first_norm = fold_norm(network.bn1, network.conv1.bias)
-        self._stem = tuple(fold_block(block, dtype) for block in (network.conv2, network.conv3, network.conv4))
-        self._stacks = tuple(fold_stack(network, number, dtype) for number in range(network.stacks))
+        target = Target(device or network.conv1.weight.device, dtype)
+        self._first_weight = network.conv1.weight.detach().to(dtype).to(target.device)
+        self._first_norm = fold_norm(network.bn1, target, network.conv1.bias)
+        self._stem = tuple(fold_block(block, target) for block in (network.conv2, network.conv3, network.conv4))
+        self._stacks = tuple(fold_stack(network, number, target) for number in range(network.stacks))
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:

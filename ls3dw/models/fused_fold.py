@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from ls3dw.models.fan import FAN, HPMBlock
-from ls3dw.models.fused_ops import Affine, Weights, fold_norm, pack
+from ls3dw.models.fused_ops import Affine, Target, Weights, fold_norm, pack
 
 
 @dataclass(frozen=True)
@@ -36,26 +35,26 @@ class Stack:
     merge: Weights | None
 
 
-def fold_block(block: nn.Module, dtype: torch.dtype) -> Block:
+def fold_block(block: nn.Module, target: Target) -> Block:
     assert isinstance(block, HPMBlock)
     shortcut = None
     if isinstance(block.downsample, nn.Sequential):
         norm, _, convolution = block.downsample
         assert isinstance(norm, nn.BatchNorm2d)
         assert isinstance(convolution, nn.Conv2d)
-        shortcut = (fold_norm(norm), pack(convolution.weight, dtype))
+        shortcut = (fold_norm(norm, target), pack(convolution.weight, target))
     return Block(
-        norms=(fold_norm(block.bn1), fold_norm(block.bn2), fold_norm(block.bn3)),
+        norms=(fold_norm(block.bn1, target), fold_norm(block.bn2, target), fold_norm(block.bn3, target)),
         convolutions=(
-            pack(block.conv1.weight, dtype),
-            pack(block.conv2.weight, dtype),
-            pack(block.conv3.weight, dtype),
+            pack(block.conv1.weight, target),
+            pack(block.conv2.weight, target),
+            pack(block.conv3.weight, target),
         ),
         shortcut=shortcut,
     )
 
 
-def fold_stack(network: FAN, number: int, dtype: torch.dtype) -> Stack:
+def fold_stack(network: FAN, number: int, target: Target) -> Stack:
     """Fold one stack. Both convolutions to the next stack's input are linear in `hidden`, so they become one."""
     last = network.get_submodule(f"conv_last{number}")
     norm = network.get_submodule(f"bn_end{number}")
@@ -70,18 +69,18 @@ def fold_stack(network: FAN, number: int, dtype: torch.dtype) -> Stack:
         back = network.get_submodule(f"al{number}")
         assert isinstance(hidden, nn.Conv2d)
         assert isinstance(back, nn.Conv2d)
-        merge = merge_convolutions(hidden, heatmaps, back, dtype)
+        merge = merge_convolutions(hidden, heatmaps, back, target)
     return Stack(
-        blocks={name: fold_block(block, dtype) for name, block in hourglass.named_children()},
-        top=fold_block(network.get_submodule(f"top_m_{number}"), dtype),
-        last=pack(last.weight, dtype),
-        last_norm=fold_norm(norm, last.bias),
-        heatmaps=pack(heatmaps.weight, dtype, heatmaps.bias),
+        blocks={name: fold_block(block, target) for name, block in hourglass.named_children()},
+        top=fold_block(network.get_submodule(f"top_m_{number}"), target),
+        last=pack(last.weight, target),
+        last_norm=fold_norm(norm, target, last.bias),
+        heatmaps=pack(heatmaps.weight, target, heatmaps.bias),
         merge=merge,
     )
 
 
-def merge_convolutions(hidden: nn.Conv2d, heatmaps: nn.Conv2d, back: nn.Conv2d, dtype: torch.dtype) -> Weights:
+def merge_convolutions(hidden: nn.Conv2d, heatmaps: nn.Conv2d, back: nn.Conv2d, target: Target) -> Weights:
     """Return hidden(x) + back(heatmaps(x)) as one 1x1 convolution, composed in float64."""
     assert hidden.bias is not None
     assert heatmaps.bias is not None
@@ -89,4 +88,4 @@ def merge_convolutions(hidden: nn.Conv2d, heatmaps: nn.Conv2d, back: nn.Conv2d, 
     through = back.weight.double().flatten(1)
     weight = hidden.weight.double().flatten(1) + through @ heatmaps.weight.double().flatten(1)
     bias = hidden.bias.double() + back.bias.double() + through @ heatmaps.bias.double()
-    return pack(weight[..., None, None], dtype, bias)
+    return pack(weight[..., None, None], target, bias)

@@ -204,16 +204,26 @@ def finish_plainly(y: Tensor, bias: Tensor | None, finish: Finish) -> None:
         finish.following.plane.inside[..., part].copy_(activated(y, finish.following.norm))
 
 
-def fold_norm(norm: nn.BatchNorm2d, bias: Tensor | None = None) -> Affine:
+@dataclass(frozen=True)
+class Target:
+    """Where folded weights go, and the type of those of convolutions."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+def fold_norm(norm: nn.BatchNorm2d, target: Target, bias: Tensor | None = None) -> Affine:
     """Turn a batch norm in eval mode, after a convolution's `bias`, into scale and shift."""
     assert norm.running_var is not None
     assert norm.running_mean is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     mean = norm.running_mean.double() - (0 if bias is None else bias.double())
-    return Affine(scale.float().detach(), (norm.bias.double() - mean * scale).float().detach())
+    shift = norm.bias.double() - mean * scale
+    return Affine(scale.detach().float().to(target.device), shift.detach().float().to(target.device))
 
 
-def pack(weight: Tensor, dtype: torch.dtype, bias: Tensor | None = None) -> Weights:
+def pack(weight: Tensor, target: Target, bias: Tensor | None = None) -> Weights:
     """Pack a convolution's weight (outputs, inputs, k, k) and bias."""
-    flat = weight.detach().permute(0, 2, 3, 1).reshape(weight.shape[0], -1).to(dtype).contiguous()
-    return Weights(flat, weight.shape[2] * weight.shape[3], None if bias is None else bias.detach().float())
+    flat = weight.detach().permute(0, 2, 3, 1).reshape(weight.shape[0], -1).to(target.dtype).contiguous()
+    shift = None if bias is None else bias.detach().float().to(target.device)
+    return Weights(flat.to(target.device), weight.shape[2] * weight.shape[3], shift)

@@ -130,9 +130,14 @@ def check_shapes(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise `ModelError` with the first key whose values are infinite or no numbers."""
-    broken = [key for key, value in tensors.items() if not torch.isfinite(value).all()]
+    broken = [key for key, value in tensors.items() if not _is_finite(value)]
     if broken:
         raise ModelError(f"{path}: {broken[0]} holds values that are not finite ({len(broken)} such tensors in all)")
+
+
+def _is_finite(value: Tensor) -> bool:
+    # A sum takes a sixteenth of the time. That of finite numbers is finite too, unless it overflows.
+    return bool(value.sum(dtype=torch.float32).isfinite() or value.isfinite().all())
 
 
 def save(network: nn.Module, path: Path, contract: Contract) -> Contract:

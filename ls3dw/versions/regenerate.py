@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from ls3dw.ahead import Ahead
 from ls3dw.build import Build, Report, model_records
 from ls3dw.config import SAMPLE, BuildOptions
 from ls3dw.dataset import Dataset, open_dataset
@@ -158,8 +159,8 @@ class Regeneration(Build):
 
     options: RegenerateOptions
 
-    def __init__(self, options: RegenerateOptions) -> None:
-        super().__init__(options)
+    def __init__(self, options: RegenerateOptions, ahead: Ahead | None = None) -> None:
+        super().__init__(options, ahead)
 
     def record(self, models: dict[str, Any]) -> dict[str, Any]:
         """Return what decides the content of the version."""
