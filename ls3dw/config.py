@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from ls3dw.errors import ConfigurationError
-from ls3dw.pictures import FRAME, KEPT_SIDE, KEPT_ZOOM, STILL, Decode
+from ls3dw.pictures import FRAME, JPEG_QUALITY, KEPT_SIDE, KEPT_ZOOM, STILL, Decode
 from ls3dw.sources import SOURCES
 
 Guidance = Literal["predicted", "annotated"]
@@ -138,7 +138,12 @@ def recorded(options: BuildOptions, models: Mapping[str, Any]) -> dict[str, Any]
         "guidance": options.guidance,
         "limit": options.limit,
         "models": dict(models),
-        "picture": {"frame": str(FRAME), "side": KEPT_SIDE, "still": str(STILL), "zoom": KEPT_ZOOM},
+        "picture": {
+            "chroma": {"frame": FRAME, "still": STILL},
+            "jpeg_quality": JPEG_QUALITY,
+            "side": KEPT_SIDE,
+            "zoom": KEPT_ZOOM,
+        },
         "shard_size": options.shard_size,
         "subsets": sorted(options.subsets),
     }

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.geometry import CROP_SIZE, Affine, compose, crop_affine, invert
-from ls3dw.sample import Picture
+from ls3dw.sample import ColourOrder, Picture
 
 BITS: Final = 64
 SIDE: Final = 32
@@ -33,13 +33,13 @@ def _cosines() -> NDArray[np.int64]:
 _COSINES: Final = _cosines()
 
 
-def face_hash(picture: Picture, to_picture: Affine, box: NDArray[Any]) -> np.uint64:
+def face_hash(picture: Picture, to_picture: Affine, box: NDArray[Any], order: ColourOrder = "RGB") -> np.uint64:
     """Hash the face in `box` (4,), in the source's pixels.
 
-    picture: (H, W, 3) uint8 RGB that shows it; to_picture: affine from the source's pixels to those of `picture`.
+    picture: (H, W, 3) uint8 that shows it, channels in `order`; to_picture: affine from the source's pixels to its own.
     """
     to_crop = compose(crop_affine(np.asarray(box, dtype=np.float64)), invert(to_picture))
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY if order == "RGB" else cv2.COLOR_BGR2GRAY)
     crop = cv2.warpAffine(grey, to_crop, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
     small = cv2.resize(crop, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return np.uint64(hash_grey(np.asarray(small, dtype=np.uint8)[None])[0])

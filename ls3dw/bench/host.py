@@ -17,7 +17,7 @@ from ls3dw.bench.timing import Work
 from ls3dw.config import DEFAULT_SHARD_SIZE
 from ls3dw.decode import decode_picture
 from ls3dw.phash import face_hash
-from ls3dw.pictures import FRAME, STILL, Encoding, cut_kept, cut_window, encode_kept
+from ls3dw.pictures import FRAME, STILL, Chroma, cut_kept, cut_window, encode_kept
 from ls3dw.prepare import Chunk, Preparation
 from ls3dw.sources.video import Capture
 from ls3dw.store import Store
@@ -66,14 +66,14 @@ def cutting_stages(faces: Faces) -> Iterator[Stage]:
         for one, box in zip(kept, faces.boxes, strict=True):
             face_hash(one.pixels, one.to_picture, box)
 
-    def encode(encoding: Encoding) -> None:
+    def encode(chroma: Chroma) -> None:
         for one in kept:
-            encode_kept(one.pixels, encoding)
+            encode_kept(one.pixels, chroma)
 
     yield Stage("cut the window and the kept picture", cut, len(pairs))
     yield Stage("hash the kept picture", describe, len(pairs))
-    for what, encoding in {"still": STILL, "frame": FRAME}.items():
-        yield Stage(f"encode the kept picture of a {what}", partial(encode, encoding), len(pairs))
+    for what, chroma in (("still", STILL), ("frame", FRAME)):
+        yield Stage(f"encode the kept picture of a {what}", partial(encode, chroma), len(pairs))
 
 
 def process_stage() -> tuple[Stage, Chunk]:

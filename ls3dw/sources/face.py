@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.geometry import tight_box
-from ls3dw.sample import Drop, Floats, Picture, Reason, Sample
+from ls3dw.sample import ColourOrder, Drop, Floats, Picture, Reason, Sample
 
 LEAST_SEEN = 0.1
 """Share of a face's box that must lie in the picture: faces cut by its edge are usual, a stray point is a fault."""
@@ -87,8 +87,8 @@ def read_face(path: Path, parse: Parser) -> Face:
     return face
 
 
-def make_sample(face: Face, picture: Picture, place: Place) -> Sample:
-    """Join a face and its picture (H, W, 3); raises Rejected if no point lies in the picture."""
+def make_sample(face: Face, picture: Picture, place: Place, order: ColourOrder = "RGB") -> Sample:
+    """Join a face and its picture (H, W, 3), channels in `order`; raises Rejected if no point lies in the picture."""
     _check_inside(face.points, picture)
     return Sample(
         id=place.id,
@@ -102,6 +102,7 @@ def make_sample(face: Face, picture: Picture, place: Place) -> Sample:
         yaw=face.yaw,
         flags=place.flags,
         extra=face.extra,
+        order=order,
     )
 
 

@@ -77,15 +77,13 @@ class Capture:
         return grabbed
 
     def picture(self) -> Picture:
-        """Return the present frame, (H, W, 3) uint8 RGB; raises Rejected if it is damaged."""
-        import cv2
-
+        """Return the present frame, (H, W, 3) uint8 BGR; raises Rejected if it is damaged."""
         if self._cut is not None and self.frame >= self._cut:
             raise Rejected("unreadable picture", f"the file is cut off within frame {self._cut}")
-        decoded, bgr = self._video.retrieve()
+        decoded, pixels = self._video.retrieve()
         if not decoded:
             raise Rejected("unreadable picture", f"frame {self.frame} cannot be decoded")
-        return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+        return np.asarray(pixels, dtype=np.uint8)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -182,7 +180,7 @@ class VideoMedia:
             if capture.frame not in labels.frames:
                 raise Rejected("frame without annotation", f"no {ANNOTATIONS}/{capture.frame:06d}.pts")
             face = read_face(labels.frames[capture.frame], parse_face)
-            return make_sample(face, capture.picture(), place)
+            return make_sample(face, capture.picture(), place, order="BGR")
         except Rejected as fault:
             return place.drop(fault)
 
