@@ -27,12 +27,16 @@ class Ahead:
         """Hand over one that nobody has, if there is one."""
         return self._processes.pop() if self._processes else None
 
+    def end(self) -> None:
+        """End those that nobody has."""
+        while process := self.take():
+            process.end()
+
     def __enter__(self) -> Ahead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        while process := self.take():
-            process.end()
+        self.end()
 
 
 def seems_to_have_gpu() -> bool:

@@ -1,4 +1,4 @@
-"""Sources to data set: decoding processes, networks and one writer, all at work at once."""
+"""Sources to data set: decoding processes, networks and writers, all at work at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ls3dw.finish import finish_version
 from ls3dw.lanes import Apart, Make, here
 from ls3dw.memory import available_memory
 from ls3dw.models.contract import Contract
-from ls3dw.models.device import check_device, devices
+from ls3dw.models.device import check_device, devices, on_one_core
 from ls3dw.plan import Plan, make_plan
 from ls3dw.prepare import Chunk
 from ls3dw.published import Published
@@ -83,7 +83,8 @@ def contracts_of(options: BuildOptions) -> Sequence[Contract | None]:
     """Load the networks, so that what is wrong with them is known before anything is written."""
     if options.annotations == "published":
         return (None, None, None)
-    models = load_models(options.model_2d, options.model_3d, options.model_depth, options.decode)
+    with on_one_core():
+        models = load_models(options.model_2d, options.model_3d, options.model_depth, options.decode)
     return [model.contract if model else None for model in models]
 
 
@@ -110,6 +111,8 @@ class Build:
         for device in self.devices:
             check_device(device)
         self.apart = apart(self.devices[0])
+        if ahead and not self.apart:
+            ahead.end()
         self.times = Times()
         self.took = 0.0
         self.configuration = self.record(model_records(contracts_of(options)))
@@ -147,6 +150,8 @@ class Build:
     def annotate(self, plan: Plan, report: Report) -> None:
         """Make all shards that the plan has left to do."""
         work = plan.work(self.options, GPU_CHUNK if self.apart else CPU_BATCH)
+        if not work:
+            return
         writer = self.writer(plan)
         waiting = GPU_WAITING if self.apart else CPU_WAITING
         room, size = (room_ahead(), _bytes_of) if self.apart else (CPU_WAITING, count_one)
@@ -162,7 +167,7 @@ class Build:
 
         start = time.perf_counter()
         with ExitStack() as stack:
-            # Left in the opposite order: the networks end first, then the writer with all they gave it.
+            # Left in the opposite order: the networks end first, then the writers with all they gave them.
             writing = stack.enter_context(Consumer(write, waiting, keep=True, threads=self.writers))
             networks = self._networks(plan, writing, waiting)
             stack.enter_context(networks)
@@ -173,6 +178,8 @@ class Build:
 
     def timing(self) -> str:
         """Say how long each stage of `annotate` took, and so what it waited for."""
+        if not self.took:
+            return "nothing was left to annotate"
         return render(
             self.times.seconds,
             self.took,

@@ -346,6 +346,8 @@ def test_verbose_says_what_it_waited_for(ls3dw: Command, tmp_path: Path, quick: 
     assert {"decode", "encode pictures", "networks", "write shards"} < stages.keys()
     assert stages["networks"] > 0
     assert "the first is what the build waits for" in lines[-1]
+    again = ls3dw("build", "--out", tmp_path, *quick, "--limit", "1", "-v", "--json")
+    assert (again.status, again.err.splitlines()[-1]) == (0, "nothing was left to annotate")
 
 
 def test_pipeline_file_counts_less_than_the_command_line(

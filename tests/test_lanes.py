@@ -198,6 +198,17 @@ def test_processes_wait_where_there_seems_to_be_a_gpu(monkeypatch: pytest.Monkey
     assert len(processes) == 2
 
 
+def test_a_build_on_the_cpu_ends_the_processes_that_wait(
+    options: BuildOptions, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr(ahead, "DEVICES", tmp_path)
+    with Ahead("auto") as waiting:
+        (process,) = waiting._processes
+        Build(options, waiting)
+        assert gone(process.process.pid)
+
+
 @pytest.mark.slow
 def test_a_build_takes_a_process_that_waits(
     options: BuildOptions, as_on_gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -41,6 +42,18 @@ def leave_cores() -> None:
     Threads that wait for each other on cores with other work took half a minute to load networks.
     """
     torch.set_num_threads(1)
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Do for a while on one core what torch does on the CPU, as where another process has begun to work: loading
+    networks takes no longer, and four times as long where threads wait for each other."""
+    threads = torch.get_num_threads()
+    leave_cores()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def check_device(name: str) -> torch.device:
