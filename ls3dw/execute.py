@@ -25,6 +25,9 @@ T = TypeVar("T")
 _POLL = 0.2
 _KIND = "decoding"
 
+_NICENESS = 5
+"""By how much the processes step back: where all cores are busy, networks that are compiled took twice as long."""
+
 
 def count_one(_: object) -> int:
     """Let a queue be bounded by the number of its items."""
@@ -167,8 +170,9 @@ def work(descriptor: int) -> None:
     """Run units in a process of its own: this is its main function. descriptor: of the socket to the parent."""
     import cv2
 
-    # The other cores are for the other processes.
+    # The other cores are for the other processes, and this one too when they need it.
     cv2.setNumThreads(1)
+    os.nice(_NICENESS)
     # A broken socket: the parent has gone.
     with Connection(descriptor) as connection, contextlib.suppress(ConnectionError):
         while True:

@@ -224,6 +224,19 @@ def test_items_wait_until_they_are_taken(tmp_path: Path) -> None:
     assert ahead < 40, "a process ran far ahead of the one that takes its items"
 
 
+@dataclass(frozen=True)
+class Niceness:
+    """Yields how far its process steps back."""
+
+    def __call__(self) -> Iterator[int]:
+        yield os.nice(0)
+
+
+def test_processes_step_back_for_others() -> None:
+    assert list(stream([Niceness()], 1, room=2)) == [min(19, os.nice(0) + 5)]
+    assert list(stream([Niceness()], 0, room=2)) == [os.nice(0)]
+
+
 def test_items_may_lie_ready_by_their_size(tmp_path: Path) -> None:
     items = stream([Touch(str(tmp_path))], 1, room=1_000_000, size=len)
     next(items)
