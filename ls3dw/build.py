@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -13,15 +13,15 @@ from ls3dw.ahead import Ahead
 from ls3dw.annotator import CPU_BATCH, Annotator, load_models
 from ls3dw.config import BuildOptions, recorded
 from ls3dw.consumer import Consumer
-from ls3dw.execute import count_one, default_workers, stream
+from ls3dw.execute import default_workers, stream
 from ls3dw.files import exclusive, remove_partial
 from ls3dw.finish import finish_version
 from ls3dw.lanes import Apart, Make, here
-from ls3dw.memory import available_memory
+from ls3dw.memory import room_ahead
 from ls3dw.models.contract import Contract
 from ls3dw.models.device import check_device, devices, on_one_core
 from ls3dw.plan import Plan, make_plan
-from ls3dw.prepare import Chunk
+from ls3dw.prepare import Chunk, Preparation
 from ls3dw.published import Published
 from ls3dw.store import ShardRecord, Store, check_version, claim_version
 from ls3dw.times import Times, render
@@ -36,16 +36,6 @@ GPU_WAITING = 8
 
 GPU_WRITERS = 3
 """Threads that write shards: one alone keeps two GPUs waiting."""
-
-MOST_AHEAD = 8 << 30
-"""Bytes of chunks that may lie ready for GPUs where memory is plenty: about what is decoded while they load their
-networks, so that the processes need not wait for that."""
-
-
-def room_ahead() -> int:
-    """Return how many bytes of chunks may lie ready for GPUs: a quarter of the free memory at most."""
-    available = available_memory()
-    return MOST_AHEAD if available is None else min(MOST_AHEAD, available // 4)
 
 
 Report = Callable[[Chunk], None]
@@ -91,10 +81,6 @@ def contracts_of(options: BuildOptions) -> Sequence[Contract | None]:
 def apart(device: str) -> bool:
     """Say whether a device's networks run in a process of their own."""
     return device != "cpu"
-
-
-def _bytes_of(chunk: Chunk) -> int:
-    return chunk.nbytes
 
 
 class Build:
@@ -154,7 +140,6 @@ class Build:
             return
         writer = self.writer(plan)
         waiting = GPU_WAITING if self.apart else CPU_WAITING
-        room, size = (room_ahead(), _bytes_of) if self.apart else (CPU_WAITING, count_one)
         reporting = threading.Lock()
 
         def write(items: Iterator[AnnotatedChunk]) -> None:
@@ -171,7 +156,7 @@ class Build:
             writing = stack.enter_context(Consumer(write, waiting, keep=True, threads=self.writers))
             networks = self._networks(plan, writing, waiting)
             stack.enter_context(networks)
-            chunks = stack.enter_context(closing(stream(work, self.workers, room, size)))
+            chunks = stack.enter_context(closing(self._decoded(work)))
             for chunk in chunks:
                 networks.put(chunk)
         self.took = time.perf_counter() - start
@@ -197,6 +182,13 @@ class Build:
         if self.options.workers is not None:
             return self.options.workers
         return default_workers(len(self.devices) if self.apart else 0)
+
+    def _decoded(self, work: Sequence[Preparation]) -> Generator[Chunk, None, None]:
+        """Decode in processes: beside GPUs as far ahead of the networks as there is room."""
+        if not self.apart:
+            return stream(work, self.workers, CPU_WAITING)
+        room = room_ahead()
+        return stream(work, self.workers, room.nbytes, lambda chunk: room.share(chunk.nbytes))
 
     def _networks(self, plan: Plan, writing: Consumer[AnnotatedChunk], waiting: int) -> Consumer[Chunk] | Apart:
         own_points = self.options.guidance == "annotated" or self.options.annotations == "published"

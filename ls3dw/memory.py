@@ -1,15 +1,47 @@
-"""How much memory there is."""
+"""How much memory there is, and how much of it may hold what is decoded ahead of the networks."""
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 SYSTEM: Final = Path("/")
 
+MOST_BYTES: Final = 8 << 30
+"""That may lie ready where memory is plenty: about what is decoded while GPUs load their networks."""
+
+MOST_ITEMS: Final = 512
+"""That may lie ready: each is an open file, of which a process often may have 1,024."""
+
 _LIMITS: Final = {"": ("sys/fs/cgroup", "memory.max"), "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes")}
 """By the controller that /proc/self/cgroup names (none: version 2), where control groups lie and keep their limit."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """For so many bytes and so many items, whichever is reached first."""
+
+    nbytes: int
+    items: int
+
+    def share(self, nbytes: int) -> int:
+        """Return how many of the bytes an item takes up that has `nbytes`."""
+        return max(nbytes, self.nbytes // self.items)
+
+
+def room_ahead() -> Room:
+    """Return the room for what lies ready: a quarter of the free memory at most, and half of the files that may be
+    open."""
+    available = available_memory()
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    unlimited = files == resource.RLIM_INFINITY
+    return Room(
+        MOST_BYTES if available is None else min(MOST_BYTES, available // 4),
+        MOST_ITEMS if unlimited else max(1, min(MOST_ITEMS, files // 2)),
+    )
 
 
 def available_memory(system: Path = SYSTEM) -> int | None:

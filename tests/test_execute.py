@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,11 +15,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ls3dw.consumer import Consumer
 from ls3dw.errors import WorkerError
 from ls3dw.execute import default_workers, stream
+from ls3dw.memory import room_ahead
+from ls3dw.transport import Parcel
 
 WORKERS = (0, 1, 2)
 
@@ -245,6 +249,36 @@ def test_items_may_lie_ready_by_their_size(tmp_path: Path) -> None:
     rest = sum(1 for _ in items)
     assert 10 <= ahead < 40, "there is room for ten of 100,000 bytes"
     assert rest == 1999
+
+
+@dataclass(frozen=True)
+class Parcels:
+    """Yields parcels, each of which is an open file to who has it."""
+
+    count: int
+
+    def __call__(self) -> Iterator[Parcel]:
+        for _ in range(self.count):
+            yield Parcel.of(np.zeros(5000, dtype=np.uint8))
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_what_lies_ready_leaves_files_to_open() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        room, before = room_ahead(), open_files()
+        parcels = stream([Parcels(300)], 1, room.nbytes, lambda parcel: room.share(parcel.nbytes))
+        next(parcels)
+        time.sleep(0.5)
+        ready = open_files() - before
+        assert sum(parcel.array().size == 5000 for parcel in parcels) == 299
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 90 < ready < 115
 
 
 def test_an_item_without_a_size_comes_too() -> None:

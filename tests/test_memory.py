@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
 
-from ls3dw.memory import available_memory
+from ls3dw.memory import Room, available_memory, room_ahead
 
 GIB = 1 << 30
 
@@ -40,6 +41,21 @@ def test_the_least_counts(tmp_path: Path, group: str, files: dict[str, str], exp
 
 def test_a_system_that_does_not_say(tmp_path: Path) -> None:
     assert available_memory(tmp_path) is None
+
+
+def test_room_is_for_bytes_and_for_items() -> None:
+    room = Room(nbytes=1000, items=10)
+    assert (room.share(1), room.share(100), room.share(400)) == (100, 100, 400)
+
+
+def test_half_of_the_files_may_lie_ready() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        assert room_ahead().items == 100
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 0 < room_ahead().nbytes <= 8 * GIB
 
 
 def test_this_system_says() -> None:
