@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import shutil
@@ -12,6 +13,10 @@ import numpy as np
 import pytest
 from helpers import pts
 
+from ls3dw.bench.material import embedded_video
+from ls3dw.phash import face_hash
+from ls3dw.pictures import cut_kept, cut_window, decode_kept
+from ls3dw.prepare import Preparation
 from ls3dw.sample import Drop, Outcome, Sample
 from ls3dw.sources import open_source
 from ls3dw.sources.video import cut_frame
@@ -217,3 +222,18 @@ def test_real_video_equals_a_plain_read(tmp_path: Path) -> None:
     assert not reference.read()[0]
     assert shown >= 55
     assert shown + dropped == media.expected == coded
+
+
+def test_frames_are_cut_and_kept_in_their_colours() -> None:
+    media = embedded_video()
+    work = Preparation("300vw", media.name, media, 3, 256, 8, "subpixel", limit=3)
+    (chunk,) = work()
+    assert chunk.windows is not None
+    samples = [outcome for _, outcome in itertools.islice(media.read(lambda number: False), 3)]
+    for face, sample, window in zip(chunk.faces, samples, chunk.windows.pixels.array(), strict=True):
+        assert isinstance(sample, Sample)
+        expected = cut_window(sample.image(), sample.box).pixels
+        np.testing.assert_array_equal(window[: expected.shape[0], : expected.shape[1]], expected)
+        kept = cut_kept(sample.image(), sample.box)
+        assert np.abs(decode_kept(face.picture).astype(int) - kept.pixels).mean() < 2
+        assert face.phash == face_hash(kept.pixels, kept.to_picture, sample.box)
