@@ -29,18 +29,17 @@ _NICENESS = 5
 """By how much the processes step back: where all cores are busy, networks that are compiled took twice as long."""
 
 
-def count_one(_: object) -> int:
-    """Let a queue be bounded by the number of its items."""
+def _count_one(_: object) -> int:
     return 1
 
 
 def stream(
-    units: Sequence[Callable[[], Iterator[T]]], workers: int, room: int, size: Callable[[T], int] = count_one
+    units: Sequence[Callable[[], Iterator[T]]], workers: int, room: int, size: Callable[[T], int] = _count_one
 ) -> Generator[T, None, None]:
     """Yield what all units yield, each unit's items in order. workers: 0 runs them here, one after the other.
 
-    room: when items of together this size lie ready, processes have to wait; size: of an item. An exception in a unit
-    ends the stream, and so does the end of a process (`WorkerError`).
+    room: when items of together this size lie ready, processes have to wait; size: of an item, each 1 unless it is
+    given. An exception in a unit ends the stream, and so does the end of a process (`WorkerError`).
     """
     if workers == 0:
         for unit in units:

@@ -39,7 +39,7 @@ def room_ahead() -> Room:
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = files == resource.RLIM_INFINITY
     return Room(
-        MOST_BYTES if available is None else min(MOST_BYTES, available // 4),
+        MOST_BYTES if available is None else max(1, min(MOST_BYTES, available // 4)),
         MOST_ITEMS if unlimited else max(1, min(MOST_ITEMS, files // 2)),
     )
 

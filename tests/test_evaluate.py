@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 import zipfile
@@ -204,6 +205,15 @@ def test_predictions_of_other_faces_are_counted(ls3dw: Command, sample: Dataset,
 
 
 GOOD = np.zeros((68, 2))
+
+
+def test_an_array_larger_than_memory_is_said_to_be_so(tmp_path: Path) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 45, 68, 2)})
+    with zipfile.ZipFile(tmp_path / "p.npz", "w") as archive:
+        archive.writestr("a.npy", header.getvalue())
+    with pytest.raises(PredictionError, match="asks for more memory than there is"):
+        read_predictions(tmp_path / "p.npz")
 
 
 def npz(path: Path, **arrays: Any) -> None:

@@ -69,7 +69,11 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as file:
             return {name.removesuffix(".npy"): _read_array(file.read(name)) for name in file.namelist()}
-    # On damaged archives zipfile raises a dozen kinds of errors; damaged headers of arrays ask for any memory.
+    except MemoryError as error:
+        raise PredictionError(
+            f"{path}: asks for more memory than there is ({error}); damaged, or too large for this machine"
+        ) from error
+    # On damaged archives zipfile raises a dozen kinds of errors.
     except Exception as error:
         raise PredictionError(f"{path}: not a readable .npz file ({error}); write it with numpy.savez") from error
 
