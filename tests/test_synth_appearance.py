@@ -86,7 +86,7 @@ def test_brows_are_painted_through_their_points(renderer: Renderer, staged: Stag
     places = table[:, middle]
     across = places[:, 0].view(1, 1, 1, -1).expand(COUNT, -1, -1, -1)
     curve = brow_curve(across, scene, head)[:, 0, 0]
-    expected = places[:, 1] + scene.brow_offset - head.brow_offsets[middle]
+    expected = places[:, 1] + scene.brows.height - head.brow_offsets[middle]
     assert (curve - expected).abs().max() < 0.01
 
 

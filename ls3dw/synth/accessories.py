@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ls3dw.synth.brows import Brows
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.glasses import GlassesShape, draw_glasses, glasses_part, place_glasses
 from ls3dw.synth.hats import HatShape, Hatter, draw_hats, hat_part
@@ -89,14 +90,14 @@ class Accessories:
         plain = RenderOptions(glasses_chance=1, hat_chance=1, long_hair_chance=0)
         # The texture coordinates of what is worn are those of one pair of glasses and one hat on the mean head.
         pattern = draw_outfit(1, Draws(0, device), plain)
-        self.rest = self._dress(head.mean[None], torch.zeros(1, 10, device=device), pattern)[0]
+        self.rest = self._dress(head.mean[None], Brows.mean(1, device), pattern)[0]
 
-    def dress(self, vertices: Tensor, brow_offset: Tensor, outfit: Outfit, draws: Draws) -> Tensor:
+    def dress(self, vertices: Tensor, brows: Brows, outfit: Outfit, draws: Draws) -> Tensor:
         """Add what is worn to heads (B, V, 3) of the head frame: (B, V + ..., 3)."""
-        return self._dress(self._hang(vertices, draws), brow_offset, outfit)
+        return self._dress(self._hang(vertices, draws), brows, outfit)
 
-    def _dress(self, vertices: Tensor, brow_offset: Tensor, outfit: Outfit) -> Tensor:
-        points = anatomical_points(self.head, vertices, brow_offset)
+    def _dress(self, vertices: Tensor, brows: Brows, outfit: Outfit) -> Tensor:
+        points = anatomical_points(self.head, vertices, brows)
         glasses = place_glasses(points, outfit.glasses)
         hat = self._hatter.place(vertices, outfit.hat)
         inside = constant(INSIDE, vertices.device)

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ls3dw.synth.brows import POINTS_A_BROW, slid, to_nose
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.hair import strands
 from ls3dw.synth.head import Head
@@ -18,7 +19,6 @@ from ls3dw.synth.tensors import bell, planes, step
 
 SCALP_CENTRE = (0.0, 0.3, -0.5)
 SCALP_AXIS = (0.0, 0.6, -0.8)
-POINTS_A_BROW = 5
 
 
 def paint_brows(
@@ -27,15 +27,17 @@ def paint_brows(
     """Paint brows along the curves of points 17 to 26, which lie along the upper part of what is painted."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
-    x = pixels.rest[:, :1].abs()
+    x, left = pixels.rest[:, :1].abs(), pixels.rest[:, :1] > 0
+    inner, outer = (torch.where(left, *sides) for sides in _moved_ends(scene, head))
     above = pixels.rest[:, 1:2] - brow_curve(pixels.rest[:, :1], scene, head)
     thick = draws.uniform(*one, low=0.03, high=0.085) * torch.where(draws.chance(0.1, *one), 1.4, 1.0)
-    thick = thick * (1 - 0.6 * step(x, 0.5, 0.8)) * (1 + 0.12 * fine[:, 1:])
+    thick = thick * (1 - 0.6 * step(x - outer, 0.5, 0.8)) * (1 + 0.12 * fine[:, 1:])
     upper = thick * draws.uniform(*one, low=0.15, high=0.6)
     start = draws.uniform(*one, low=0.16, high=0.22)
     end = draws.uniform(*one, low=0.72, high=0.84)
     share = step(above, upper * 1.3, upper * 0.5) * step(above, -1.6 * thick, -0.8 * thick)
-    share = share * step(x, start + 0.02 * fine[:, :1], start + 0.08) * step(x, end + 0.06, end - 0.04)
+    share = share * step(x - inner, start + 0.02 * fine[:, :1], start + 0.08)
+    share = share * step(x - outer, end + 0.06, end - 0.04)
     share = share * (pixels.rest[:, 2:] > 0) * pixels.skin
     # Hairs lean outward and up from the nose.
     hairs = torch.sin((x * 1.6 + pixels.rest[:, 1:2]) * 140 + 2.5 * fine[:, :1])
@@ -45,12 +47,26 @@ def paint_brows(
     paint.raise_by(share * (0.012 + 0.002 * hairs))
 
 
+def _table(head: Head) -> Tensor:
+    """Return the places of brow points (10, O, 3) on the head file's mean, at each of the offsets."""
+    return (head.mean[head.brow_vertices] * head.brow_weights[..., None]).sum(2)
+
+
+def _moved_ends(scene: Scene, head: Head) -> list[tuple[Tensor, Tensor]]:
+    """Return how much farther from the nose brows begin, and end, on the mean head: left, right (B, 1, 1, 1) each."""
+    table = _table(head)
+    still = table[None, :, table.shape[1] // 2]
+    moved = slid(still.expand(len(scene.brows.slide), -1, -1), scene.brows.slide, head.brow_gaps)
+    right, left = to_nose(moved[..., 0].abs() - still[..., 0].abs()).unbind(1)
+    return [(left[:, end].view(-1, 1, 1, 1), right[:, end].view(-1, 1, 1, 1)) for end in (0, -1)]
+
+
 def brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
     """Return the height of the brow curve above each x: straight between the points, and on beyond the last ones."""
-    table = (head.mean[head.brow_vertices] * head.brow_weights[..., None]).sum(2)
-    middle = table[:, int(head.brow_offsets.shape[0]) // 2]
+    table = _table(head)
+    middle = table[:, table.shape[1] // 2]
     slope = (table[:, -1, 1] - table[:, 0, 1]) / (head.brow_offsets[-1] - head.brow_offsets[0])
-    offset = scene.brow_offset - head.brow_offsets[head.brow_offsets.shape[0] // 2]
+    offset = scene.brows.height - head.brow_offsets[head.brow_offsets.shape[0] // 2]
     places, heights = middle[:, 0].abs(), middle[:, 1] + slope * offset
     x, left = side.abs(), side > 0
 

@@ -150,6 +150,9 @@ class Head:
     thinner_lips: Tensor
     """(2, V, 3) how the vertices move as the upper and the lower lip lose all of their height (`lips.py`)."""
 
+    brow_gaps: Tensor
+    """(4,) head units between neighbouring points of a brow of people's mean head, from the nose outward."""
+
 
 def load_head(device: torch.device | str = "cpu", path: Path | None = None) -> Head:
     """Load a head file (the bundled one where no path is given) and place the 68 points on it.
@@ -169,6 +172,7 @@ def load_head(device: torch.device | str = "cpu", path: Path | None = None) -> H
         )
     arrays["thinner_lips"] = lip_changes(arrays, arrays["vertex_group"] == Group.SKIN)
     arrays["usual"] = _usual(arrays, people)
+    arrays["brow_gaps"] = _brow_gaps(arrays)
     tensors: dict[str, Tensor] = {
         name: torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
         for name, array in arrays.items()
@@ -186,6 +190,15 @@ def _usual(arrays: Arrays, people: People) -> NDArray[Any]:
     weights = np.concatenate((people.identity, people.lips))
     usual: NDArray[Any] = arrays["mean"] * (1 + people.stretch) + np.einsum("k,kvx->vx", weights, directions)
     return usual
+
+
+def _brow_gaps(arrays: Arrays) -> NDArray[Any]:
+    """Measure the gaps of the left brow (4,), whose points count outward."""
+    middle = len(arrays["brow_offsets"]) // 2
+    corners, weights = arrays["brow_vertices"][5:, middle], arrays["brow_weights"][5:, middle]
+    brow = (arrays["usual"][corners] * weights[..., None]).sum(1)
+    gaps: NDArray[Any] = np.linalg.norm(np.diff(brow, axis=0), axis=1)
+    return gaps
 
 
 def read_arrays(path: Path) -> Arrays:

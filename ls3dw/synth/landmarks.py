@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ls3dw.markup import GROUPS
+from ls3dw.synth.brows import Brows, brow_points
 from ls3dw.synth.head import Head
 from ls3dw.synth.raster import Fragments
 
@@ -22,10 +23,10 @@ def places(vertices: Tensor, corners: Tensor, weights: Tensor) -> Tensor:
     return (found * weights[..., None]).sum(-2)
 
 
-def anatomical_points(head: Head, vertices: Tensor, brow_offset: Tensor) -> Tensor:
-    """Find the 68 points (B, 68, 3) on vertices (B, V, 3) of any frame; brow_offset (B, 10): heights of the brow."""
+def anatomical_points(head: Head, vertices: Tensor, brows: Brows) -> Tensor:
+    """Find the 68 points (B, 68, 3) on vertices (B, V, 3) of any frame."""
     points = places(vertices, head.point_vertices, head.point_weights)
-    return torch.cat((points[:, : BROWS.start], _brows(head, vertices, brow_offset), points[:, BROWS.stop :]), dim=1)
+    return torch.cat((points[:, : BROWS.start], _brows(head, vertices, brows), points[:, BROWS.stop :]), dim=1)
 
 
 def frontal_jaw(head: Head, vertices: Tensor) -> Tensor:
@@ -40,12 +41,13 @@ def frontal_jaw(head: Head, vertices: Tensor) -> Tensor:
     return torch.cat((contour[..., :2], depth), dim=-1)
 
 
-def _brows(head: Head, vertices: Tensor, brow_offset: Tensor) -> Tensor:
+def _brows(head: Head, vertices: Tensor, brows: Brows) -> Tensor:
     table = places(vertices, head.brow_vertices, head.brow_weights)
-    offsets = head.brow_offsets
-    place = (torch.searchsorted(offsets, brow_offset.contiguous()) - 1).clamp(0, len(offsets) - 2)
-    share = ((brow_offset - offsets[place]) / (offsets[place + 1] - offsets[place])).clamp(0, 1)
-    return _pick(table, place) * (1 - share[..., None]) + _pick(table, place + 1) * share[..., None]
+    offsets, height = head.brow_offsets, brows.height.contiguous()
+    place = (torch.searchsorted(offsets, height) - 1).clamp(0, len(offsets) - 2)
+    share = ((height - offsets[place]) / (offsets[place + 1] - offsets[place])).clamp(0, 1)
+    lifted = _pick(table, place) * (1 - share[..., None]) + _pick(table, place + 1) * share[..., None]
+    return brow_points(lifted, brows, head.brow_gaps)
 
 
 def _pick(table: Tensor, place: Tensor) -> Tensor:

@@ -115,9 +115,9 @@ class Renderer:
         outfit = draw_outfit(count, draws, self.options)
         covered = (outfit.hat.kind > HatKind.NONE) | outfit.hair.worn
         shape = self._shaper.draw(pose.head, covered * _FLATTENED, draws)
-        dressed = self._accessories.dress(shape.vertices, shape.brow_offset, outfit, draws)
+        dressed = self._accessories.dress(shape.vertices, shape.brows, outfit, draws)
         posed = turn(dressed, self._weight, pose)
-        on_skin = anatomical_points(self.head, posed, shape.brow_offset)
+        on_skin = anatomical_points(self.head, posed, shape.brows)
         solid = turn(frontal_jaw(self.head, dressed), self._weight.new_ones(JAW), pose)
         points = torch.cat((solid, on_skin[:, JAW:]), dim=1)
         lines = places(posed, self.head.jaw_vertices, self.head.jaw_weights)
@@ -161,7 +161,7 @@ class Renderer:
             hairline=shape.hairline,
             hair_cut=self._hair_cut(hair, screen, outfit),
             locks=locks,
-            brow_offset=shape.brow_offset,
+            brows=shape.brows,
             has_long_hair=outfit.hair.worn,
             hat_kind=outfit.hat.kind,
         )

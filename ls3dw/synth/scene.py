@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from torch import Tensor
 
+from ls3dw.synth.brows import Brows
 from ls3dw.synth.locks import Locks
 from ls3dw.synth.raster import Fragments
 
@@ -100,8 +101,7 @@ class Scene:
     locks: Locks
     """Hair across the face, before all layers."""
 
-    brow_offset: Tensor
-    """(B, 10) head units by which the brow curve lies above the mean one at each brow point (points 17 to 26)."""
+    brows: Brows
 
     has_long_hair: Tensor
     """(B,) bool."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ls3dw.synth.brows import Brows, draw_brows
 from ls3dw.synth.camera import about
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.expression import Expressions, draw_gaze
@@ -42,7 +43,6 @@ _CHEST, _SHOULDERS = -2.2, 2.2
 """Below and beyond which the torso is lengthened, in head units."""
 
 _LONGER = 1.6
-_BROW_LIMITS = (-0.1, 0.12)
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,7 @@ class Shape:
     hairline: Tensor
     """(B,)"""
 
-    brow_offset: Tensor
-    """(B, 10)"""
+    brows: Brows
 
 
 class Shaper:
@@ -104,7 +103,7 @@ class Shaper:
         vertices = self._look(self._warp(vertices, draws), gaze)
         hairline, volume = _draw_hair(count, draws)
         volume = volume * (1 - flat)
-        brows = _draw_brows(count, draws)
+        brows = draw_brows(count, draws)
         return Shape(self._comb(vertices, hairline, volume, draws), hairline, brows)
 
     def _warp(self, vertices: Tensor, draws: Draws) -> Tensor:
@@ -143,13 +142,3 @@ def _draw_hair(count: int, draws: Draws) -> tuple[Tensor, Tensor]:
     hairline = torch.where(bald, draws.uniform(count, low=BALD, high=0.95), hairline)
     volume = draws.uniform(count).square() * _LARGEST_VOLUME * draws.chance(0.8, count)
     return hairline, volume * ~bald
-
-
-def _draw_brows(count: int, draws: Draws) -> Tensor:
-    """Draw how far the painted brows lie above the mean ones (B, 10), nearly alike on both sides."""
-    steps = constant((-2.0, -1.0, 0.0, 1.0, 2.0), draws.device)
-    height, slope = draws.normal(count, 1) * 0.035, draws.normal(count, 1) * 0.012
-    curve = height + slope * steps
-    both = torch.cat((curve, curve.flip(1)), dim=1)
-    side = (draws.normal(count, 2) * 0.006).repeat_interleave(5, dim=1)
-    return (both + side).clamp(*_BROW_LIMITS)

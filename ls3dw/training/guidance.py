@@ -6,7 +6,7 @@ shift   all points of a face together (normal, `shift` px);
 jaw     contour points along with their neighbours, since nothing in the picture holds them in place (noise of `jaw` px
         smoothed over 7 points, times a uniform share);
 gross   now and then (`gross` of the faces) a whole part of the face in the wrong place (normal, `gross_size` px).
-All in pixels of the 256x256 crop, where a face is about 190 px wide.
+All in pixels of the 256x256 crop, where a face is about 135 px wide.
 
 Errors drawn so know nothing of the picture, while a 2D network errs where the picture is hard, and in neighbouring
 points alike. Hence a share of the faces can be guided by what a trained 2D network predicts (`guidance.model`).
