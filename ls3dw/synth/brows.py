@@ -1,7 +1,7 @@
 """How people's brows differ: how high they lie, and how far from the nose they begin and end.
 
 The points follow the brow that is seen, as annotators do. On 1,764 nearly frontal faces of MERL-RAV they vary along the
-brow by 0.05 head units (one standard deviation; 2.6 % of a face's size), on heads whose brows end at fixed places by
+brow by 0.05 head units (one standard deviation; 2.7 % of a face's size), on heads whose brows end at fixed places by
 half of that: `docs/placement.md`.
 """
 
@@ -100,9 +100,9 @@ def slid(points: Tensor, slide: Tensor, gaps: Tensor) -> Tensor:
     gaps (4,): head units between neighbouring points of the mean head, from the nose outward. Beyond its ends a brow
     goes on straight.
     """
-    brow, share = to_nose(points), to_nose(slide)
-    runs = brow[:, :, 1:] - brow[:, :, :-1]
-    outward = torch.cat((runs, runs[:, :, -1:]), dim=2) / torch.cat((gaps, gaps[-1:]))[:, None]
-    inward = torch.cat((runs[:, :, :1], runs), dim=2) / torch.cat((gaps[:1], gaps))[:, None]
-    run = torch.where(share[..., None] > 0, outward, inward)
-    return _from_nose(brow + share[..., None] * run)
+    brow, far = to_nose(points), to_nose(slide)
+    ways = (brow[:, :, 1:] - brow[:, :, :-1]) / gaps[:, None]
+    outward = torch.cat((ways, ways[:, :, -1:]), dim=2)
+    inward = torch.cat((ways[:, :, :1], ways), dim=2)
+    way = torch.where(far[..., None] > 0, outward, inward)
+    return _from_nose(brow + far[..., None] * way)
