@@ -49,14 +49,14 @@ def test_spoilt_people_are_refused(change: dict[str, object], said: str, tmp_pat
 
 def test_peoples_mean_is_symmetric() -> None:
     head = load_head()
-    points = anatomical_points(head, head.usual[None], Brows.mean(1, torch.device("cpu")))[0]
+    points = anatomical_points(head, head.usual[None], Brows.mean(1))[0]
     mirrored = points[list(MIRROR)] * torch.tensor([-1.0, 1.0, 1.0])
     torch.testing.assert_close(points, mirrored, atol=0.01, rtol=0)
 
 
 def test_lips_grow_thin_between_their_borders_and_nothing_else_moves() -> None:
     head = load_head()
-    none = Brows.mean(1, torch.device("cpu"))
+    none = Brows.mean(1)
     before = anatomical_points(head, head.mean[None], none)[0]
     for lip, border, inner in ((0, 51, 62), (1, 57, 66)):
         thin = head.mean + 0.5 * head.thinner_lips[lip]
@@ -97,7 +97,7 @@ def test_a_known_mean_is_found_again() -> None:
     for _ in range(60):
         weights = true + 0.5 * torch.randn(5, generator=generator)
         shape = head.mean + torch.einsum("k,kvx->vx", weights, head.identity[:5]) + 0.4 * head.thinner_lips[0]
-        points = anatomical_points(head, shape[None], Brows.mean(1, torch.device("cpu")))[0].double()
+        points = anatomical_points(head, shape[None], Brows.mean(1))[0].double()
         yaw = torch.rand((), generator=generator).item() - 0.5
         turned = points[:, 0] * np.cos(yaw) + points[:, 2] * np.sin(yaw)
         labels.append(torch.stack((100 + 50 * turned, 100 - 50 * points[:, 1]), -1))

@@ -56,7 +56,7 @@ def test_both_ends_vary_and_both_sides_nearly_alike() -> None:
 
 
 def test_what_is_painted_goes_with_the_points() -> None:
-    """Longer brows darken or redden skin beyond their ends; nothing else in the picture changes."""
+    """Brows farther from the nose change the picture where brows are, and nowhere else."""
     options = RenderOptions(size=160, glasses_chance=0, hat_chance=0, long_hair_chance=0, locks_chance=0)
     renderer = Renderer("cpu", options=options)
     staged = renderer.stage(4, Draws(8), torch.zeros(4))
@@ -86,7 +86,7 @@ def test_heads_have_peoples_brows() -> None:
     head = load_head()
     shape = Shaper(head).draw(torch.eye(3).expand(1500, 3, 3), torch.zeros(1500), Draws(1))
     drawn = _across(anatomical_points(head, shape.vertices, shape.brows)[..., :2].double().numpy())
-    without = anatomical_points(head, shape.vertices, Brows.mean(1500, torch.device("cpu")))
+    without = anatomical_points(head, shape.vertices, Brows.mean(1500))
     fixed = _across(without[..., :2].double().numpy())
     assert abs(np.nanmedian(people, 0) - np.nanmedian(drawn, 0)).max() < 0.012
     assert 0.7 < np.mean(_spread(drawn) / _spread(people)) < 1

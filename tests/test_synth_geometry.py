@@ -93,7 +93,7 @@ def test_one_turn_gives_one_angle(axis: int) -> None:
 @given(st.floats(-80, 80), st.floats(-40, 40), st.floats(-60, 60))
 def test_the_pose_is_the_one_that_landmarks_tell(yaw: float, pitch: float, roll: float) -> None:
     turned = rotation(*torch.deg2rad(torch.tensor([[yaw], [pitch], [roll]])))
-    points = anatomical_points(head(), head().mean[None] @ turned.transpose(1, 2), Brows.mean(1, torch.device("cpu")))
+    points = anatomical_points(head(), head().mean[None] @ turned.transpose(1, 2), Brows.mean(1))
     seen = points * torch.tensor((1.0, -1.0, 1.0)) * 50
     told = head_pose(seen.numpy())
     fitted = torch.from_numpy(told)
@@ -285,7 +285,7 @@ def test_hair_leaves_the_jaw_where_it_is() -> None:
 def test_an_open_jaw_takes_the_chin_and_its_contour_along() -> None:
     opened = head().mean + head().expressions[head().expression_names.index("jawOpen")]
     both = torch.stack((head().mean, opened))
-    points = anatomical_points(head(), both, Brows.mean(2, torch.device("cpu")))
+    points = anatomical_points(head(), both, Brows.mean(2))
     lines = places(both, head().jaw_vertices, head().jaw_weights)
     contour = contour_points(lines, head().jaw_directions, torch.zeros(2))
     for shut, wide in (points, contour):

@@ -46,7 +46,7 @@ class Brows:
     """(B, 10) how much farther from the nose the brow and its points lie, along it."""
 
     @classmethod
-    def mean(cls, count: int, device: torch.device) -> Brows:
+    def mean(cls, count: int, device: torch.device | str = "cpu") -> Brows:
         """Return those of the mean head."""
         return cls(*(torch.zeros(count, 2 * POINTS_A_BROW, device=device) for _ in range(2)))
 

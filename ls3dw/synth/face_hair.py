@@ -10,6 +10,7 @@ from ls3dw.synth.brows import POINTS_A_BROW, slid, to_nose
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.hair import strands
 from ls3dw.synth.head import Head
+from ls3dw.synth.landmarks import places
 from ls3dw.synth.noise import sinusoid_noise
 from ls3dw.synth.paint import Paint
 from ls3dw.synth.palette import Looks
@@ -47,14 +48,9 @@ def paint_brows(
     paint.raise_by(share * (0.012 + 0.002 * hairs))
 
 
-def _table(head: Head) -> Tensor:
-    """Return the places of brow points (10, O, 3) on the head file's mean, at each of the offsets."""
-    return (head.mean[head.brow_vertices] * head.brow_weights[..., None]).sum(2)
-
-
 def _moved_ends(scene: Scene, head: Head) -> list[tuple[Tensor, Tensor]]:
     """Return how much farther from the nose brows begin, and end, on the mean head: left, right (B, 1, 1, 1) each."""
-    table = _table(head)
+    table = places(head.mean[None], head.brow_vertices, head.brow_weights)[0]
     still = table[None, :, table.shape[1] // 2]
     moved = slid(still.expand(len(scene.brows.slide), -1, -1), scene.brows.slide, head.brow_gaps)
     right, left = to_nose(moved[..., 0].abs() - still[..., 0].abs()).unbind(1)
@@ -63,11 +59,11 @@ def _moved_ends(scene: Scene, head: Head) -> list[tuple[Tensor, Tensor]]:
 
 def brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
     """Return the height of the brow curve above each x: straight between the points, and on beyond the last ones."""
-    table = _table(head)
+    table = places(head.mean[None], head.brow_vertices, head.brow_weights)[0]
     middle = table[:, table.shape[1] // 2]
     slope = (table[:, -1, 1] - table[:, 0, 1]) / (head.brow_offsets[-1] - head.brow_offsets[0])
     offset = scene.brows.height - head.brow_offsets[head.brow_offsets.shape[0] // 2]
-    places, heights = middle[:, 0].abs(), middle[:, 1] + slope * offset
+    across, heights = middle[:, 0].abs(), middle[:, 1] + slope * offset
     x, left = side.abs(), side > 0
 
     def of(values: Tensor, point: int) -> Tensor:
@@ -75,9 +71,9 @@ def brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
         right_value, left_value = values[..., POINTS_A_BROW - 1 - point], values[..., POINTS_A_BROW + point]
         return torch.where(left, left_value.view(-1, 1, 1, 1), right_value.view(-1, 1, 1, 1))
 
-    height, start = of(heights, 0), of(places, 0)
+    height, start = of(heights, 0), of(across, 0)
     for point in range(1, POINTS_A_BROW):
-        end, level = of(places, point), of(heights, point)
+        end, level = of(across, point), of(heights, point)
         run = x - start
         run = run if point == 1 else run.clamp(min=0)
         run = run if point == POINTS_A_BROW - 1 else torch.minimum(run, end - start)

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ls3dw.errors import ModelError
 from ls3dw.resources import folder
+from ls3dw.synth.brows import POINTS_A_BROW
 from ls3dw.synth.lips import lip_changes
 from ls3dw.synth.people import People, load_people
 from ls3dw.synth.placement import MESH_VERTICES, Placement, load_placement
@@ -150,8 +152,14 @@ class Head:
     thinner_lips: Tensor
     """(2, V, 3) how the vertices move as the upper and the lower lip lose all of their height (`lips.py`)."""
 
-    brow_gaps: Tensor
-    """(4,) head units between neighbouring points of a brow of people's mean head, from the nose outward."""
+    @cached_property
+    def brow_gaps(self) -> Tensor:
+        """Head units between neighbouring points of a brow of people's mean head (4,), from the nose outward."""
+        middle = len(self.brow_offsets) // 2
+        left = self.brow_vertices[POINTS_A_BROW:, middle], self.brow_weights[POINTS_A_BROW:, middle]
+        brow = (self.usual[left[0]] * left[1][..., None]).sum(1)
+        gaps: Tensor = torch.linalg.vector_norm(brow[1:] - brow[:-1], dim=1)
+        return gaps
 
 
 def load_head(device: torch.device | str = "cpu", path: Path | None = None) -> Head:
@@ -172,7 +180,6 @@ def load_head(device: torch.device | str = "cpu", path: Path | None = None) -> H
         )
     arrays["thinner_lips"] = lip_changes(arrays, arrays["vertex_group"] == Group.SKIN)
     arrays["usual"] = _usual(arrays, people)
-    arrays["brow_gaps"] = _brow_gaps(arrays)
     tensors: dict[str, Tensor] = {
         name: torch.from_numpy(array.astype(np.float32 if array.dtype.kind == "f" else np.int64))
         for name, array in arrays.items()
@@ -190,15 +197,6 @@ def _usual(arrays: Arrays, people: People) -> NDArray[Any]:
     weights = np.concatenate((people.identity, people.lips))
     usual: NDArray[Any] = arrays["mean"] * (1 + people.stretch) + np.einsum("k,kvx->vx", weights, directions)
     return usual
-
-
-def _brow_gaps(arrays: Arrays) -> NDArray[Any]:
-    """Measure the gaps of the left brow (4,), whose points count outward."""
-    middle = len(arrays["brow_offsets"]) // 2
-    corners, weights = arrays["brow_vertices"][5:, middle], arrays["brow_weights"][5:, middle]
-    brow = (arrays["usual"][corners] * weights[..., None]).sum(1)
-    gaps: NDArray[Any] = np.linalg.norm(np.diff(brow, axis=0), axis=1)
-    return gaps
 
 
 def read_arrays(path: Path) -> Arrays:
