@@ -32,16 +32,16 @@ from face_alignment.models import FAN, ResNetDepth
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ls3dw.annotator import Annotator, to_whole_pixels
-from ls3dw.bench.widen import SMALL, widen
-from ls3dw.geometry import crop_placement, tight_box
-from ls3dw.markup import POINTS
+from ls3dw.building.bench.widen import SMALL, widen
+from ls3dw.core.crops import cut_window
+from ls3dw.core.geometry import crop_placement, tight_box
+from ls3dw.core.markup import POINTS
 from ls3dw.models import load
-from ls3dw.models.contract import Kind
-from ls3dw.models.heatmap import decode_quarter
-from ls3dw.models.importing import ImportOptions, import_weights
-from ls3dw.models.zoo import calibrate
-from ls3dw.pictures import cut_window
+from ls3dw.models.annotator import Annotator, to_whole_pixels
+from ls3dw.models.networks.heatmaps import decode_quarter
+from ls3dw.models.weights.contract import Kind
+from ls3dw.models.weights.importing import ImportOptions, import_weights
+from ls3dw.models.weights.zoo import calibrate
 from ls3dw.sources import open_source
 
 FILES = {"2DFAN-4": "2d.pth.tar", "3DFAN-4": "3d.pth.tar", "depth": "depth.pth.tar"}

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw import Annotator
-from ls3dw.geometry import tight_box
-from ls3dw.metrics import box_size
+from ls3dw.core.geometry import tight_box
+from ls3dw.core.metrics import box_size
 from ls3dw.sources import open_source
 
 HUES = ("red", "yellow", "green", "cyan", "blue", "magenta")

@@ -31,8 +31,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ls3dw.prepare import Chunk
-from ls3dw.resources import folder
+from ls3dw.building.prepare import Chunk
+from ls3dw.core.resources import folder
 from ls3dw.sources import open_source
 
 
@@ -75,7 +75,7 @@ def make_videos(root: Path, size: tuple[int, int], videos: int, frames: int, dis
 
 def find_networks(root: Path) -> dict[str, str]:
     """Return the weights files of a folder as options of a build."""
-    from ls3dw.models.zoo import read_contract
+    from ls3dw.models.weights.zoo import read_contract
 
     roles = {"2d": "model_2d", "2d-to-3d": "model_3d", "3d": "model_3d", "depth": "model_depth"}
     files = sorted(root.glob("*.safetensors"))
@@ -86,8 +86,8 @@ def make_networks(root: Path, device: str, stacks: int, features: int, depth: di
     """Save random networks of some size; return them as options of a build."""
     import torch
 
-    from ls3dw.models.contract import Contract
-    from ls3dw.models.zoo import calibrate, save
+    from ls3dw.models.weights.contract import Contract
+    from ls3dw.models.weights.zoo import calibrate, save
 
     fan = {"class": "FAN", "stacks": stacks, "features": features, "pooling": "avg"}
     contracts = {
@@ -158,7 +158,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _is_network_process(pid: int) -> bool:
-    return "ls3dw.serve:" in _text(Path(f"/proc/{pid}/cmdline"))
+    return "ls3dw.core.parallel.worker:" in _text(Path(f"/proc/{pid}/cmdline"))
 
 
 def _resident_mb(pid: int) -> float:
@@ -182,9 +182,9 @@ def _text(path: Path) -> str:
 
 def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus: str) -> dict[str, object]:
     """Build once; return the figures and print the stages. The whole build begins with checking the weights."""
-    from ls3dw.ahead import Ahead
-    from ls3dw.build import Build
-    from ls3dw.config import BuildOptions
+    from ls3dw.building.options import BuildOptions
+    from ls3dw.building.pipeline import Build
+    from ls3dw.building.prestart import Prestart
 
     out = Path(tempfile.mkdtemp(prefix="out-", dir=given.scratch))
     options = BuildOptions(
@@ -208,7 +208,7 @@ def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus
                 held[f"{share:.0%}"] = rounded(memory.now)
 
     begun = time.perf_counter()
-    with Ahead(gpus) as ahead:
+    with Prestart(gpus) as ahead:
         run = Build(options, ahead)
         start = time.perf_counter()
         with MemoryWatch(gpus) as memory:

@@ -17,12 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ls3dw.geometry import apply
-from ls3dw.models import heatmap, load
-from ls3dw.models.crops import resample
-from ls3dw.models.heatmap import cells_to_crop, decode_quarter, decode_subpixel, draw_gaussians, peaks, windows
-from ls3dw.pictures import cut_window
-from ls3dw.resources import folder
+from ls3dw.core.crops import cut_window
+from ls3dw.core.geometry import apply
+from ls3dw.core.resources import folder
+from ls3dw.models import load
+from ls3dw.models.inference.resampling import resample
+from ls3dw.models.networks import heatmaps
+from ls3dw.models.networks.heatmaps import (
+    cells_to_crop,
+    decode_quarter,
+    decode_subpixel,
+    draw_gaussians,
+    peaks,
+    windows,
+)
 from ls3dw.sources import SOURCES, open_source
 
 PHASES = 16
@@ -99,7 +107,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.manual_seed(0)
     truth = torch.rand(100, 68, 2) * 220 + 18
-    ideal = draw_gaussians((truth + 0.5) / 4 - 0.5, 1.2, heatmap.CELLS)
+    ideal = draw_gaussians((truth + 0.5) / 4 - 0.5, 1.2, heatmaps.CELLS)
     noisy = ideal + 0.02 * torch.randn_like(ideal)
     table("Gaussians of std 1.2 cells", {"": ideal, "noise 0.02, ": noisy}, truth)
     if given.crops:
@@ -114,7 +122,7 @@ def main() -> None:
         for part in torch.split(crops, 32):
             part = part.to(given.device)
             plain.append(network(part)[-1].float())
-            mirrored.append(heatmap.mirror_heatmaps(network(part.flip(-1))[-1].float()))
+            mirrored.append(heatmaps.mirror_heatmaps(network(part.flip(-1))[-1].float()))
         one, both = torch.cat(plain), (torch.cat(plain) + torch.cat(mirrored)) / 2
         table(given.model, {"one pass, ": one, "with flip, ": both}, truth.to(given.device))
         points = [(decode_subpixel(a)[0] + decode_subpixel(b)[0]) / 2 for a, b in zip(plain, mirrored, strict=True)]

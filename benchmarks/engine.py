@@ -27,18 +27,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ls3dw.annotator import Annotator
-from ls3dw.bench.chain import without_depth
-from ls3dw.face_batch import FaceBatch
+from ls3dw.building.bench.chain import without_depth
 from ls3dw.models import Model, load
-from ls3dw.models.contract import CHANNELS_OF, RGB
-from ls3dw.models.engine import Runner, prepare
-from ls3dw.models.engine_first import First
-from ls3dw.models.engine_fold import folded
-from ls3dw.models.engine_policy import Policy, choose, has_bfloat16
-from ls3dw.models.guidance import Guide, draw, even, gaussian_guide
-from ls3dw.models.heatmap import decode_subpixel, with_mirrored
-from ls3dw.models.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
+from ls3dw.models.annotator import Annotator
+from ls3dw.models.face_batch import FaceBatch
+from ls3dw.models.inference.first_conv import First
+from ls3dw.models.inference.folding import folded
+from ls3dw.models.inference.policy import Policy, choose, has_bfloat16
+from ls3dw.models.inference.runners import Runner, prepare
+from ls3dw.models.networks.guidance import Guide, draw, even, gaussian_guide
+from ls3dw.models.networks.heatmaps import decode_subpixel, with_mirrored
+from ls3dw.models.weights.contract import CHANNELS_OF, RGB
+from ls3dw.models.weights.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.renderer import Renderer
 

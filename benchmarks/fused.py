@@ -26,18 +26,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ls3dw.core.crops import cut_window
+from ls3dw.core.resources import folder
 from ls3dw.models import FAN, load
-from ls3dw.models.captured import Captured
-from ls3dw.models.crops import resample
-from ls3dw.models.fused import FusedFAN
-from ls3dw.models.fused_hopper import can_take_turns
-from ls3dw.models.fused_ops import Activation, Affine, Finish, Operations, Plane, Weights, convolve_densely
-from ls3dw.models.fused_tiles import Shape, Tile, Turns, tile_for, turns_for
-from ls3dw.models.fused_triton import CudnnOperations, Cut, TritonOperations, convolve
-from ls3dw.models.heatmap import decode_subpixel
-from ls3dw.models.zoo import calibrate
-from ls3dw.pictures import cut_window
-from ls3dw.resources import folder
+from ls3dw.models.inference.cuda_graph import Captured
+from ls3dw.models.inference.fused_fan import FusedFAN
+from ls3dw.models.inference.resampling import resample
+from ls3dw.models.kernels.convolutions import CudnnOperations, Cut, TritonOperations, convolve
+from ls3dw.models.kernels.hopper import can_take_turns
+from ls3dw.models.kernels.operations import Activation, Affine, Finish, Operations, Plane, Weights, convolve_densely
+from ls3dw.models.kernels.tiles import Shape, Tile, Turns, tile_for, turns_for
+from ls3dw.models.networks.heatmaps import decode_subpixel
+from ls3dw.models.weights.zoo import calibrate
 from ls3dw.sources import open_source
 
 PEAK = 775e12

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 from ls3dw.errors import ModelError
 from ls3dw.models import FAN
-from ls3dw.models.importing import ImportOptions, import_weights
+from ls3dw.models.weights.importing import ImportOptions, import_weights
 
 SLOWEST = 10.0
 MOST_MEMORY = 500.0

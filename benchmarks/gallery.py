@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from ls3dw.dataset import Dataset, open_dataset
-from ls3dw.finish import finish_version
-from ls3dw.gallery.choose import Request
-from ls3dw.gallery.write import write_gallery
-from ls3dw.shards import ANNOTATION_COLUMNS, FACE_COLUMNS, Column, Shard, encode_shard
-from ls3dw.store import FileRecord, ShardRecord, Store, claim_version
+from ls3dw.building.finish import finish_version
+from ls3dw.dataset.open import Dataset, open_dataset
+from ls3dw.dataset.shards import ANNOTATION_COLUMNS, FACE_COLUMNS, Column, Shard, encode_shard
+from ls3dw.dataset.store import FileRecord, ShardRecord, Store, claim_version
+from ls3dw.review.gallery.choose import Request
+from ls3dw.review.gallery.write import write_gallery
 
 SWITCHES = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ls3dw.draw import Layer, draw_face
+from ls3dw.review.overlay import Layer, draw_face
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.renderer import Renderer, RenderOptions
 

@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.annotations import Annotations
-from ls3dw.annotator import Annotator
-from ls3dw.geometry import apply
-from ls3dw.pictures import Kept, cut_kept
-from ls3dw.resources import folder
-from ls3dw.sample import Sample
+from ls3dw.core.annotations import Annotations
+from ls3dw.core.crops import StoredPicture, cut_stored
+from ls3dw.core.geometry import apply
+from ls3dw.core.resources import folder
+from ls3dw.core.sample import Sample
+from ls3dw.models.annotator import Annotator
 from ls3dw.sources import open_source
 
 FULL = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
@@ -78,7 +78,9 @@ def shift(first: Annotations, second: Annotations) -> tuple[float, float]:
     return float(means[0]), float(means[1])
 
 
-def from_kept(annotator: Annotator, kept: list[Kept], pictures: list[NDArray[np.uint8]], boxes: NDArray[Any]) -> Any:
+def from_kept(
+    annotator: Annotator, kept: list[StoredPicture], pictures: list[NDArray[np.uint8]], boxes: NDArray[Any]
+) -> Any:
     """Annotate kept pictures; return landmarks in the source's pixels."""
     corners = np.stack([apply(k.to_picture, box.reshape(2, 2)).ravel() for k, box in zip(kept, boxes, strict=True)])
     found = annotator.annotate(pictures, corners)
@@ -110,7 +112,7 @@ def main() -> None:
     boxes = np.stack([sample.box for sample in samples]).astype(np.float64)
     annotator = Annotator()
     original = annotator.annotate([sample.image() for sample in samples], boxes)
-    kept = [cut_kept(sample.image(), sample.box) for sample in samples]
+    kept = [cut_stored(sample.image(), sample.box) for sample in samples]
     print(f"{len(samples)} faces, kept pictures of {np.mean([k.pixels.size / 3 for k in kept]) ** 0.5:.0f}² pixels")
     print(f"{'':<16} {'kB/face':>8} {'encode ms':>10} {'decode ms':>10} {'shift 2D':>9} {'shift 3D':>9}")
     exact = from_kept(annotator, kept, [k.pixels for k in kept], boxes)

@@ -3,7 +3,7 @@
     python benchmarks/pose.py aflw2000_landmarks_odd_rows.npz
 
 The faces are cut in halves by turns: what to use may be chosen on the first half, and is reported on the second.
-`rigid` is what `ls3dw.pose` does. The others change one thing: no linear map before the rotation; robust weights
+`rigid` is what `ls3dw.core.pose` does. The others change one thing: no linear map before the rotation; robust weights
 (Cauchy) at a distance in units of the head; directions of identity or expression of the bundled head, held by a ridge.
 """
 
@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.pose import UNLIKELY, head_pose_fit, mean_head
-from ls3dw.synth.head import load_head
+from ls3dw.core.pose import UNLIKELY, head_pose_fit, mean_head
+from ls3dw.synth.head.model import load_head
 
 Array = NDArray[np.float64]
 
@@ -119,7 +119,7 @@ def main() -> None:
         print(f"| {name} | {' | '.join(cells)} |")
     for name, points in sets.items():
         pose = head_pose_fit(points)
-        print(f"ls3dw.pose, {name}: {_cell(np.abs(pose.angles[:, 0]), yaw, np.ones_like(halves))}")
+        print(f"ls3dw.core.pose, {name}: {_cell(np.abs(pose.angles[:, 0]), yaw, np.ones_like(halves))}")
         print(f"  residual: median {np.median(pose.residual):.3f}, {(pose.residual > UNLIKELY).sum()} above {UNLIKELY}")
         many = np.tile(points, (-(-230_000 // len(points)), 1, 1))[:230_000].astype(np.float32)
         start = time.process_time()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ls3dw import t7
+from ls3dw.core.formats import t7
 from ls3dw.sources.face import read_face
 from ls3dw.sources.release import parse_t7
 
@@ -28,7 +28,7 @@ def main() -> None:
         paths = [Path(name, f"{number}.t7") for number in range(count)]
         for path, array in zip(paths, points, strict=True):
             path.write_bytes(t7.dumps(array))
-        timed("ls3dw.t7.load", t7.load, paths)
+        timed("ls3dw.core.formats.t7.load", t7.load, paths)
         timed("as a source reads them", lambda path: read_face(path, parse_t7), paths)
 
 

@@ -23,17 +23,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ls3dw.geometry import tight_box
-from ls3dw.metrics import box_size
-from ls3dw.phash import face_hash
-from ls3dw.pose import head_pose_fit
-from ls3dw.sample import Sample
+from ls3dw.core.geometry import tight_box
+from ls3dw.core.metrics import box_size
+from ls3dw.core.phash import face_hash
+from ls3dw.core.pose import head_pose_fit
+from ls3dw.core.sample import Sample
+from ls3dw.dataset.subsets.balanced import BalancedDraw, BalancedOptions, draw_balanced
+from ls3dw.dataset.subsets.leaks import find_leaks
+from ls3dw.dataset.subsets.plot import draw_histogram
+from ls3dw.dataset.subsets.pose_balanced import PoseBalance, balance_by_pose
+from ls3dw.dataset.subsets.split import SplitOptions, split
 from ls3dw.sources import open_source
-from ls3dw.subsets.balanced import BalancedDraw, BalancedOptions, draw_balanced
-from ls3dw.subsets.leaks import find_leaks
-from ls3dw.subsets.plot import draw_histogram
-from ls3dw.subsets.pose_balanced import PoseBalance, balance_by_pose
-from ls3dw.subsets.split import SplitOptions, split
 
 VIDEOS = 114
 FRAMES = 1917

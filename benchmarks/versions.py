@@ -22,16 +22,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ls3dw.dataset import open_dataset
-from ls3dw.files import dump_json
-from ls3dw.geometry import crop_affine, tight_box
-from ls3dw.index import row_groups, write_drops
-from ls3dw.metrics import nme
-from ls3dw.pose import mean_head
-from ls3dw.shards import ANNOTATION_COLUMNS, encode_shard
-from ls3dw.store import Store
-from ls3dw.versions.diff import changes, compare, most_changed
-from ls3dw.versions.selection import select
+from ls3dw.building.selection import select
+from ls3dw.core.files import dump_json
+from ls3dw.core.geometry import crop_affine, tight_box
+from ls3dw.core.metrics import nme
+from ls3dw.core.pose import mean_head
+from ls3dw.dataset.index import row_groups, write_drops
+from ls3dw.dataset.open import open_dataset
+from ls3dw.dataset.shards import ANNOTATION_COLUMNS, encode_shard
+from ls3dw.dataset.store import Store
+from ls3dw.evaluation.diff import changes, compare, most_changed
 
 SHARD = 256
 STILLS = {"300w": 600, "menpo": 8979, "aflw2000": 2000}

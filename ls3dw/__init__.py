@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ls3dw.core.lazy import door
 
 if TYPE_CHECKING:
-    from ls3dw import geometry, metrics, models, pose, sources, t7
-    from ls3dw.annotations import Annotations
-    from ls3dw.annotator import Annotator
-    from ls3dw.dataset import Dataset, Face, open_dataset
+    from ls3dw import models, sources
+    from ls3dw.core import geometry, metrics, pose
+    from ls3dw.core.annotations import Annotations
+    from ls3dw.core.formats import t7
+    from ls3dw.dataset.open import Dataset, Face, open_dataset
+    from ls3dw.models.annotator import Annotator
 
 __version__ = "0.1.0"
 
@@ -29,18 +32,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Annotations": "annotations",
-    "Annotator": "annotator",
-    "Dataset": "dataset",
-    "Face": "dataset",
-    "open_dataset": "dataset",
+    "Annotations": "core.annotations",
+    "Annotator": "models.annotator",
+    "Dataset": "dataset.open",
+    "Face": "dataset.open",
+    "geometry": "core.geometry",
+    "metrics": "core.metrics",
+    "models": "models",
+    "open_dataset": "dataset.open",
+    "pose": "core.pose",
+    "sources": "sources",
+    "t7": "core.formats.t7",
 }
-
-
-def __getattr__(name: str) -> Any:
-    """Import on first use, so that `import ls3dw` and `ls3dw --help` stay quick."""
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"ls3dw.{_HOMES[name]}"), name)
-    if name in __all__:
-        return importlib.import_module(f"ls3dw.{name}")
-    raise AttributeError(f"module 'ls3dw' has no attribute {name!r}")
+__getattr__, __dir__ = door(__name__, _HOMES)

@@ -48,7 +48,7 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     import torch
 
     from ls3dw.models import Contract
-    from ls3dw.models.zoo import save
+    from ls3dw.models.weights.zoo import save
 
     fan: dict[str, Any] = {"class": "FAN", "stacks": 1, "features": 16}
     networks = {
@@ -99,8 +99,8 @@ def program() -> list[str]:
 @pytest.fixture(scope="session")
 def sample_data(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str]) -> Path:
     """A data set of the whole embedded sample, with depth and without guidance; only for reading."""
-    from ls3dw.build import Build
-    from ls3dw.config import BuildOptions
+    from ls3dw.building.options import BuildOptions
+    from ls3dw.building.pipeline import Build
 
     options = BuildOptions(
         out=tmp_path_factory.mktemp("sample") / "data",

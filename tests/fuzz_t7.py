@@ -25,9 +25,10 @@ from helpers import REAL
 from t7_graphs import Form, graph_of
 from t7_spelling import NAMES, spell
 
+from ls3dw.core.formats.t7 import Key, Layout, T7Object, dumps, load_all, loads
 from ls3dw.errors import Ls3dwError
-from ls3dw.models import FAN, torch7
-from ls3dw.t7 import Key, Layout, T7Object, dumps, load_all, loads
+from ls3dw.models import FAN
+from ls3dw.models.weights import torch7
 
 MEMORY = 500 << 20
 LONGEST = 60

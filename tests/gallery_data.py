@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ls3dw.dataset import open_dataset
-from ls3dw.files import read_json, sha256_file
-from ls3dw.finish import finish_version
-from ls3dw.shards import ANNOTATION_COLUMNS, FACE_COLUMNS, Column, Shard, encode_shard
-from ls3dw.store import FileRecord, Store
+from ls3dw.building.finish import finish_version
+from ls3dw.core.files import read_json, sha256_file
+from ls3dw.dataset.open import open_dataset
+from ls3dw.dataset.shards import ANNOTATION_COLUMNS, FACE_COLUMNS, Column, Shard, encode_shard
+from ls3dw.dataset.store import FileRecord, Store
 
 Rows = dict[str, np.ndarray]
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ls3dw.geometry import RAISE, REFERENCE_SCALE, REFERENCE_SIDE
-from ls3dw.models.heatmap import STRIDE
+from ls3dw.core.geometry import RAISE, REFERENCE_SCALE, REFERENCE_SIDE
+from ls3dw.models.networks.heatmaps import STRIDE
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 """Real data that is not part of the project; a test that needs it is skipped where it is missing."""

@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ls3dw import t7
-from ls3dw.resources import folder
-from ls3dw.sample import Sample
+from ls3dw.core.formats import t7
+from ls3dw.core.resources import folder
+from ls3dw.core.sample import Sample
 from ls3dw.sources import open_source
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from ls3dw.models.depth import Bottleneck, DepthNet
-from ls3dw.models.torch7.expected import trace
-from ls3dw.models.torch7.ops import Op
-from ls3dw.t7 import Key, T7Object
+from ls3dw.core.formats.t7 import Key, T7Object
+from ls3dw.models.networks.depth import Bottleneck, DepthNet
+from ls3dw.models.weights.torch7.expected import trace
+from ls3dw.models.weights.torch7.ops import Op
 
 EPS = 1e-5
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ls3dw.t7 import Layout
+from ls3dw.core.formats.t7 import Layout
 
 NAMES = {"uint8": "Byte", "int8": "Char", "int16": "Short", "int32": "Int", "int64": "Long"}
 NAMES |= {"float16": "Half", "float32": "Float", "float64": "Double"}

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 from t7_spelling import NAMES
 
-from ls3dw.t7 import Key, T7Object, as_list
+from ls3dw.core.formats.t7 import Key, T7Object, as_list
 
 CONTAINERS = (dict, list, np.ndarray, T7Object)
 

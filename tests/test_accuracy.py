@@ -13,10 +13,11 @@ import pytest
 from helpers import REAL
 
 import ls3dw as package
-from ls3dw import Annotator, metrics
-from ls3dw.dataset import open_dataset
-from ls3dw.geometry import tight_box
-from ls3dw.models.zoo import BUNDLED, weights_path
+from ls3dw import Annotator
+from ls3dw.core import metrics
+from ls3dw.core.geometry import tight_box
+from ls3dw.dataset.open import open_dataset
+from ls3dw.models.weights.zoo import BUNDLED, weights_path
 
 
 def test_the_bundled_networks_are_small() -> None:
@@ -100,8 +101,8 @@ def test_no_face_is_lost_before_a_plain_colour(name: str) -> None:
 
 @pytest.mark.skipif(not REAL.is_dir(), reason="no real pictures here")
 def test_3d_points_on_aflw2000(tmp_path: Path) -> None:
-    from ls3dw.build import Build
-    from ls3dw.config import BuildOptions
+    from ls3dw.building.options import BuildOptions
+    from ls3dw.building.pipeline import Build
 
     options = BuildOptions(sources=("aflw2000",), root=REAL / "AFLW2000", out=tmp_path / "ds", gpu="none", workers=0)
     Build(options).run(lambda plan: None, lambda chunk: None)

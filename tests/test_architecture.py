@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,57 +17,31 @@ import ls3dw
 
 PACKAGE = Path(ls3dw.__file__).parent
 
-LAYERS = (
-    ("errors", "markup", "resources", "times"),
-    ("sample", "geometry", "annotations"),
-    (
-        "files",
-        "memory",
-        "decode",
-        "pictures",
-        "metrics",
-        "normalisers",
-        "pose",
-        "pose_bins",
-        "shapes",
-        "phash",
-        "transport",
-        "processes",
-        "execute",
-        "serve",
-        "consumer",
-        "t7",
-    ),
-    ("sources", "models", "prepare", "ahead"),
-    ("shards", "store", "synth", "face_batch"),
-    ("annotator", "config", "decisions", "index", "plan", "batching", "lanes", "write", "dataset", "draw", "published"),
-    ("training",),
-    ("evaluation", "card", "sheet", "summary", "verify", "trace", "export"),
-    ("finish",),
-    ("build", "subsets"),
-    ("versions", "bench"),
-    ("gallery", "audit"),
-    ("cli",),
-    ("__main__",),
-)
-"""A module may import from its own layer and from those before it."""
+ROOMS = ("core", "sources", "models", "synth", "dataset", "evaluation", "review", "building", "training", "cli")
+"""A module imports from its own room and from those before it; `errors` and `lazy` are everyone's."""
+
+LONE = {"errors": 0, "__main__": len(ROOMS)}
+"""Modules that stand in no room, and after how many rooms they come."""
+
+LARGEST = 24
+"""Modules in one folder."""
 
 HOMES = {
-    "torch": {"models", "annotator", "synth", "training", "subsets", "bench"},
-    "safetensors": {"models", "training"},
-    "openvino": {"models"},
-    "h5py": {"shards"},
+    "torch": {"models", "synth", "training", "building", "dataset.subsets.sampler"},
+    "safetensors": {"models.weights", "training"},
+    "openvino": {"models.inference"},
+    "h5py": {"dataset.shards"},
     "click": {"cli"},
-    "subprocess": {"processes", "execute", "serve"},
-    "pandas": {"index", "dataset", "card", "evaluation", "subsets", "versions"},
-    "pyarrow": {"index", "subsets"},
-    "yaml": {"config", "training"},
-    "matplotlib": {"evaluation", "subsets", "versions"},
-    "triton": {"synth", "models"},
-    "anny": {"synth"},
-    "pickle": {"transport"},
+    "subprocess": {"core.parallel"},
+    "pandas": {"dataset", "evaluation", "building.selection"},
+    "pyarrow": {"dataset"},
+    "yaml": {"building.options", "training.options", "training.parsing"},
+    "matplotlib": {"evaluation.plots", "dataset.subsets.plot"},
+    "triton": {"synth.raster", "models.kernels"},
+    "anny": {"synth.authoring"},
+    "pickle": {"core.parallel.shared"},
 }
-"""Which parts of the package may import a heavy or dangerous one, at any place; transport: from our own processes."""
+"""Where in the package a heavy or dangerous one may be imported; shared: only from our own processes."""
 
 MODULES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
@@ -95,22 +70,36 @@ def inner_imports(module: str) -> set[str]:
     return {name for name in imports(module) if name in MODULES} - {module}
 
 
-def part(module: str) -> str:
-    """The first component below the package, which has a layer."""
+def room(module: str) -> str:
+    """The first component below the package."""
     return module.split(".")[1]
 
 
 def test_imports_go_one_way() -> None:
-    depth = {name: number for number, layer in enumerate(LAYERS) for name in layer}
+    order = {name: number for number, name in enumerate(ROOMS)} | LONE
     modules = [module for module in MODULES if module != "ls3dw"]
-    assert {part(module) for module in modules} == set(depth), "the table has every module and no other"
+    assert {room(module) for module in modules} == set(order), "the list has every room and no other"
     against = [
         (module, name)
         for module in modules
         for name in inner_imports(module)
-        if name != "ls3dw" and depth[part(name)] > depth[part(module)]
+        if name != "ls3dw" and order[room(name)] > order[room(module)]
     ]
     assert against == []
+
+
+def test_rooms_have_a_door_and_are_not_too_full() -> None:
+    folders = {path.parent for path in MODULES.values()}
+    for folder in folders:
+        assert (folder / "__init__.py").is_file(), folder
+        assert len(list(folder.glob("*.py"))) <= LARGEST + 1, folder
+    assert len(list(PACKAGE.glob("*.py"))) <= 4
+    for name in ROOMS:
+        door = importlib.import_module(f"ls3dw.{name}")
+        assert door.__doc__
+        assert door.__all__
+        for offered in door.__all__:
+            assert getattr(door, offered) is not None, (name, offered)
 
 
 def test_no_cycles() -> None:
@@ -124,7 +113,8 @@ def test_some_packages_stay_where_they_belong() -> None:
         (module, name)
         for module in MODULES
         for name in imports(module)
-        if part(module + ".") not in HOMES.get(name.split(".")[0], {part(module + ".")})
+        if (homes := HOMES.get(name.split(".")[0])) is not None
+        and not any(f"{module}.".startswith(f"ls3dw.{home}.") for home in homes)
     ]
     assert strays == []
 
@@ -133,9 +123,12 @@ def test_some_packages_stay_where_they_belong() -> None:
     ("modules", "absent"),
     [
         (["ls3dw"], {"torch", "numpy", "pandas", "cv2", "h5py", "scipy", "PIL", "click"}),
-        (["ls3dw.prepare", "ls3dw.execute", "ls3dw.sources"], {"torch", "pandas", "h5py", "scipy", "pyarrow", "click"}),
-        (["ls3dw.t7"], {"torch", "pandas", "cv2", "h5py", "scipy", "PIL", "click"}),
-        (["ls3dw.dataset"], {"torch", "scipy", "click"}),
+        (
+            ["ls3dw.building.prepare", "ls3dw.core.parallel.pool", "ls3dw.sources"],
+            {"torch", "pandas", "h5py", "scipy", "pyarrow", "click"},
+        ),
+        (["ls3dw.core.formats.t7"], {"torch", "pandas", "cv2", "h5py", "scipy", "PIL", "click"}),
+        (["ls3dw.dataset.open"], {"torch", "scipy", "click"}),
     ],
 )
 def test_what_is_loaded_with_it(modules: list[str], absent: set[str]) -> None:

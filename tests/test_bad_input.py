@@ -19,9 +19,9 @@ import pytest
 from conftest import Command
 from helpers import pts
 
-from ls3dw.dataset import open_dataset
-from ls3dw.resources import folder
-from ls3dw.verify import verify
+from ls3dw.core.resources import folder
+from ls3dw.dataset.open import open_dataset
+from ls3dw.dataset.verify import verify
 
 EMBEDDED = folder("embedded")
 PTS = (EMBEDDED / "300W/01_Indoor/indoor_001.pts").read_bytes()
@@ -32,7 +32,7 @@ MAT = (EMBEDDED / "AFLW2000/image00007.mat").read_bytes()
 HOLD = """
 import sys
 from pathlib import Path
-from ls3dw.files import exclusive
+from ls3dw.core.files import exclusive
 with exclusive(Path(sys.argv[1])):
     print("held", flush=True)
     input()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ls3dw.files import sha256_file
-from ls3dw.verify import verify
+from ls3dw.core.files import sha256_file
+from ls3dw.dataset.verify import verify
 
 SHARD_SIZE = 7
 MARKERS = "annotations/*/*/*.json"

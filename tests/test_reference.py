@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ls3dw.annotator import Annotator, to_whole_pixels
+from ls3dw.core.crops import cut_window
+from ls3dw.core.geometry import CROP_SIZE
+from ls3dw.core.markup import POINTS
 from ls3dw.errors import PictureError
-from ls3dw.geometry import CROP_SIZE
-from ls3dw.markup import POINTS
 from ls3dw.models import Model
-from ls3dw.models.heatmap import PUBLISHED_STD, decode_quarter, mirror_heatmaps, stamp_gaussians
-from ls3dw.pictures import cut_window
+from ls3dw.models.annotator import Annotator, to_whole_pixels
+from ls3dw.models.networks.heatmaps import PUBLISHED_STD, decode_quarter, mirror_heatmaps, stamp_gaussians
 
 VECTORS: dict[str, Any] = json.loads((Path(__file__).parent / "reference_vectors.json").read_bytes())
 FACES = VECTORS["faces"]

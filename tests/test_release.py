@@ -15,12 +15,12 @@ import release
 from conftest import Command
 from helpers import REAL
 
-from ls3dw import t7
-from ls3dw.config import BuildOptions
-from ls3dw.dataset import open_dataset
+from ls3dw.building.options import BuildOptions
+from ls3dw.core.formats import t7
+from ls3dw.core.pose import head_pose
+from ls3dw.core.resources import folder
+from ls3dw.dataset.open import open_dataset
 from ls3dw.errors import SourceError
-from ls3dw.pose import head_pose
-from ls3dw.resources import folder
 from ls3dw.sources import open_source
 from ls3dw.sources.face import Rejected
 from ls3dw.sources.release import parse_t7

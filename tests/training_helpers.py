@@ -12,13 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ls3dw.models.heatmap import draw_gaussians
-from ls3dw.pose import mean_head
-from ls3dw.training.config import TrainOptions, make_options
+from ls3dw.core.pose import mean_head
+from ls3dw.models.networks.heatmaps import draw_gaussians
+from ls3dw.training.data.heads import HeadMaker
+from ls3dw.training.data.seeds import Dice
 from ls3dw.training.distributed import Group
-from ls3dw.training.heads import HeadMaker
-from ls3dw.training.seeds import Dice
-from ls3dw.training.trainer import Trainer
+from ls3dw.training.loop.trainer import Trainer
+from ls3dw.training.options import TrainOptions, make_options
 
 CPU = torch.device("cpu")
 ALONE = Group(CPU)

@@ -44,8 +44,8 @@ def apply(
     """
     from dataclasses import asdict
 
-    from ls3dw.audit import apply as make
-    from ls3dw.audit import plan, render_conflicts
+    from ls3dw.building.audit import apply as make
+    from ls3dw.building.audit import plan, render_conflicts
 
     if dry_run:
         planned = plan(dataset, files, version, resolve)

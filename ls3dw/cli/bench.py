@@ -44,8 +44,8 @@ def bench(as_json: bool, **given: Any) -> None:
     ls3dw bench --json > speed.json
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.bench.run import BenchOptions, run_bench
-    from ls3dw.bench.table import render
+    from ls3dw.building.bench.run import BenchOptions, run_bench
+    from ls3dw.building.bench.table import render
 
     options = BenchOptions(**given)
     report = run_bench(options, _tell)

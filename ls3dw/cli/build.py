@@ -14,9 +14,9 @@ from ls3dw.cli.options import network_options, split_roots
 from ls3dw.cli.progress import Progress, difference
 
 if TYPE_CHECKING:
-    from ls3dw.build import Build
-    from ls3dw.config import BuildOptions
-    from ls3dw.plan import Plan
+    from ls3dw.building.options import BuildOptions
+    from ls3dw.building.pipeline import Build
+    from ls3dw.building.plan import Plan
 
 
 @click.command()
@@ -81,14 +81,14 @@ def build(
     """
     # Threads that wait by spinning would take the cores from decoding and writing; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.ahead import Ahead
-    from ls3dw.config import SAMPLE
+    from ls3dw.building.options import SAMPLE
+    from ls3dw.building.prestart import Prestart
 
     options = _options(ctx, pipeline, given)
     idle = dry_run or options.annotations == "published"
-    with Ahead("none" if idle else options.gpu) as ahead:
+    with Prestart("none" if idle else options.gpu) as ahead:
         # torch comes with it.
-        from ls3dw.build import Build
+        from ls3dw.building.pipeline import Build
 
         run = Build(options, ahead)
         if dry_run:
@@ -103,7 +103,7 @@ def build(
 
 def _options(ctx: click.Context, pipeline: Path | None, given: dict[str, Any]) -> BuildOptions:
     """Join the pipeline's options with those of the command line, which count more."""
-    from ls3dw.config import make_options, read_pipeline
+    from ls3dw.building.options import make_options, read_pipeline
     from ls3dw.errors import ConfigurationError
 
     typed = {name: given[name] for name in given if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT}
@@ -122,7 +122,7 @@ def _options(ctx: click.Context, pipeline: Path | None, given: dict[str, Any]) -
 
 def _print_plan(run: Build, plan: Plan) -> None:
     """Say what is there, what differs from the published counts, and what is left to do."""
-    from ls3dw.summary import network_names
+    from ls3dw.dataset.summary import network_names
 
     for source in plan.sources:
         for count in source.counts:
@@ -140,8 +140,8 @@ def _print_plan(run: Build, plan: Plan) -> None:
 
 def _print_summary(run: Build, as_json: bool) -> None:
     """Print found, written and dropped by reason, and the mean NME against the sources' own points."""
-    from ls3dw.dataset import open_dataset
-    from ls3dw.summary import render_summary, summarise
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.dataset.summary import render_summary, summarise
 
     dataset = open_dataset(run.options.out, run.options.version_name)
     summary = summarise(dataset)

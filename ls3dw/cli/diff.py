@@ -28,10 +28,10 @@ def diff(dataset: Path, before: str, after: str, threshold: float, top: int, gal
 
     Plots and a page of the faces that changed most go to galleries/V2/diff-V1 in the data set.
     """
-    from ls3dw.dataset import open_dataset
-    from ls3dw.versions.diff import compare, most_changed
-    from ls3dw.versions.diff_report import render_diff, report
-    from ls3dw.versions.pairs import write_pairs
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.evaluation.diff import compare, most_changed
+    from ls3dw.evaluation.diff_report import render_diff, report
+    from ls3dw.review.pairs import write_pairs
 
     first, second = open_dataset(dataset, before), open_dataset(dataset, after)
     moves = compare(first, second, threshold)

@@ -109,7 +109,7 @@ def _compare(path: Path, options: dict[str, Any], temporal: bool, out: Path | No
 
 
 def _report(path: Path, options: dict[str, Any]) -> Report:
-    from ls3dw.dataset import open_dataset
+    from ls3dw.dataset.open import open_dataset
     from ls3dw.evaluation.evaluate import tabulate
     from ls3dw.evaluation.measure import Question, read_truth
     from ls3dw.evaluation.report import Report
@@ -166,7 +166,7 @@ def _text(report: Report) -> str:
 
 
 def _ablate(path: Path, ablation: Ablation, options: dict[str, Any], out: Path | None, as_json: bool) -> None:
-    from ls3dw.dataset import open_dataset
+    from ls3dw.dataset.open import open_dataset
     from ls3dw.evaluation.ablation_report import ablation_dict, render_ablation, write_ablation
     from ls3dw.evaluation.ablations import AblationOptions, run_ablation
 
@@ -188,8 +188,8 @@ def _networks(options: dict[str, Any]) -> Networks:
     """Pair the networks: the n-th of 2D with the n-th of 3D; one, or the bundled one, serves all of the other kind."""
     from functools import partial
 
-    from ls3dw.annotator import Annotator
-    from ls3dw.models.device import one_device
+    from ls3dw.models.annotator import Annotator
+    from ls3dw.models.inference.device import one_device
 
     flat, deep = options["models_2d"] or (None,), options["models_3d"] or (None,)
     count = max(len(flat), len(deep))

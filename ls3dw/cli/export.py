@@ -31,8 +31,8 @@ def export(
     \b
     ls3dw export ls3dw-data --format ls3d-w --out LS3D-W
     """
-    from ls3dw.dataset import open_dataset
-    from ls3dw.export import FORMATS, Options
+    from ls3dw.dataset.export import FORMATS, Options
+    from ls3dw.dataset.open import open_dataset
 
     opened = open_dataset(dataset, version)
     done = FORMATS[kind](opened, out, Options(sources, whole_pixels))

@@ -47,10 +47,10 @@ def gallery(
     ls3dw gallery ls3dw-data --show changed:v1 --source 300vw --yaw 60-90
     ls3dw gallery ls3dw-data --sheet worst.pdf
     """
-    from ls3dw.dataset import open_dataset
-    from ls3dw.gallery.choose import Request
-    from ls3dw.gallery.sheets import write_worst
-    from ls3dw.gallery.write import write_gallery
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.review.gallery.choose import Request
+    from ls3dw.review.gallery.write import write_gallery
+    from ls3dw.review.worst_sheets import write_worst
 
     wanted = dict.fromkeys(shows or (() if sheet else ("worst",)))
     requests = [Request(show, sources, subsets, yaw, limit, seed) for show in wanted]

@@ -25,9 +25,9 @@ def build(out: Path, seed: int, heads: int, directions: int, as_json: bool) -> N
 
     The first time takes two minutes more, while anny fills its cache.
     """
-    from ls3dw.files import sha256, write_atomic
-    from ls3dw.synth.build_head import build_head
-    from ls3dw.synth.head import dump_arrays
+    from ls3dw.core.files import sha256, write_atomic
+    from ls3dw.synth.authoring.build_head import build_head
+    from ls3dw.synth.head.model import dump_arrays
 
     built = build_head(seed, heads, directions)
     data = dump_arrays(built.arrays)
@@ -70,14 +70,14 @@ def fit(labels: Path, out: Path, held_out: Path | None, people: Path | None, as_
     such points `externally_occluded` (N, 68): those that were guessed behind something. Faces in many poses, hundreds
     at least. With --held-out also the mean distance of points from labels is printed, in % of the face's size.
     """
-    from ls3dw.files import write_atomic
-    from ls3dw.synth.fit_people import fit_people
-    from ls3dw.synth.fit_placement import fit as fit_placement
-    from ls3dw.synth.fit_placement import held_out_error, read_labels
-    from ls3dw.synth.head import load_head
-    from ls3dw.synth.people import dump_people
-    from ls3dw.synth.placement import dump_placement
-    from ls3dw.synth.sliding import HeadShape
+    from ls3dw.core.files import write_atomic
+    from ls3dw.synth.authoring.fit_people import fit_people
+    from ls3dw.synth.authoring.fit_placement import fit as fit_placement
+    from ls3dw.synth.authoring.fit_placement import held_out_error, read_labels
+    from ls3dw.synth.authoring.sliding import HeadShape
+    from ls3dw.synth.head.model import load_head
+    from ls3dw.synth.head.people import dump_people
+    from ls3dw.synth.head.placement import dump_placement
 
     points, occluded = read_labels(labels)
     others = None if held_out is None else read_labels(held_out)

@@ -14,8 +14,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(dataset: Path, version: str | None, as_json: bool) -> None:
     """Say what a data set holds: sources, counts, drops, errors, networks."""
-    from ls3dw.dataset import open_dataset
-    from ls3dw.summary import render_summary, summarise
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.dataset.summary import render_summary, summarise
 
     summary = summarise(open_dataset(dataset, version))
     click.echo(json.dumps(summary, indent=1) if as_json else render_summary(summary))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 if TYPE_CHECKING:
-    from ls3dw.models.contract import Kind
-    from ls3dw.models.fan import Pooling
-    from ls3dw.models.fetch import Report
-    from ls3dw.models.importing import Imported
+    from ls3dw.models.networks.fan import Pooling
+    from ls3dw.models.weights.contract import Kind
+    from ls3dw.models.weights.fetch import Report
+    from ls3dw.models.weights.importing import Imported
 
 KINDS = ("2d", "3d", "2d-to-3d", "depth")
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -30,7 +30,7 @@ def models() -> None:
 @as_json_option
 def list_(as_json: bool) -> None:
     """List the bundled networks, the imported ones, and the published ones that can be fetched."""
-    from ls3dw.models.catalogue import catalogue
+    from ls3dw.models.weights.catalogue import catalogue
 
     entries = catalogue()
     if as_json:
@@ -47,7 +47,7 @@ def list_(as_json: bool) -> None:
 @as_json_option
 def info(model: str, as_json: bool) -> None:
     """Check MODEL (a name or a .safetensors file) and say what it is: kind, network, data, licence, SHA-256."""
-    from ls3dw.models.catalogue import describe
+    from ls3dw.models.weights.catalogue import describe
 
     _print(describe(model), as_json)
 
@@ -66,10 +66,10 @@ def fetch(name: str, mirrors: tuple[str, ...], offline: bool, timeout: float, as
     What came is kept when it breaks off: the same command goes on from there. The cache folder is $LS3DW_HOME, or
     ~/.cache/ls3dw.
     """
-    from ls3dw.models.fetch import FetchOptions
-    from ls3dw.models.fetch import fetch as download
-    from ls3dw.models.importing import install
-    from ls3dw.models.published import find
+    from ls3dw.models.weights.cache import find
+    from ls3dw.models.weights.fetch import FetchOptions
+    from ls3dw.models.weights.fetch import fetch as download
+    from ls3dw.models.weights.importing import install
 
     item = find(name)
     with _progress(item.file) as report:
@@ -93,7 +93,7 @@ def import_(
     FILE: a PyTorch state dict (.pth, .pth.tar), a TorchScript archive, .safetensors, or a Torch7 .t7 (also in .tar.gz).
     Every shape is checked, and nothing in the file is run.
     """
-    from ls3dw.models.importing import ImportOptions, import_weights
+    from ls3dw.models.weights.importing import ImportOptions, import_weights
 
     options = ImportOptions(cast("Kind | None", kind), name, cast("Pooling | None", pooling), half, replace)
     _tell(import_weights(file, options), as_json)

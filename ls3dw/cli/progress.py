@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ls3dw.plan import Plan
-    from ls3dw.prepare import Chunk
+    from ls3dw.building.plan import Plan
+    from ls3dw.building.prepare import Chunk
     from ls3dw.sources import Count
 
 

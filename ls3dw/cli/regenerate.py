@@ -13,7 +13,7 @@ from ls3dw.cli.options import network_options, split_roots
 from ls3dw.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from ls3dw.versions.regenerate import Regeneration
+    from ls3dw.building.regenerate import Regeneration
 
 
 @click.command()
@@ -57,12 +57,12 @@ def regenerate(dataset: Path, roots: tuple[str, ...], dry_run: bool, as_json: bo
     """
     # Threads that wait by spinning would take the cores from decoding and writing; read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.ahead import Ahead
+    from ls3dw.building.prestart import Prestart
     from ls3dw.errors import ConfigurationError
 
-    with Ahead("none" if dry_run else given["gpu"]) as ahead:
+    with Prestart("none" if dry_run else given["gpu"]) as ahead:
         # torch comes with it.
-        from ls3dw.versions.regenerate import Regeneration, settle
+        from ls3dw.building.regenerate import Regeneration, settle
 
         try:
             options = settle(dataset, given | split_roots(roots))
@@ -91,8 +91,8 @@ def _print_plan(run: Regeneration) -> None:
 
 
 def _print_summary(run: Regeneration, as_json: bool) -> None:
-    from ls3dw.dataset import open_dataset
-    from ls3dw.summary import render_summary, summarise
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.dataset.summary import render_summary, summarise
 
     summary = summarise(open_dataset(run.options.out, run.options.version_name))
     summary["made_again"] = sum(len(ids) for ids in run.selected.values())

@@ -12,8 +12,8 @@ import click
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 def sample(folder: Path) -> None:
     """Write the embedded sample into FOLDER: rendered faces as 300W, 300VW, Menpo and AFLW2000, in real layouts."""
+    from ls3dw.core.resources import folder as resource
     from ls3dw.errors import ConfigurationError
-    from ls3dw.resources import folder as resource
 
     if folder.is_dir() and any(folder.iterdir()):
         raise ConfigurationError(f"{folder}: not empty; choose a new folder")

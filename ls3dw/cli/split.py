@@ -52,10 +52,10 @@ def split() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def draw(dataset: Path, version: str | None, same: Path | None, name: str, as_json: bool, **options: Any) -> None:
     """Write subsets/<version>/NAME-train.parquet and NAME-held-out.parquet."""
-    from ls3dw.dataset import open_dataset
-    from ls3dw.subsets.lists import read_pairs
-    from ls3dw.subsets.produce import write_split
-    from ls3dw.subsets.split import SplitOptions
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.dataset.subsets.lists import read_pairs
+    from ls3dw.dataset.subsets.produce import write_split
+    from ls3dw.dataset.subsets.split import SplitOptions
 
     pairs = read_pairs(same) if same else []
     paths, report = write_split(open_dataset(dataset, version), SplitOptions(**options), pairs, name)
@@ -89,9 +89,9 @@ def check(
     as_json: bool,
 ) -> None:
     """Say what two lists of ids (.parquet, .csv or .txt) share. Exit 1 if anything."""
-    from ls3dw.dataset import open_dataset
-    from ls3dw.subsets.leaks import find_leaks, render_leaks
-    from ls3dw.subsets.lists import read_ids, read_pairs
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.dataset.subsets.leaks import find_leaks, render_leaks
+    from ls3dw.dataset.subsets.lists import read_ids, read_pairs
 
     index = open_dataset(dataset, version).index if dataset else None
     leaks = find_leaks(read_ids(first), read_ids(second), index, near, read_pairs(same) if same else [])

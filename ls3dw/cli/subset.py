@@ -34,9 +34,9 @@ def subset(ctx: click.Context, dataset: Path, version: str | None) -> None:
 @click.pass_obj
 def pose_balanced(opened: tuple[Path, str | None], /, name: str, as_json: bool, **options: Any) -> None:
     """Balance poses as in the Wing loss paper (PDB), for training; with a histogram of before and after."""
-    from ls3dw.dataset import open_dataset
-    from ls3dw.subsets.pose_balanced import PoseBalance
-    from ls3dw.subsets.produce import write_pose_balanced
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.dataset.subsets.pose_balanced import PoseBalance
+    from ls3dw.dataset.subsets.produce import write_pose_balanced
 
     path, report = write_pose_balanced(open_dataset(*opened), PoseBalance(**options), name)
     if as_json:
@@ -64,9 +64,9 @@ def pose_balanced(opened: tuple[Path, str | None], /, name: str, as_json: bool, 
 @click.pass_obj
 def balanced(opened: tuple[Path, str | None], /, name: str, as_json: bool, **options: Any) -> None:
     """Draw LS3D-W Balanced: equal numbers with |yaw| in [0, 30], (30, 60] and (60, 90]."""
-    from ls3dw.dataset import open_dataset
-    from ls3dw.subsets.balanced import BalancedOptions
-    from ls3dw.subsets.produce import render_balanced, write_balanced
+    from ls3dw.dataset.open import open_dataset
+    from ls3dw.dataset.subsets.balanced import BalancedOptions
+    from ls3dw.dataset.subsets.produce import render_balanced, write_balanced
 
     path, report = write_balanced(open_dataset(*opened), BalancedOptions(**options), name)
     if as_json:

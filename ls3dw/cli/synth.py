@@ -27,7 +27,7 @@ def synth(folder: Path, count: int, seed: int, layout: str, degraded: bool, back
     --root FOLDER` reads; with --layout 300w-lp files as those of 300W-LP, for --source 300wlp. Run again, it writes
     what is missing; with a larger --count it adds heads.
     """
-    from ls3dw.models.device import one_device
+    from ls3dw.models.inference.device import one_device
     from ls3dw.synth.renderer import Renderer, RenderOptions
     from ls3dw.synth.write import SIDE, ZOOM, Request, write_heads
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from ls3dw.training.config import TrainOptions
     from ls3dw.training.distributed import Group
-    from ls3dw.training.trainer import Trainer
+    from ls3dw.training.loop.trainer import Trainer
+    from ls3dw.training.options import TrainOptions
 
 
 @click.command()
@@ -51,8 +51,8 @@ def train(
         raise click.UsageError("--resume and --restart: choose one")
     logging.getLogger("ls3dw").setLevel(logging.INFO)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.training.config import read_change, read_options
     from ls3dw.training.distributed import join, leave
+    from ls3dw.training.options import read_change, read_options
 
     options = read_options(pipeline, dict(read_change(change) for change in changes))
     folder = out or Path("ls3dw-train") / options.name
@@ -68,8 +68,8 @@ def train(
 
 def _train(options: TrainOptions, folder: Path, group: Group, resume: bool, restart: bool, as_json: bool) -> None:
     from ls3dw.training.export import export
-    from ls3dw.training.folder import prepare_folder
-    from ls3dw.training.trainer import Trainer
+    from ls3dw.training.loop.folder import prepare_folder
+    from ls3dw.training.loop.trainer import Trainer
 
     with prepare_folder(folder, options, group, resume, restart):
         trainer = Trainer(options, folder, group)
@@ -90,9 +90,9 @@ def _train(options: TrainOptions, folder: Path, group: Group, resume: bool, rest
 
 
 def _print_plan(options: TrainOptions, folder: Path) -> None:
-    from ls3dw.training.dry import open_all
-    from ls3dw.training.feed import share_out
-    from ls3dw.training.schedule import length_of
+    from ls3dw.training.data.feed import share_out
+    from ls3dw.training.loop.dry import open_all
+    from ls3dw.training.objective.schedule import length_of
 
     files = open_all(options)
     length = length_of(options, sum(map(len, files.values())))

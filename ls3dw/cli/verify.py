@@ -16,7 +16,7 @@ import click
 @click.pass_context
 def verify(ctx: click.Context, dataset: Path, version: str | None, as_json: bool) -> None:
     """Check that every byte is as it was written, and that index, counts and shards agree. Exit 1 if not."""
-    from ls3dw.verify import verify as check
+    from ls3dw.dataset.verify import verify as check
 
     files, faults = check(dataset, version)
     if as_json:

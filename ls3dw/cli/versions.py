@@ -26,7 +26,7 @@ def versions(dataset: Path, action: str | None, name: str | None, force: bool, a
     A pinned version cannot be deleted. A pin does not change which version opens: that is the newest, or the one
     that is named. A deleted version takes its subsets and galleries with it; pictures always stay.
     """
-    from ls3dw.versions import listing as library
+    from ls3dw.dataset import versions as library
 
     if action and not name:
         raise click.UsageError(f"{action}: name the version")

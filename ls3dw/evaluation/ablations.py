@@ -13,19 +13,20 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.annotator import Annotator
-from ls3dw.dataset import Dataset, Face
+from ls3dw.core.files import sha256
+from ls3dw.core.geometry import Affine, apply, compose, invert
+from ls3dw.core.metrics import FAILURE, auc_parts, mean_errors
+from ls3dw.core.normalisers import Normaliser
+from ls3dw.core.pose import YAW_BINS, yaw_bins
+from ls3dw.core.sample import Picture
+from ls3dw.dataset.open import Dataset, Face
+from ls3dw.dataset.shards import Shard
 from ls3dw.errors import DatasetError
 from ls3dw.evaluation.bootstrap import mean_intervals
-from ls3dw.evaluation.evaluate import YAW_BINS, Interval, independent_units, yaw_bins
+from ls3dw.evaluation.evaluate import Interval, independent_units
 from ls3dw.evaluation.measure import Question, Truth, read_truth
-from ls3dw.files import sha256
-from ls3dw.geometry import Affine, apply, compose, invert
-from ls3dw.metrics import FAILURE, auc_parts, mean_errors
-from ls3dw.models.zoo import Model, parameters
-from ls3dw.normalisers import Normaliser
-from ls3dw.sample import Picture
-from ls3dw.shards import Shard
+from ls3dw.models.annotator import Annotator
+from ls3dw.models.weights.zoo import Model, parameters
 
 Ablation = Literal["yaw", "noise", "resolution", "size"]
 ABLATIONS: Final[tuple[Ablation, ...]] = get_args(Ablation)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.dataset import Dataset
+from ls3dw.core.metrics import PartErrors, auc_parts, group_errors
+from ls3dw.core.pose import yaw_bins
+from ls3dw.dataset.open import Dataset
 from ls3dw.evaluation.bootstrap import mean_intervals
 from ls3dw.evaluation.measure import Measured, Question, Truth, measure_predictions, measure_version, read_truth
 from ls3dw.evaluation.predictions import Predictions
-from ls3dw.metrics import PartErrors, auc_parts, group_errors
 
 if TYPE_CHECKING:
     import pandas as pd
 
-YAW_BINS: Final[dict[str, tuple[float, float]]] = {"0-30": (0, 30), "30-60": (30, 60), "60-90": (60, 90)}
-"""Of LS3D-W Balanced, in degrees of |yaw|: [0, 30], (30, 60], (60, 90]."""
 
 Interval = tuple[float, float]
 
@@ -113,12 +112,6 @@ def groups(index: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
     for name in dict.fromkeys(source):
         for part, chosen in bins.items():
             yield "source and yaw", f"{name} {part}", chosen & (source == name)
-
-
-def yaw_bins(yaw: NDArray[np.float64]) -> dict[str, NDArray[np.bool_]]:
-    """Say which faces (N,) lie in each bin; yaw: (N,) degrees."""
-    turned = np.abs(yaw)
-    return {name: (turned > low if low else turned >= low) & (turned <= high) for name, (low, high) in YAW_BINS.items()}
 
 
 def score_faces(

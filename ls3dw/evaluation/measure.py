@@ -9,14 +9,14 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.dataset import Dataset
+from ls3dw.core.markup import POINTS
+from ls3dw.core.metrics import FAILURE, PartErrors, landmark_errors, mean_errors, z_errors
+from ls3dw.core.normalisers import Normaliser, face_sizes
+from ls3dw.core.sample import Floats
+from ls3dw.dataset.open import Dataset
+from ls3dw.dataset.shards import Shard
 from ls3dw.errors import DatasetError, PredictionError
 from ls3dw.evaluation.predictions import Predictions
-from ls3dw.markup import POINTS
-from ls3dw.metrics import FAILURE, PartErrors, landmark_errors, mean_errors, z_errors
-from ls3dw.normalisers import Normaliser, face_sizes
-from ls3dw.sample import Floats
-from ls3dw.shards import Shard
 from ls3dw.sources import SOURCES
 
 Kind = Literal["source", "2d", "3d"]
@@ -36,7 +36,7 @@ class Question:
     """What is asked of a method.
 
     against: `annotation` or the name of a version; points: visible contour (2d), projected 3D points (3d), or for each
-    source what it annotates; normaliser: see `ls3dw.normalisers`; threshold: of AUC and failures; seed: of intervals.
+    source what it annotates; normaliser: see `core.normalisers`; threshold: of AUC and failures; seed: of intervals.
     """
 
     against: str = ANNOTATION
@@ -129,7 +129,7 @@ def _measured(method: str, unknown: int, truth: Truth, points: Floats, z: Floats
 
 def _sibling(dataset: Dataset, version: str) -> Dataset:
     """Open another version of the same data set."""
-    from ls3dw.dataset import open_dataset
+    from ls3dw.dataset.open import open_dataset
 
     return open_dataset(dataset.store.root, version)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ls3dw.dataset import Dataset
+from ls3dw.core.metrics import FAILURE
+from ls3dw.dataset.open import Dataset
 from ls3dw.evaluation.evaluate import Evaluation
 from ls3dw.evaluation.measure import ANNOTATION, Question
-from ls3dw.metrics import FAILURE
 
 HOW_FAR: Final = '"How far are we from solving the 2D & 3D face alignment problem?", ICCV 2017'
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.files import write_atomic
-from ls3dw.metrics import auc, ced
+from ls3dw.core.files import write_atomic
+from ls3dw.core.metrics import auc, ced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw import t7
+from ls3dw.core.formats import t7
+from ls3dw.core.markup import POINTS
+from ls3dw.core.sample import Floats
 from ls3dw.errors import PredictionError
-from ls3dw.markup import POINTS
-from ls3dw.sample import Floats
 from ls3dw.sources.face import Rejected, to_float32
 from ls3dw.sources.pts import parse_face
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ls3dw.dataset import Dataset
+from ls3dw.core.files import dump_json, write_atomic
+from ls3dw.core.markup import GROUPS
+from ls3dw.dataset.open import Dataset
 from ls3dw.evaluation.evaluate import Evaluation
 from ls3dw.evaluation.measure import ANNOTATION, Measured, Question, Truth
 from ls3dw.evaluation.paper import beside_paper
 from ls3dw.evaluation.plots import draw_ced
-from ls3dw.files import dump_json, write_atomic
-from ls3dw.markup import GROUPS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ls3dw.dataset import Dataset
+from ls3dw.core.geometry import tight_box
+from ls3dw.core.metrics import FAILURE, mean_errors
+from ls3dw.dataset.open import Dataset
 from ls3dw.errors import DatasetError
 from ls3dw.evaluation.measure import Measured, Truth
 from ls3dw.evaluation.plots import Line, draw_over_time
-from ls3dw.geometry import tight_box
-from ls3dw.metrics import FAILURE, mean_errors
 
 if TYPE_CHECKING:
     import pandas as pd

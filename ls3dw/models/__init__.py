@@ -1,9 +1,9 @@
 """The networks, their weights, and what lies between pictures, heatmaps and points."""
 
-from ls3dw.models.contract import Contract
-from ls3dw.models.coordinates import CNN6, CNN7, Cascade, ResNet50
-from ls3dw.models.depth import DepthNet
-from ls3dw.models.fan import FAN
-from ls3dw.models.zoo import Model, load
+from ls3dw.models.networks.depth import DepthNet
+from ls3dw.models.networks.fan import FAN
+from ls3dw.models.networks.wing import CNN6, CNN7, Cascade, ResNet50
+from ls3dw.models.weights.contract import Contract
+from ls3dw.models.weights.zoo import Model, load
 
 __all__ = ["CNN6", "CNN7", "FAN", "Cascade", "Contract", "DepthNet", "Model", "ResNet50", "load"]

@@ -7,11 +7,11 @@ from typing import ClassVar, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.markup import POINTS
-from ls3dw.sample import Floats
+from ls3dw.core.formats.mat import read_arrays
+from ls3dw.core.markup import POINTS
+from ls3dw.core.sample import Floats
 from ls3dw.sources.face import Face, Rejected, to_float32, zero_based
 from ls3dw.sources.layout import find, has_files, wrong_layout
-from ls3dw.sources.mat import read_arrays
 from ls3dw.sources.stills import AnnotationFormat, Part, StillSource
 
 FIELDS: Final = ("pt3d_68", "pt2d", "Pose_Para")

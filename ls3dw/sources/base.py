@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple
 
+from ls3dw.core.resources import manifest
+from ls3dw.core.sample import Drop, Media, Sample
 from ls3dw.errors import SourceError
-from ls3dw.resources import manifest
-from ls3dw.sample import Drop, Media, Sample
 from ls3dw.sources.layout import existing_folder
 
 PIECE: Final = 256

@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.geometry import tight_box
-from ls3dw.sample import ColourOrder, Drop, Floats, Picture, Reason, Sample
+from ls3dw.core.geometry import tight_box
+from ls3dw.core.sample import ColourOrder, Drop, Floats, Picture, Reason, Sample
 
 LEAST_SEEN = 0.1
 """Share of a face's box that must lie in the picture: faces cut by its edge are usual, a stray point is a fault."""

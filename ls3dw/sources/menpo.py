@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.markup import POINTS
-from ls3dw.sample import Floats
+from ls3dw.core.markup import POINTS
+from ls3dw.core.sample import Floats
 from ls3dw.sources.face import Face, Rejected, zero_based
 from ls3dw.sources.layout import find, has_files, wrong_layout
 from ls3dw.sources.pts import parse_pts

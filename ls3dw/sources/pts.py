@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.markup import POINTS
+from ls3dw.core.markup import POINTS
 from ls3dw.sources.face import Face, Rejected, zero_based
 
 # Nine digits: more would be no count of points, and int() refuses very long numbers with an error of its own.

@@ -8,9 +8,9 @@ from typing import ClassVar, Final, Literal
 
 import numpy as np
 
-from ls3dw import t7
+from ls3dw.core.formats import t7
+from ls3dw.core.markup import POINTS
 from ls3dw.errors import SourceError, T7Error
-from ls3dw.markup import POINTS
 from ls3dw.sources.face import Face, Rejected, printable, to_float32
 from ls3dw.sources.layout import find, has_files, visible, wrong_layout
 from ls3dw.sources.stills import AnnotationFormat, Pair, Part, StillSource, list_pairs

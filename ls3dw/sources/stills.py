@@ -12,9 +12,9 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.decode import decode_picture
+from ls3dw.core.formats.pictures import decode_picture
+from ls3dw.core.sample import Media, Outcome, Picture, Reason, Sample
 from ls3dw.errors import PictureError
-from ls3dw.sample import Media, Outcome, Picture, Reason, Sample
 from ls3dw.sources.base import Count, Source
 from ls3dw.sources.face import Parser, Place, Rejected, make_sample, printable, read_face
 from ls3dw.sources.layout import visible

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from ls3dw.sample import Outcome, Picture
+from ls3dw.core.sample import Outcome, Picture
 from ls3dw.sources.face import Place, Rejected, make_sample, printable, read_face
 from ls3dw.sources.layout import visible
 from ls3dw.sources.pts import parse_face

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import ClassVar, Final, Literal
 
-from ls3dw.resources import folder
-from ls3dw.sample import Media
+from ls3dw.core.resources import folder
+from ls3dw.core.sample import Media
 from ls3dw.sources.base import Count, Source
 from ls3dw.sources.face import printable
 from ls3dw.sources.layout import find, visible, wrong_layout

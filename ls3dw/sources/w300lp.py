@@ -18,11 +18,11 @@ from typing import ClassVar, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.markup import POINTS
-from ls3dw.sample import Floats, Sample
+from ls3dw.core.formats.mat import read_arrays
+from ls3dw.core.markup import POINTS
+from ls3dw.core.sample import Floats, Sample
 from ls3dw.sources.face import Face, Place, Rejected, make_sample, read_face, to_float32, zero_based
 from ls3dw.sources.layout import find, visible, wrong_layout
-from ls3dw.sources.mat import read_arrays
 from ls3dw.sources.stills import (
     AnnotationFormat,
     Pair,

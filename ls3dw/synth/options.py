@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from ls3dw.core.geometry import CROP_SIZE
 from ls3dw.errors import ConfigurationError
-from ls3dw.geometry import CROP_SIZE
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,29 @@ import torch
 from torch import Tensor
 
 from ls3dw.errors import DeviceError
-from ls3dw.models.own_kernels import has_kernels
-from ls3dw.synth.accessories import Accessories, Outfit, draw_outfit
-from ls3dw.synth.background import make_bank
-from ls3dw.synth.camera import Camera, Pose, draw_nearness, draw_pose, frame, pose_angles, to_plane, torso_weight, turn
-from ls3dw.synth.compose import shade
+from ls3dw.models.kernels.available import has_kernels
 from ls3dw.synth.draws import Draws
-from ls3dw.synth.head import Head, load_head
-from ls3dw.synth.landmarks import JAW, anatomical_points, contour_points, frontal_jaw, places, seen
-from ls3dw.synth.locks import draw_locks
+from ls3dw.synth.head.landmarks import JAW, anatomical_points, contour_points, frontal_jaw, places, seen
+from ls3dw.synth.head.model import Head, load_head
+from ls3dw.synth.head.shape import BALD, Shape, Shaper
 from ls3dw.synth.options import RenderOptions
-from ls3dw.synth.raster import Fragments, barycentric, interpolate, rasterize
-from ls3dw.synth.scene import Extra, HatKind, Scene
-from ls3dw.synth.shape import BALD, Shape, Shaper
+from ls3dw.synth.raster.rasterizer import Fragments, barycentric, interpolate, rasterize
+from ls3dw.synth.scene.accessories import Accessories, Outfit, draw_outfit
+from ls3dw.synth.scene.camera import (
+    Camera,
+    Pose,
+    draw_nearness,
+    draw_pose,
+    frame,
+    pose_angles,
+    to_plane,
+    torso_weight,
+    turn,
+)
+from ls3dw.synth.scene.locks import draw_locks
+from ls3dw.synth.scene.scene import Extra, HatKind, Scene
+from ls3dw.synth.shade.background import make_bank
+from ls3dw.synth.shade.compose import shade
 
 __all__ = ["RenderOptions", "Rendered", "Renderer"]
 
@@ -52,7 +62,7 @@ class Rendered:
     """
 
     pose: Tensor
-    """(B, 3) degrees: yaw, pitch, roll of the head, signs as in `ls3dw.pose`."""
+    """(B, 3) degrees: yaw, pitch, roll of the head, signs as in `ls3dw.core.pose`."""
 
 
 @dataclass(frozen=True)

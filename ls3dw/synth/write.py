@@ -11,13 +11,13 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.crops import encode_picture
+from ls3dw.core.files import dump_json, exclusive, read_json, remove_partial, write_atomic
 from ls3dw.errors import ConfigurationError
-from ls3dw.files import dump_json, exclusive, read_json, remove_partial, write_atomic
-from ls3dw.pictures import encode_kept
 from ls3dw.sources.layout import visible
-from ls3dw.synth.degrade import degrade
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.options import RenderOptions
+from ls3dw.synth.photo.degrade import degrade
 from ls3dw.synth.renderer import Renderer
 
 Layout = Literal["heads", "300w-lp"]
@@ -129,7 +129,7 @@ def _annotation(layout: Layout, name: str) -> str:
 
 
 def _write(folder: Path, layout: Layout, name: str, head: Head) -> None:
-    picture = encode_kept(head.image)
+    picture = encode_picture(head.image)
     if layout == "heads":
         write_atomic(folder / f"{name}.jpg", picture.data)
         write_atomic(folder / _annotation(layout, name), _json(head))

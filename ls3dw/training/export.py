@@ -6,13 +6,13 @@ import copy
 from collections.abc import Mapping
 from pathlib import Path
 
-from ls3dw.files import dump_json, write_atomic
-from ls3dw.models.contract import Contract
-from ls3dw.models.zoo import parameters, read_contract, save
-from ls3dw.training.config import TrainOptions, config_hash, recorded
+from ls3dw.core.files import dump_json, write_atomic
+from ls3dw.models.weights.contract import Contract
+from ls3dw.models.weights.zoo import parameters, read_contract, save
 from ls3dw.training.networks import Trained, contract_of, scale_depth
-from ls3dw.training.targets import DEPTH_UNIT
-from ls3dw.training.validate import Figures
+from ls3dw.training.objective.targets import DEPTH_UNIT
+from ls3dw.training.options import TrainOptions, config_hash, recorded
+from ls3dw.training.validation.validate import Figures
 
 LICENCE = "MIT"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from ls3dw.models.contract import CLASSES_OF, COORDINATES, Kind
+from ls3dw.models.weights.contract import CLASSES_OF, COORDINATES, Kind
 
 LossName = Literal["wing", "l1", "l2", "smooth_l1"]
 

@@ -1,0 +1,145 @@
+"""Decides what a build has to do: the parts of every source, and of those the shards that are not finished yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ls3dw.building.options import SAMPLE, BuildOptions
+from ls3dw.building.prepare import DecodeTask
+from ls3dw.core.files import safe_name
+from ls3dw.core.resources import folder
+from ls3dw.core.sample import Media
+from ls3dw.dataset.store import ShardRecord, Store
+from ls3dw.errors import ConfigurationError, DatasetError
+from ls3dw.sources import LS3DW, Count, Source, open_source
+
+
+@dataclass(frozen=True)
+class Part:
+    """A media, and how much of it is wanted and done. name: that of its part of the source, safe in a path.
+
+    selected: ids of the faces to annotate again, in a version that builds on another; None: all.
+    """
+
+    media: Media
+    name: str
+    units: int
+    limit: int | None
+    done: frozenset[int]
+    complete: bool
+    selected: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """What is there of a source, and what is left to do. counted: what its counts count."""
+
+    name: str
+    annotation_kind: str
+    counted: str
+    counts: list[Count]
+    parts: list[Part]
+
+    @property
+    def units(self) -> int:
+        return sum(part.units for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All sources of a build, and the finished shards of its version."""
+
+    sources: list[SourcePlan]
+    records: list[ShardRecord]
+
+    @property
+    def units(self) -> int:
+        return sum(source.units for source in self.sources)
+
+    def work(self, options: BuildOptions, chunk_size: int) -> list[DecodeTask]:
+        """Return the unfinished parts as units of work, the longest first, so that none is waited for at the end."""
+        pending = [(source.name, part) for source in self.sources for part in source.parts if not part.complete]
+        pending.sort(key=lambda entry: -entry[1].units)
+        return [
+            DecodeTask(
+                source=source,
+                part=part.name,
+                media=part.media,
+                expected=part.units,
+                shard_size=options.shard_size,
+                chunk_size=chunk_size,
+                decode=options.decode,
+                done=part.done,
+                limit=part.limit,
+                selected=part.selected,
+            )
+            for source, part in pending
+        ]
+
+
+def make_plan(options: BuildOptions, store: Store) -> Plan:
+    """List the sources and compare them with what the version has already."""
+    records = list(store.markers(options.version_name))
+    done: dict[tuple[str, str], list[ShardRecord]] = {}
+    for record in records:
+        done.setdefault((record.source, record.part), []).append(record)
+    opened = list(_open_sources(options))
+    _check_subsets(options, opened)
+    return Plan([_plan_source(source, options, done) for source in opened], records)
+
+
+def _open_sources(options: BuildOptions) -> Iterator[Source]:
+    if SAMPLE in options.sources:
+        for name in LS3DW:
+            yield open_source(name, folder("embedded"))
+    else:
+        for name in dict.fromkeys(options.sources):
+            yield open_source(name, options.root_of(name))
+
+
+def _check_subsets(options: BuildOptions, sources: list[Source]) -> None:
+    unknown = sorted(name for name in set(options.subsets) if not any(source.matching([name]) for source in sources))
+    if unknown:
+        known = {subset for source in sources for subset in source.subsets}
+        raise ConfigurationError(
+            f"no subset {', '.join(unknown)} in these sources; choose from {', '.join(sorted(known))}"
+        )
+
+
+def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, str], list[ShardRecord]]) -> SourcePlan:
+    wanted = source.matching(options.subsets) if options.subsets else None
+    media = source.media(wanted, options.shard_size) if wanted != [] else []
+    parts: list[Part] = []
+    left = options.limit
+    for entry in media:
+        if left is not None and left <= 0:
+            break
+        name = safe_name(entry.name)
+        own = [record for record in done.get((source.name, name), []) if _holds(entry, record, options.shard_size)]
+        parts.append(_plan_part(source.name, entry, name, left, own))
+        left = None if left is None else left - parts[-1].units
+    return SourcePlan(source.name, source.annotation_kind, source.counted, source.report(), parts)
+
+
+def _holds(media: Media, record: ShardRecord, shard_size: int) -> bool:
+    """Say whether a shard of the media's part came out of this media: pictures fill one shard, a video all."""
+    return media.start is None or media.start // shard_size == record.number
+
+
+def _plan_part(source: str, media: Media, name: str, left: int | None, records: list[ShardRecord]) -> Part:
+    units = media.expected if left is None else min(left, media.expected)
+    for record in records:
+        if record.expected != units:
+            raise DatasetError(
+                f"{source}/{name}: had {record.expected} faces when {record.name} was written and has {units} now;"
+                " the source changed since: choose another --out"
+            )
+    return Part(
+        media=media,
+        name=name,
+        units=units,
+        limit=None if left is None else units,
+        done=frozenset(record.number for record in records),
+        complete=any(record.last for record in records),
+    )

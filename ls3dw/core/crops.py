@@ -1,0 +1,243 @@
+"""What is cut from a picture for one face: the window that the networks see, and the picture that the shards keep.
+
+numpy and OpenCV only, so that decoding processes need not load torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.core.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, compose, crop_affine, crop_placement, invert
+from ls3dw.core.parallel.shared import SharedArray
+from ls3dw.core.sample import ColourOrder, Picture
+from ls3dw.errors import PictureError
+
+Decode = Literal["subpixel", "reference"]
+
+KEPT_SIDE = 2.1
+"""Side of a kept picture in crop sides. Training turns by 70 degrees and shrinks to 0.7: that needs
+sqrt(2) / 0.7 = 2.02, and the rest is for shaken boxes."""
+
+KEPT_ZOOM = 2.0
+"""A kept picture has at most this many pixels to one of the 256-pixel crop; larger faces are reduced by area."""
+
+LARGEST_CROP = 16.0
+"""A crop's side and place may be this many times the picture's longer side."""
+
+JPEG_QUALITY = 95
+
+Chroma = Literal["4:4:4", "4:2:0"]
+"""Whether a JPEG file has colour at full resolution, or at half of it."""
+
+STILL: Final[Chroma] = "4:4:4"
+FRAME: Final[Chroma] = "4:2:0"
+"""Videos have their colour at half the resolution already. docs/pictures.md has the measurements behind this."""
+
+_SAMPLING: Final[dict[Chroma, int]] = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Pixels (h, w, 3) uint8 that hold a network's crop, and where they lie.
+
+    to_crop: affine from the window's pixels to the crop; crop: affine from the picture's pixels to the crop.
+    """
+
+    pixels: Picture
+    to_crop: Affine
+    crop: Affine
+
+    def in_rgb(self, order: ColourOrder) -> Window:
+        """Return the same as the networks take it. order: of its channels now."""
+        if order == "RGB":
+            return self
+        return replace(self, pixels=np.asarray(cv2.cvtColor(self.pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8))
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of N faces as one array, so that it can be brought to a device in one piece.
+
+    pixels: (N, H, W, 3) uint8, each window in the upper left corner and black beside it; to_crop, crop: (N, 2, 3).
+    """
+
+    pixels: SharedArray
+    to_crop: Affine
+    crop: Affine
+
+    def __len__(self) -> int:
+        return len(self.crop)
+
+    def rows(self, start: int, stop: int) -> Windows:
+        """Return some of them."""
+        if (start, stop) == (0, len(self)):
+            return self
+        pixels = SharedArray.of(self.pixels.array()[start:stop])
+        return Windows(pixels, self.to_crop[start:stop], self.crop[start:stop])
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A face's picture as it is stored. to_picture: affine from the source picture's pixels to the kept one's."""
+
+    pixels: Picture
+    to_picture: Affine
+
+
+def cut_window(image: Picture, box: NDArray[Any], decode: Decode = "subpixel") -> Window:
+    """Cut what the networks need of the face in `box` (4,) from a picture (H, W, 3), channels as they are.
+
+    Raises `PictureError` for a box that is out of all proportion to the picture.
+    """
+    _check_proportion(image, box)
+    return _reference_window(image, box) if decode == "reference" else _exact_window(image, box)
+
+
+def _check_proportion(image: Picture, box: NDArray[Any]) -> None:
+    """Refuse what cannot be a face's box, before memory is taken for its crop."""
+    centre, scale = crop_placement(box)
+    largest = LARGEST_CROP * max(image.shape[:2])
+    if not (np.abs((*centre, REFERENCE_SIDE * scale)) < largest).all():
+        height, width = image.shape[:2]
+        raise PictureError(f"box {np.asarray(box).tolist()} is far beyond its {width}x{height} picture")
+
+
+def _exact_window(image: Picture, box: NDArray[Any]) -> Window:
+    crop = crop_affine(box)
+    centre, scale = crop_placement(box)
+    # The filter reaches one crop pixel, and at least one picture pixel, past the crop.
+    reach = REFERENCE_SIDE * scale * (0.5 + 1 / CROP_SIZE) + 1
+    pixels, to_window = _cut(image, centre, float(reach))
+    factor = int(REFERENCE_SIDE * scale / (KEPT_ZOOM * CROP_SIZE))
+    if factor > 1:
+        pixels, to_window = _reduce(pixels, to_window, factor)
+    return Window(pixels, compose(crop, invert(to_window)), crop)
+
+
+def _reference_window(image: Picture, box: NDArray[Any]) -> Window:
+    """Crop as the published code does: to whole pixels, then a bilinear resize, in single precision where it is."""
+    centre, scale = crop_placement(box)
+    side = REFERENCE_SIDE * float(scale)
+    matrix = np.eye(3, dtype=np.float32)
+    matrix[0, 0] = matrix[1, 1] = CROP_SIZE / side
+    matrix[:2, 2] = CROP_SIZE * (-centre / side + 0.5)
+    inverse = np.linalg.inv(matrix)
+    corners = np.array([[1, CROP_SIZE], [1, CROP_SIZE], [1, 1]], dtype=np.float32)
+    (left, right), (top, bottom) = np.trunc((inverse @ corners)[:2]).astype(int).tolist()
+    width, height = right - left, bottom - top
+    if width < 1 or height < 1:
+        raise PictureError(f"the crop of box {np.asarray(box).tolist()} has no whole pixel")
+    cut = _extract(image, left, top, width, height)
+    pixels = _resize(cut, CROP_SIZE, CROP_SIZE, cv2.INTER_LINEAR)
+    zoom_x, zoom_y = CROP_SIZE / width, CROP_SIZE / height
+    crop = np.array(
+        [[zoom_x, 0, (0.5 - left) * zoom_x - 0.5], [0, zoom_y, (0.5 - top) * zoom_y - 0.5]], dtype=np.float64
+    )
+    return Window(pixels, np.eye(2, 3), crop)
+
+
+def pack_windows(windows: Sequence[Window]) -> Windows:
+    """Put at least one window into one array, as large as the largest; its pixels are read when they are wanted."""
+    height, width = (max(window.pixels.shape[axis] for window in windows) for axis in (0, 1))
+
+    def fill(pixels: NDArray[Any]) -> None:
+        for target, window in zip(pixels, windows, strict=True):
+            bottom, right = window.pixels.shape[:2]
+            target[:bottom, :right] = window.pixels
+            target[bottom:] = 0
+            target[:bottom, right:] = 0
+
+    to_crop, crop = (np.stack([getattr(window, name) for window in windows]) for name in ("to_crop", "crop"))
+    return Windows(SharedArray((len(windows), height, width, 3), np.uint8, fill), to_crop, crop)
+
+
+def cut_stored(image: Picture, box: NDArray[Any]) -> StoredPicture:
+    """Cut the picture that the shards keep: the crop with margin for training, no larger than `KEPT_ZOOM` asks for."""
+    _check_proportion(image, box)
+    centre, scale = crop_placement(box)
+    side = REFERENCE_SIDE * float(scale)
+    pixels, to_picture = _cut(image, centre, KEPT_SIDE * side / 2)
+    zoom = KEPT_ZOOM * CROP_SIZE / side
+    if zoom < 1:
+        height, width = pixels.shape[:2]
+        pixels = _resize(pixels, max(1, round(width * zoom)), max(1, round(height * zoom)), cv2.INTER_AREA)
+        to_picture = compose(_resize_affine(pixels.shape[1] / width, pixels.shape[0] / height), to_picture)
+    return StoredPicture(pixels, to_picture)
+
+
+def cut_stored_window(kept: StoredPicture, box: NDArray[Any]) -> Window:
+    """Cut what the networks need from a kept picture; box (4,) and the window's `crop` are those of the source's.
+
+    The crop is the very one of `cut_window`: only where its pixels come from differs.
+    """
+    crop = crop_affine(box)
+    centre, scale = crop_placement(box)
+    # Rounding to whole pixels can reduce one axis a little less than the other.
+    zoom = float(np.abs(kept.to_picture[:, :2]).max())
+    reach = REFERENCE_SIDE * float(scale) * zoom * (0.5 + 1 / CROP_SIZE) + 1
+    pixels, to_window = _cut(kept.pixels, apply(kept.to_picture, centre[None])[0], reach)
+    return Window(pixels, compose(crop, invert(compose(to_window, kept.to_picture))), crop)
+
+
+def encode_picture(pixels: Picture, chroma: Chroma = STILL, order: ColourOrder = "RGB") -> NDArray[np.uint8]:
+    """Encode a kept picture, channels in `order`, as JPEG: the bytes of a file."""
+    bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if order == "RGB" else pixels
+    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[chroma])
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling])
+    if not done:
+        raise PictureError(f"OpenCV could not encode a picture of shape {pixels.shape} as JPEG")
+    return np.asarray(data, dtype=np.uint8).ravel()
+
+
+def decode_kept(data: NDArray[np.uint8]) -> Picture:
+    """Decode a kept picture: (H, W, 3) uint8 RGB."""
+    pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    if pixels is None:
+        raise PictureError("a kept picture is not a JPEG; run ls3dw verify")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _cut(image: Picture, centre: NDArray[np.float64], reach: float) -> tuple[Picture, Affine]:
+    """Cut the square of half-side `reach` around `centre`, widened to whole pixels and clipped to the picture."""
+    height, width = image.shape[:2]
+    low = np.floor(centre - reach).astype(int)
+    high = np.ceil(centre + reach).astype(int) + 1
+    # A square beside the picture still needs a pixel to be sampled: the nearest one, far outside the crop.
+    x0, y0 = (int(value) for value in np.clip(low, 0, (width - 1, height - 1)))
+    x1, y1 = (int(value) for value in np.clip(high, (x0 + 1, y0 + 1), (width, height)))
+    return image[y0:y1, x0:x1], np.array([[1.0, 0, -x0], [0, 1.0, -y0]])
+
+
+def _reduce(pixels: Picture, to_window: Affine, factor: int) -> tuple[Picture, Affine]:
+    """Average blocks of `factor` x `factor` pixels; the rest of a block at the right and lower edge counts as black."""
+    height, width = pixels.shape[:2]
+    padded = _extract(pixels, 0, 0, -(-width // factor) * factor, -(-height // factor) * factor)
+    reduced = _resize(padded, padded.shape[1] // factor, padded.shape[0] // factor, cv2.INTER_AREA)
+    return reduced, compose(_resize_affine(1 / factor, 1 / factor), to_window)
+
+
+def _resize(pixels: Picture, width: int, height: int, interpolation: int) -> Picture:
+    return np.asarray(cv2.resize(pixels, (width, height), interpolation=interpolation), dtype=np.uint8)
+
+
+def _resize_affine(zoom_x: float, zoom_y: float) -> Affine:
+    return np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
+
+
+def _extract(image: Picture, left: int, top: int, width: int, height: int) -> Picture:
+    """Cut a rectangle that may reach past the picture; what lies outside is black."""
+    out = np.zeros((height, width, 3), dtype=np.uint8)
+    y0, y1 = max(0, top), min(image.shape[0], top + height)
+    x0, x1 = max(0, left), min(image.shape[1], left + width)
+    if y0 < y1 and x0 < x1:
+        out[y0 - top : y1 - top, x0 - left : x1 - left] = image[y0:y1, x0:x1]
+    return out

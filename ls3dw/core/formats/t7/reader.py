@@ -1,0 +1,226 @@
+"""Reads Torch7 files. No object calls another's reader: what is unfinished waits on a list, so depth costs nothing."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.core.formats.t7.arrays import ARRAYS, ArrayClass, view
+from ls3dw.core.formats.t7.source import Source
+from ls3dw.core.formats.t7.values import (
+    BOOLEAN,
+    EXACT,
+    FUNCTION,
+    FUNCTION_5_1,
+    NIL,
+    NUMBER,
+    OBJECT,
+    OLD_FUNCTION,
+    STRING,
+    TABLE,
+    TEXT,
+    Key,
+    T7Function,
+    T7Object,
+    Value,
+)
+
+MOST_DIMENSIONS: Final = 32
+VERSION: Final = re.compile(rb"V (\d{1,9})")
+
+
+class _Parent(Protocol):
+    """An object whose body is being read."""
+
+    value: Value
+
+    def take(self, child: Value, source: Source) -> bool:
+        """Take the next object of the body; say whether the body is complete."""
+
+
+class _TableBody:
+    def __init__(self, table: dict[Any, Value], count: int) -> None:
+        self.value: Value = table
+        self._left = count
+        self._key: Value = None
+
+    def take(self, child: Value, source: Source) -> bool:
+        if self._key is None:
+            self._key = _key(child, source)
+            return False
+        self.value[self._key] = child
+        self._key = None
+        self._left -= 1
+        return self._left == 0
+
+
+def _key(value: Value, source: Source) -> Value:
+    """Turn a table's key into one that a dict takes."""
+    if isinstance(value, float):
+        if value != value:
+            raise source.error("a table's key is not a number (NaN)")
+        return int(value) if value.is_integer() and abs(value) < EXACT else value
+    if value is None:
+        raise source.error("a table's key is nil")
+    return Key(value) if isinstance(value, bool | dict | np.ndarray) else value
+
+
+class _ObjectBody:
+    def __init__(self, thing: T7Object) -> None:
+        self.value: Value = thing
+
+    def take(self, child: Value, source: Source) -> bool:
+        if not isinstance(child, dict):
+            raise source.error(
+                f"the body of a {self.value.class_name!r} is no table", "its class has a form of its own: not readable"
+            )
+        self.value.fields = child
+        return True
+
+
+class _FunctionBody:
+    def __init__(self, function: T7Function) -> None:
+        self.value: Value = function
+
+    def take(self, child: Value, source: Source) -> bool:
+        self.value.upvalues = child
+        return True
+
+
+_UNFINISHED: Final = object()
+"""Stands for a value whose body follows, and for a tensor whose storage is still being read."""
+
+
+class Reader:
+    """Reads the root objects of one file in turn; what they share is shared."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._seen: dict[int, Value] = {}
+        self._storages: dict[int, str] = {}
+        self._parents: list[_Parent] = []
+
+    def read(self) -> Value:
+        """Read the next root object whole."""
+        while True:
+            value = self._begin()
+            if value is _UNFINISHED:
+                continue
+            while self._parents and self._parents[-1].take(value, self._source):
+                value = self._parents.pop().value
+            if not self._parents:
+                return value
+
+    def _begin(self) -> Value:
+        """Read a value whole, or its head: then its parent waits and the value is unfinished."""
+        kind = self._source.integer()
+        if kind == NUMBER:
+            return self._source.double()
+        if kind == STRING:
+            return self._source.raw(self._source.integer()).decode(*TEXT)
+        if kind == NIL:
+            return None
+        if kind == BOOLEAN:
+            return self._source.integer() != 0
+        if kind == OLD_FUNCTION:
+            return self._function()
+        if kind in (TABLE, OBJECT, FUNCTION_5_1, FUNCTION):
+            return self._indexed(kind)
+        raise self._source.error(f"type {kind} of an object; known are 0 to 8")
+
+    def _indexed(self, kind: int) -> Value:
+        index = self._source.integer()
+        if index in self._seen:
+            value = self._seen[index]
+            if value is _UNFINISHED:
+                raise self._source.error(f"object {index} is part of its own head")
+            return value
+        if kind == TABLE:
+            return self._table(index)
+        if kind == OBJECT:
+            return self._object(index)
+        return self._function(index)
+
+    def _table(self, index: int) -> Value:
+        count = self._source.integer()
+        if not 0 <= count <= self._source.left // self._source.smallest_entry:
+            raise self._source.error(f"a table of {count} entries, {self._source.left} bytes left in the file")
+        table: dict[Any, Value] = {}
+        self._seen[index] = table
+        if count == 0:
+            return table
+        self._parents.append(_TableBody(table, count))
+        return _UNFINISHED
+
+    def _function(self, index: int | None = None) -> Value:
+        size = self._source.integer()
+        self._source.raw(size)
+        function = T7Function(size)
+        if index is not None:
+            self._seen[index] = function
+        self._parents.append(_FunctionBody(function))
+        return _UNFINISHED
+
+    def _object(self, index: int) -> Value:
+        name, version = self._class()
+        array = ARRAYS.get(name)
+        if array is not None and array.storage is None:
+            return self._storage(index, name, array.dtype)
+        if array is not None:
+            self._seen[index] = _UNFINISHED
+            self._seen[index] = tensor = self._tensor(array)
+            return tensor
+        self._seen[index] = thing = T7Object(name, version)
+        self._parents.append(_ObjectBody(thing))
+        return _UNFINISHED
+
+    def _class(self) -> tuple[str, int]:
+        """Read the class and its version; files from before versions have the class alone."""
+        first = self._source.raw(self._source.integer())
+        version = VERSION.fullmatch(first)
+        if version is None:
+            return first.decode(*TEXT), 0
+        return self._source.raw(self._source.integer()).decode(*TEXT), int(version.group(1))
+
+    def _storage(self, index: int, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        (count,) = self._source.longs(1)
+        storage = self._source.elements(count, dtype)
+        self._seen[index] = storage
+        self._storages[index] = name
+        return storage
+
+    def _tensor(self, array: ArrayClass) -> NDArray[Any]:
+        dimensions = self._source.integer()
+        if not 0 <= dimensions <= MOST_DIMENSIONS:
+            raise self._source.error(f"a tensor of {dimensions} dimensions; at most {MOST_DIMENSIONS} can be read")
+        sizes, strides = self._source.longs(dimensions), self._source.longs(dimensions)
+        (offset,) = self._source.longs(1)
+        storage = self._storage_of(array)
+        if dimensions == 0:
+            return np.empty(0, array.dtype)
+        try:
+            return view(storage, sizes, strides, offset - 1)
+        except ValueError as error:
+            raise self._source.error(str(error)) from error
+
+    def _storage_of(self, array: ArrayClass) -> NDArray[Any]:
+        """Read the storage of a tensor: a reference, an object of the class that belongs to the tensor's, or nil."""
+        kind = self._source.integer()
+        if kind == NIL:
+            return np.empty(0, array.dtype)
+        if kind != OBJECT:
+            raise self._source.error(f"a tensor's storage has type {kind}; expected {OBJECT} or {NIL}")
+        index = self._source.integer()
+        if index not in self._seen:
+            name, _ = self._class()
+            if name == array.storage:
+                return self._storage(index, name, array.dtype)
+        else:
+            name = self._storages.get(index, "an object that is no storage")
+        if name != array.storage:
+            raise self._source.error(f"a tensor's storage is {name}; expected {array.storage}")
+        storage: NDArray[Any] = self._seen[index]
+        return storage

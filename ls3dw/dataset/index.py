@@ -1,0 +1,169 @@
+"""The tables of a version: index and drops from its finished shards, one row a face or drop, and subsets.
+
+Faces that people rejected stay in the shards, but stand among the drops."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ls3dw.core.pose import head_pose_fit
+from ls3dw.core.sample import Drop
+from ls3dw.dataset.decisions import Audit
+from ls3dw.dataset.shards import Shard
+from ls3dw.dataset.store import FileRecord, ShardRecord, Store
+from ls3dw.errors import DatasetError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+FACE_FIELDS: Final = ("id", "subset", "media", "frame", "width", "height", "broken", "phash")
+"""Columns that the index takes from the face shard as they are; the others are made in `_rows`."""
+
+BOX_FIELDS: Final = ("x0", "y0", "x1", "y1")
+
+
+ROW_GROUP: Final = 16384
+"""Faces in a row group, at least: with one a shard, an index of 230,000 faces takes six times longer to read."""
+
+
+def write_index(store: Store, version: str, records: list[ShardRecord], audit: Audit) -> FileRecord:
+    """Write index.parquet, a row group for some shards: memory does not grow with the data set."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    schema = _index_schema()
+    with pq.ParquetWriter(buffer, schema) as writer:
+        tables = (pa.table(_rows(store, version, record, audit), schema=schema) for record in records if record.written)
+        for group in row_groups(tables):
+            writer.write_table(group.filter(_kept(group, audit.rejected)))
+    return store.write(store.index_file(version), buffer.getvalue())
+
+
+def _kept(table: pa.Table, rejected: Collection[str]) -> pa.Array:
+    """Say which rows of a table with ids stay (N,)."""
+    import pyarrow as pa
+
+    return pa.array([face not in rejected for face in table["id"].to_pylist()], pa.bool_())
+
+
+def row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join the tables of shards, in their order, to row groups."""
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(map(len, waiting)) >= ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _index_schema() -> pa.Schema:
+    import pyarrow as pa
+
+    text, whole, real = pa.string(), pa.int32(), pa.float32()
+    types = {"id": text, "source": text, "subset": text, "media": text, "frame": whole, "width": whole}
+    types |= {"height": whole, "shard": text, "row": whole, "yaw": real, "pitch": real, "roll": real}
+    types |= {"nme": real, "confidence": real, "broken": pa.bool_(), "phash": pa.uint64(), "made_by": text}
+    types |= dict.fromkeys(("pose_residual", *BOX_FIELDS), real) | {"audit": text}
+    return pa.schema(list(types.items()))
+
+
+def _rows(store: Store, version: str, record: ShardRecord, audit: Audit) -> dict[str, Any]:
+    with Shard(store.faces(record.source, record.name)) as faces:
+        rows: dict[str, Any] = {name: faces.column(name) for name in FACE_FIELDS}
+    with Shard(store.annotations(version, record.source, record.name)) as annotations:
+        pose, box = annotations.column("pose"), annotations.column("box")
+        rows["pose_residual"] = head_pose_fit(annotations.column("landmarks_3d")).residual
+        rows["nme"] = annotations.column("nme")
+        rows["confidence"] = annotations.column("confidence_3d").mean(axis=1)
+        rows["made_by"] = annotations.column("made_by")
+    rows["source"] = [record.source] * record.written
+    rows["shard"] = [record.name] * record.written
+    rows["row"] = np.arange(record.written)
+    rows["audit"] = [audit.outcomes[face].verdict if face in audit.outcomes else "" for face in rows["id"]]
+    rows |= dict(zip(("yaw", "pitch", "roll"), pose.T, strict=True))
+    return rows | dict(zip(BOX_FIELDS, box.T, strict=True))
+
+
+def rejections(store: Store, records: list[ShardRecord], audit: Audit) -> list[Drop]:
+    """Return the faces of the shards that people rejected, as drops."""
+    drops = []
+    for record in records if audit.rejected else []:
+        if record.written:
+            with Shard(store.faces(record.source, record.name)) as faces:
+                found = [audit.rejected[face] for face in faces.column("id") if face in audit.rejected]
+            drops += [Drop(decision.id, record.source, "rejected in audit", decision.text) for decision in found]
+    return drops
+
+
+def write_drops(store: Store, version: str, drops: list[Drop]) -> FileRecord:
+    """Write drops.parquet: id, source, reason, detail."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    names = ("id", "source", "reason", "detail")
+    schema = pa.schema([(name, pa.string()) for name in names])
+    table = pa.table({name: [getattr(drop, name) for drop in drops] for name in names}, schema=schema)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return store.write(store.drops_file(version), buffer.getvalue())
+
+
+def write_subset(store: Store, version: str, name: str, columns: Mapping[str, list[Any]]) -> FileRecord:
+    """Write subsets/<version>/<name>.parquet: some faces by id, and what is said of each."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(dict(columns)), buffer)
+    return store.write(store.subset_file(version, name), buffer.getvalue())
+
+
+def carry_subsets(store: Store, parent: str, version: str, rejected: Collection[str]) -> dict[str, int]:
+    """Write the subsets of another version without the faces that were rejected; return how many each lost.
+
+    What else stands in the files (how a subset was drawn) stays: nothing is drawn anew.
+    """
+    import pyarrow.parquet as pq
+
+    lost = {}
+    for path in sorted(store.subset_file(parent, "any").parent.glob("*.parquet")):
+        table = pq.read_table(path)
+        if "id" in table.column_names:
+            kept = table.filter(_kept(table, rejected))
+            lost[path.stem] = len(table) - len(kept)
+            buffer = io.BytesIO()
+            pq.write_table(kept, buffer)
+            store.write(store.subset_file(version, path.stem), buffer.getvalue())
+    return lost
+
+
+def read_index(store: Store, version: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(store.index_file(version))
+
+
+def read_drops(store: Store, version: str) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_parquet(store.drops_file(version))
+
+
+def read_subset(store: Store, version: str, name: str) -> pd.DataFrame:
+    import pandas as pd
+
+    path = store.subset_file(version, name)
+    if not path.is_file():
+        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
+        raise DatasetError(f"{path}: no such subset, there are: {known}; draw it with ls3dw subset")
+    return pd.read_parquet(path)

@@ -1,0 +1,160 @@
+"""Opens a data set: its index as a DataFrame, its faces one by one."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.core.crops import decode_kept
+from ls3dw.core.files import read_json
+from ls3dw.core.geometry import Affine, apply
+from ls3dw.core.sample import Floats, Picture
+from ls3dw.dataset.index import read_index, read_subset
+from ls3dw.dataset.shards import ANNOTATION_COLUMNS, Shard
+from ls3dw.dataset.store import Store, read_dataset
+from ls3dw.errors import DatasetError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_OPEN_SHARDS: Final = 16
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face of a data set. All points and the box are in pixels of the source's picture.
+
+    landmarks_2d: (68, 2); landmarks_3d: (68, 3), z NaN without depth; confidence_2d, confidence_3d: (68,);
+    annotation: (68, 2) the source's own points, NaN where it has none; box: (4,) x0 y0 x1 y1;
+    pose: (3,) yaw, pitch, roll in degrees; crop: (2, 3) affine to the 256x256 crop; nme: a fraction;
+    image: (H, W, 3) uint8 RGB, the kept picture.
+    """
+
+    id: str
+    landmarks_2d: Floats
+    landmarks_3d: Floats
+    confidence_2d: Floats
+    confidence_3d: Floats
+    annotation: Floats
+    box: Floats
+    pose: Floats
+    crop: Affine
+    nme: float
+    picture_affine: Affine
+    jpeg: NDArray[np.uint8]
+
+    @cached_property
+    def image(self) -> Picture:
+        return decode_kept(self.jpeg)
+
+    def to_picture(self, points: NDArray[Any]) -> NDArray[Any]:
+        """Turn image pixels (68, 2 or 3) into pixels of `image`."""
+        return apply(self.picture_affine, points)
+
+
+class Dataset:
+    """One version of a data set. `len(ds)`, `ds[row]` or `ds[id]`, iteration, and `ds.index`."""
+
+    def __init__(self, store: Store, version: str, versions: tuple[str, ...]) -> None:
+        self.store = store
+        self.version = version
+        self.versions = versions
+        self._shards: OrderedDict[Path, Shard] = OrderedDict()
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """Configuration, models, counts and files of the version."""
+        path = self.store.manifest_file(self.version)
+        values = read_json(path)
+        if not isinstance(values, dict) or not {"counts", "configuration", "files"} <= values.keys():
+            raise DatasetError(f"{path}: not a manifest; delete it and run the same ls3dw build again")
+        return values
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        """One row a face: id, source, subset, media, frame, width, height, shard, row, yaw, pitch, roll, nme, ..."""
+        return read_index(self.store, self.version)
+
+    def subset(self, name: str) -> pd.DataFrame:
+        """Read subsets/<version>/<name>.parquet: one row a face, `id` first; `ls3dw subset` and `ls3dw split` write
+        them."""
+        return read_subset(self.store, self.version, name)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {name: row for row, name in enumerate(self.index["id"])}
+
+    @cached_property
+    def _places(self) -> tuple[NDArray[Any], ...]:
+        """Source, shard and row of each face as arrays: a row of a DataFrame takes 100 times longer to get."""
+        return tuple(self.index[name].to_numpy() for name in ("source", "shard", "row"))
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, key: int | str) -> Face:
+        if isinstance(key, str):
+            if key not in self._row_of:
+                raise KeyError(f"no face {key!r} in version {self.version}")
+            key = self._row_of[key]
+        if not -len(self) <= key < len(self):
+            raise IndexError(f"face {key} of {len(self)}")
+        source, shard, row = (column[key] for column in self._places)
+        return self._face(str(source), str(shard), int(row))
+
+    def __iter__(self) -> Iterator[Face]:
+        return (self[row] for row in range(len(self)))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Read a whole column of the annotations, in the order of the index: (N, ...)."""
+        known = {column.name: column for column in ANNOTATION_COLUMNS}
+        if name not in known:
+            raise KeyError(f"no column {name!r}; choose from {', '.join(known)}")
+        dtype = object if known[name].dtype == "str" else known[name].dtype
+        parts = [(np.empty(0, dtype=int), np.empty((0, *known[name].shape), dtype=dtype))]
+        for (source, shard), rows in self.index.groupby(["source", "shard"], sort=False):
+            file = self.store.annotations(self.version, str(source), str(shard))
+            with Shard(file) as annotations:
+                parts.append((rows.index.to_numpy(), annotations.column(name)[rows["row"].to_numpy()]))
+        order = np.argsort(np.concatenate([places for places, _ in parts]), kind="stable")
+        return np.asarray(np.concatenate([values for _, values in parts])[order])
+
+    def _face(self, source: str, shard: str, row: int) -> Face:
+        faces = self._open(self.store.faces(source, shard))
+        annotations = self._open(self.store.annotations(self.version, source, shard))
+        names = ("landmarks_2d", "landmarks_3d", "confidence_2d", "confidence_3d", "annotation", "box", "pose", "crop")
+        return Face(
+            id=str(annotations.cell("id", row)),
+            **{name: annotations.cell(name, row) for name in names},
+            nme=float(annotations.cell("nme", row)),
+            picture_affine=faces.cell("to_picture", row),
+            jpeg=faces.picture_bytes(row),
+        )
+
+    def _open(self, path: Path) -> Shard:
+        if path not in self._shards:
+            self._shards[path] = Shard(path)
+            if len(self._shards) > _OPEN_SHARDS:
+                self._shards.popitem(last=False)[1].close()
+        self._shards.move_to_end(path)
+        return self._shards[path]
+
+
+def open_dataset(path: str | Path, version: str | None = None) -> Dataset:
+    """Open a data set; version: a name, or None for the newest. `DatasetError` says why it cannot be opened."""
+    store = Store(Path(path))
+    listed = read_dataset(store.root)
+    versions: tuple[str, ...] = tuple(listed["versions"])
+    if not versions:
+        raise DatasetError(f"{path}: no finished version yet; run the same ls3dw build again")
+    chosen: str = version or listed["newest"]
+    if chosen not in versions:
+        raise DatasetError(f"{path}: no version {chosen!r}; it has {', '.join(versions)}")
+    return Dataset(store, chosen, versions)

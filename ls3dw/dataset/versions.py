@@ -1,0 +1,179 @@
+"""The versions of a data set: which there are, what they were made with, and how one is pinned or deleted."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ls3dw.core.files import TEMPORARY, dump_json, exclusive, is_safe_name, read_json, remove_partial, write_atomic
+from ls3dw.dataset.card import render_card
+from ls3dw.dataset.open import open_dataset
+from ls3dw.dataset.store import REGENERATED, Store, read_dataset
+from ls3dw.errors import ConfigurationError, DatasetError
+
+
+@dataclass(frozen=True)
+class Version:
+    """What a list of versions says of one.
+
+    parent, origin, only: what it builds on, where its pictures came from, which faces were made again; None or empty
+    for one that was built from the sources. builds_on: all versions that it needs or descends from. networks: by
+    role. faces: None while it is unfinished.
+    """
+
+    name: str
+    parent: str | None
+    origin: str | None
+    only: tuple[str, ...]
+    builds_on: tuple[str, ...]
+    networks: Mapping[str, str | None]
+    faces: int | None
+    mean_nme: float | None
+    newest: bool
+    pinned: bool
+
+
+def list_versions(root: Path) -> list[Version]:
+    """List the finished versions in the order they were finished, and then those that were only begun."""
+    store, listed = Store(root), read_dataset(root)
+    finished = [_finished(store, name, listed) for name in listed["versions"]]
+    left = [name for name in store.begun() if name not in listed["versions"]]
+    return finished + [_describe(name, read_json(store.configuration_file(name)), listed, ()) for name in left]
+
+
+def _finished(store: Store, name: str, listed: Mapping[str, Any]) -> Version:
+    dataset = open_dataset(store.root, name)
+    errors = dataset.index["nme"].dropna()
+    behind = [entry["version"] for entry in dataset.manifest.get("lineage", [])]
+    mean = float(errors.mean()) if len(errors) else None
+    return _describe(name, dataset.manifest["configuration"], listed, behind, len(dataset), mean)
+
+
+def _describe(
+    name: str,
+    configuration: Mapping[str, Any],
+    listed: Mapping[str, Any],
+    behind: Collection[str],
+    faces: int | None = None,
+    mean_nme: float | None = None,
+) -> Version:
+    asked = configuration.get(REGENERATED) or {"parent": None, "from": None, "only": [], "manifests": {}}
+    return Version(
+        name=name,
+        parent=asked["parent"],
+        origin=asked["from"],
+        only=tuple(asked["only"]),
+        builds_on=tuple(dict.fromkeys((*behind, *asked["manifests"]))),
+        networks={role: model and model["name"] for role, model in configuration["models"].items()},
+        faces=faces,
+        mean_nme=mean_nme,
+        newest=name == listed["newest"],
+        pinned=name in listed.get("pinned", []),
+    )
+
+
+def render_versions(versions: list[Version]) -> str:
+    """Return the list as text."""
+    lines = [f"{'version':<12} {'faces':>8} {'mean NME':>8}  {'builds on':<12} networks"]
+    for version in versions:
+        faces = "begun" if version.faces is None else str(version.faces)
+        nme = "-" if version.mean_nme is None else f"{100 * version.mean_nme:.2f} %"
+        marks = [word for word, holds in (("newest", version.newest), ("pinned", version.pinned)) if holds]
+        asked = [f"from {version.origin}" if version.origin else "", *version.only]
+        rest = ", ".join(filter(None, [*filter(None, version.networks.values()), *asked, *map(str.upper, marks)]))
+        lines.append(f"{version.name:<12} {faces:>8} {nme:>8}  {version.parent or '-':<12} {rest}")
+    return "\n".join(lines)
+
+
+def pin(root: Path, name: str) -> None:
+    """Keep a version from being deleted until it is unpinned."""
+    with exclusive(_existing(root)):
+        listed = read_dataset(root)
+        _check_listed(root, name, listed)
+        _write(root, listed, pinned=sorted({*listed.get("pinned", []), name}))
+
+
+def unpin(root: Path, name: str) -> None:
+    """Let a pinned version be deleted again."""
+    with exclusive(_existing(root)):
+        listed = read_dataset(root)
+        if name not in listed.get("pinned", []):
+            raise ConfigurationError(f"{root}: version {name!r} is not pinned")
+        _write(root, listed, pinned=[other for other in listed["pinned"] if other != name])
+
+
+def delete(root: Path, name: str, *, force: bool = False) -> None:
+    """Delete a version with its subsets and galleries; pictures stay.
+
+    A pinned version is never deleted; the last one and one that others build on only with force. First it is no
+    longer listed, then its folders get names that nothing takes for a version's, then they go: killed at any moment,
+    the version is there whole or not listed, and running this again, or any build, clears away what is left.
+    """
+    with exclusive(_existing(root)):
+        store = Store(root)
+        remove_partial(root)
+        listed = read_dataset(root)
+        folders = [path for path in _folders(store, name) if path.exists()] if is_safe_name(name) else []
+        if name in listed["versions"]:
+            _check_deletable(root, name, listed, force=force)
+            _unlist(root, name, listed)
+        elif not folders:
+            _check_listed(root, name, listed)
+        for path in folders:
+            doomed = path.rename(path.with_name(path.name + TEMPORARY))
+            shutil.rmtree(doomed)
+        _describe_newest(store)
+
+
+def _folders(store: Store, name: str) -> list[Path]:
+    # The annotations first: without them the rest is nobody's.
+    return [store.version(name), store.root / "subsets" / name, store.root / "galleries" / name]
+
+
+def _check_deletable(root: Path, name: str, listed: Mapping[str, Any], *, force: bool) -> None:
+    if name in listed.get("pinned", []):
+        raise ConfigurationError(f"{root}: version {name} is pinned; unpin it first")
+    if force:
+        return
+    if listed["versions"] == [name]:
+        raise ConfigurationError(f"{root}: {name} is the last version; --force deletes it all the same")
+    heirs = [version.name for version in list_versions(root) if name in version.builds_on]
+    if heirs:
+        raise ConfigurationError(
+            f"{root}: {', '.join(heirs)} built on {name}; --force deletes it all the same: finished versions stay whole"
+        )
+
+
+def _unlist(root: Path, name: str, listed: Mapping[str, Any]) -> None:
+    versions = [other for other in listed["versions"] if other != name]
+    lineage = {other: asked for other, asked in listed.get("lineage", {}).items() if other != name}
+    newest = listed["newest"] if listed["newest"] != name else next(reversed(versions), None)
+    _write(root, listed, versions=versions, newest=newest, **({"lineage": lineage} if "lineage" in listed else {}))
+
+
+def _describe_newest(store: Store) -> None:
+    """Write the card of the version that is the newest now."""
+    card = store.root / "DATASET_CARD.md"
+    if read_dataset(store.root)["newest"] is None:
+        card.unlink(missing_ok=True)
+        return
+    newest = open_dataset(store.root)
+    write_atomic(card, render_card(newest.index, newest.manifest).encode())
+
+
+def _existing(root: Path) -> Path:
+    """Check that there is a data set before a lock is put there."""
+    read_dataset(root)
+    return root
+
+
+def _check_listed(root: Path, name: str, listed: Mapping[str, Any]) -> None:
+    if name not in listed["versions"]:
+        raise DatasetError(f"{root}: no version {name!r}; it has {', '.join(listed['versions']) or 'none'}")
+
+
+def _write(root: Path, listed: Mapping[str, Any], **changes: Any) -> None:
+    write_atomic(Store(root).dataset_file, dump_json({**listed, **changes}))

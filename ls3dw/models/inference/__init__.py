@@ -1,0 +1,1 @@
+"""How networks run fast: number format, folding, OpenVINO, CUDA graphs, staging."""

@@ -1,0 +1,1 @@
+"""Weights files: contracts, the zoo, downloads, import of other formats."""

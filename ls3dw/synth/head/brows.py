@@ -1,0 +1,108 @@
+"""How people's brows differ: how high they lie, and how far from the nose they begin and end.
+
+The points follow the brow that is seen, as annotators do. On 1,764 nearly frontal faces of MERL-RAV they vary along the
+brow by 0.05 head units (one standard deviation; 2.7 % of a face's size), on heads whose brows end at fixed places by
+half of that: `docs/placement.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from ls3dw.synth.draws import Draws
+from ls3dw.synth.shade.tensors import constant
+
+POINTS_A_BROW: Final = 5
+
+USUAL: Final = (0.021, 0.002, -0.01, -0.005, 0.011)
+"""Head units by which people's points lie farther from the nose than the placement has them, from the nose outward."""
+
+SHIFT: Final = 0.034
+"""Standard deviation of how far a brow lies from the nose, head units; of its outer end `SHIFT_OUTSIDE` of that."""
+
+SHIFT_OUTSIDE: Final = 0.6
+LENGTHENED: Final = 0.024
+"""Standard deviation of how far each end of a brow reaches beyond the usual."""
+
+ONE_SIDED: Final = 0.25
+"""Share of these variances that is each brow's own."""
+
+_HEIGHT_LIMITS = (-0.1, 0.12)
+_SLIDE_LIMIT = 0.11
+
+
+@dataclass(frozen=True)
+class Brows:
+    """The brows of B heads, points 17 to 26, in head units: how they differ from those of the mean head."""
+
+    height: Tensor
+    """(B, 10) how much higher the brow lies at each point."""
+
+    slide: Tensor
+    """(B, 10) how much farther from the nose the brow and its points lie, along it."""
+
+    @classmethod
+    def mean(cls, count: int, device: torch.device | str = "cpu") -> Brows:
+        """Return those of the mean head."""
+        return cls(*(torch.zeros(count, 2 * POINTS_A_BROW, device=device) for _ in range(2)))
+
+
+def draw_brows(count: int, draws: Draws) -> Brows:
+    """Draw brows that are nearly alike on both sides."""
+    return Brows(_draw_height(count, draws), _draw_slide(count, draws))
+
+
+def _draw_height(count: int, draws: Draws) -> Tensor:
+    steps = constant((-2.0, -1.0, 0.0, 1.0, 2.0), draws.device)
+    height, slope = draws.normal(count, 1) * 0.035, draws.normal(count, 1) * 0.012
+    curve = height + slope * steps
+    both = torch.cat((curve, curve.flip(1)), dim=1)
+    side = (draws.normal(count, 2) * 0.006).repeat_interleave(POINTS_A_BROW, dim=1)
+    return (both + side).clamp(*_HEIGHT_LIMITS)
+
+
+def _draw_slide(count: int, draws: Draws) -> Tensor:
+    """Draw how far points slide outward: (B, 10)."""
+    shared, own = draws.normal(count, 1, 2), draws.normal(count, 2, 2)
+    shift, longer = ((1 - ONE_SIDED) ** 0.5 * shared + ONE_SIDED**0.5 * own).unbind(-1)
+    inner = SHIFT * shift - LENGTHENED * longer
+    outer = SHIFT_OUTSIDE * SHIFT * shift + LENGTHENED * longer
+    outward = torch.linspace(0, 1, POINTS_A_BROW, device=draws.device)
+    slide = torch.lerp(inner[..., None], outer[..., None], outward)
+    return _from_nose(slide).clamp(-_SLIDE_LIMIT, _SLIDE_LIMIT)
+
+
+def _from_nose(points: Tensor) -> Tensor:
+    """Put points counted from the nose, right brow and left (B, 2, 5, ...), in the order of points 17 to 26."""
+    right, left = points.unbind(1)
+    return torch.cat((right.flip(1), left), dim=1)
+
+
+def to_nose(points: Tensor) -> Tensor:
+    """Take points 17 to 26 (B, 10, ...) apart, each brow counted from the nose: (B, 2, 5, ...)."""
+    right, left = points[:, :POINTS_A_BROW], points[:, POINTS_A_BROW:]
+    return torch.stack((right.flip(1), left), dim=1)
+
+
+def brow_points(lifted: Tensor, brows: Brows, gaps: Tensor) -> Tensor:
+    """Find points 17 to 26 (B, 10, 3), given at their heights where the placement has them; gaps (4,): as of `slid`."""
+    usual = constant(USUAL, lifted.device).expand(1, 2, -1)
+    return slid(lifted, brows.slide + _from_nose(usual), gaps)
+
+
+def slid(points: Tensor, slide: Tensor, gaps: Tensor) -> Tensor:
+    """Move points (B, 10, C) along their brows by a slide (B, 10) in head units.
+
+    gaps (4,): head units between neighbouring points of the mean head, from the nose outward. Beyond its ends a brow
+    goes on straight.
+    """
+    brow, far = to_nose(points), to_nose(slide)
+    ways = (brow[:, :, 1:] - brow[:, :, :-1]) / gaps[:, None]
+    outward = torch.cat((ways, ways[:, :, -1:]), dim=2)
+    inward = torch.cat((ways[:, :, :1], ways), dim=2)
+    way = torch.where(far[..., None] > 0, outward, inward)
+    return _from_nose(brow + far[..., None] * way)

@@ -1,0 +1,82 @@
+"""How people's heads differ on average from the mean of the head file, which is that of the heads MakeHuman can make.
+
+`docs/placement.md` says what it was fitted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.core.files import dump_json, read_json
+from ls3dw.errors import ConfigurationError
+
+BUNDLED: Final = Path(__file__).parents[2] / "bundled" / "people.json"
+
+Floats = NDArray[np.float64]
+
+_SIZES: Final = {"stretch": 3, "lips": 2}
+
+
+@dataclass(frozen=True)
+class People:
+    """People's mean head: the head file's mean plus identity @ its directions, then stretched, with thinner lips.
+
+    identity (I,) in standard deviations; stretch (3,) what width, height and depth grow by, as shares of themselves;
+    lips (2,) shares of their height that the upper and the lower lip lose. It is of one head file alone: another one
+    has other directions. `fitted_on` says what the values were fitted on.
+    """
+
+    identity: Floats
+    stretch: Floats
+    lips: Floats
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def none(cls, directions: int) -> People:
+        """Return what leaves the mean of a head file as it is."""
+        return cls(np.zeros(directions), np.zeros(3), np.zeros(2))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `from_dict` reads, ready for JSON."""
+        values = {name: getattr(self, name) for name in ("identity", "stretch", "lips")}
+        rounded = {name: [round(float(value), 4) for value in numbers] for name, numbers in values.items()}
+        return {**rounded, "fitted_on": dict(self.fitted_on)}
+
+    @classmethod
+    def from_dict(cls, values: Any, where: str) -> People:
+        """Check and build; `ConfigurationError` names what is wrong."""
+        try:
+            identity, stretch, lips = (np.array(values[name], np.float64) for name in ("identity", "stretch", "lips"))
+            people = cls(identity, stretch, lips, dict(values["fitted_on"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"{where}: not a mean of people ({type(error).__name__}: {error}); "
+                "expected identity, stretch, lips and fitted_on as `ls3dw/bundled/people.json` has them"
+            ) from error
+        faults = [
+            f"{name} of shape {getattr(people, name).shape}, expected ({size},)"
+            for name, size in {"identity": people.identity.size, **_SIZES}.items()
+            if getattr(people, name).shape != (size,)
+        ]
+        names = ("identity", *_SIZES)
+        faults += [f"{name} not finite" for name in names if not np.isfinite(getattr(people, name)).all()]
+        if faults:
+            raise ConfigurationError(f"{where}: {'; '.join(faults)}")
+        return people
+
+
+def load_people(path: Path | None = None) -> People:
+    """Read and check a mean of people; the bundled one where no path is given."""
+    path = BUNDLED if path is None else path
+    return People.from_dict(read_json(path, ConfigurationError), str(path))
+
+
+def dump_people(people: People) -> bytes:
+    """Encode as JSON that `load_people` reads."""
+    return dump_json(people.to_dict())

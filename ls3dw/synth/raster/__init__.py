@@ -1,0 +1,1 @@
+"""Which triangle is seen at each pixel."""

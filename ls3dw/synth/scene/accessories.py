@@ -1,0 +1,181 @@
+"""What heads wear, as one mesh with the head: glasses, hats, and long hair with its cut."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ls3dw.synth.draws import Draws
+from ls3dw.synth.head.brows import Brows
+from ls3dw.synth.head.landmarks import anatomical_points
+from ls3dw.synth.head.model import Group, Head
+from ls3dw.synth.options import RenderOptions
+from ls3dw.synth.scene.glasses import GlassesShape, draw_glasses, glasses_part, place_glasses
+from ls3dw.synth.scene.hats import HatShape, Hatter, draw_hats, hat_part
+from ls3dw.synth.scene.mesh import Part
+from ls3dw.synth.scene.scene import Attribute, Extra, HatKind
+from ls3dw.synth.shade.noise import sinusoid_noise
+from ls3dw.synth.shade.tensors import constant
+
+INSIDE = (0.0, 0.0, -0.6)
+"""Where the vertices of what is not worn are kept: inside the head, all in one place."""
+
+_NONE = 3.0
+"""A height above every head."""
+
+
+@dataclass(frozen=True)
+class HairCut:
+    """Where long hair ends, in head units of the mean head (B, 1): in front above the fringe, elsewhere at a length."""
+
+    worn: Tensor
+    """(B,) bool."""
+    fringe: Tensor
+    part: Tensor
+    """By how much the fringe rises toward one side, per head unit."""
+    length: Tensor
+    strands: Tensor
+    """How far from the middle hair hangs down in front of the ears; very far where it does not."""
+    forward: Tensor
+    """How far forward hair hangs there."""
+
+
+@dataclass(frozen=True)
+class Outfit:
+    """What B heads wear."""
+
+    has_glasses: Tensor
+    glasses: GlassesShape
+    hat: HatShape
+    hair: HairCut
+
+
+def draw_outfit(count: int, draws: Draws, options: RenderOptions) -> Outfit:
+    """Draw what is worn."""
+    return Outfit(
+        has_glasses=draws.chance(options.glasses_chance, count),
+        glasses=draw_glasses(count, draws),
+        hat=draw_hats(draws.chance(options.hat_chance, count), draws),
+        hair=_draw_cut(count, draws, options),
+    )
+
+
+def _draw_cut(count: int, draws: Draws, options: RenderOptions) -> HairCut:
+    fringe = draws.uniform(count, 1, low=0.5, high=1.1)
+    strands = draws.uniform(count, 1, low=0.6, high=1.0)
+    return HairCut(
+        worn=draws.chance(options.long_hair_chance, count),
+        fringe=torch.where(draws.chance(0.45, count, 1), fringe, _NONE),
+        part=draws.uniform(count, 1, low=-0.5, high=0.5) * draws.chance(0.5, count, 1),
+        length=draws.uniform(count, 1, low=-2.6, high=0.2),
+        strands=torch.where(draws.chance(0.5, count, 1), strands, _NONE),
+        forward=draws.uniform(count, 1, low=0.3, high=0.65),
+    )
+
+
+class Accessories:
+    """The mesh of a head with everything that it may wear, the same triangles for all heads."""
+
+    def __init__(self, head: Head) -> None:
+        device = head.mean.device
+        self.head = head
+        self._hatter = Hatter(head)
+        parts = [glasses_part(), hat_part()]
+        self.triangles, self.triangle_group, self.layers = _join(head, parts)
+        worn = sum(part.vertices for part in parts)
+        self.attributes = torch.cat((_attributes(head), _open(worn, device)))
+        self._hair = head.vertex_group == Group.HAIR
+        plain = RenderOptions(glasses_chance=1, hat_chance=1, long_hair_chance=0)
+        # The texture coordinates of what is worn are those of one pair of glasses and one hat on the mean head.
+        pattern = draw_outfit(1, Draws(0, device), plain)
+        self.rest = self._dress(head.mean[None], Brows.mean(1, device), pattern)[0]
+
+    def dress(self, vertices: Tensor, brows: Brows, outfit: Outfit, draws: Draws) -> Tensor:
+        """Add what is worn to heads (B, V, 3) of the head frame: (B, V + ..., 3)."""
+        return self._dress(self._hang(vertices, draws), brows, outfit)
+
+    def _dress(self, vertices: Tensor, brows: Brows, outfit: Outfit) -> Tensor:
+        points = anatomical_points(self.head, vertices, brows)
+        glasses = place_glasses(points, outfit.glasses)
+        hat = self._hatter.place(vertices, outfit.hat)
+        inside = constant(INSIDE, vertices.device)
+        worn = (glasses, outfit.has_glasses), (hat, outfit.hat.kind > HatKind.NONE)
+        return torch.cat((vertices, *(torch.where(on[:, None, None], part, inside) for part, on in worn)), dim=1)
+
+    def _hang(self, vertices: Tensor, draws: Draws) -> Tensor:
+        """Vary the shell of long hair: its width, its depth, and waves."""
+        count = len(vertices)
+        width = draws.uniform(count, 1, low=0.95, high=1.12)
+        size = torch.stack((width, torch.full_like(width, 1.02), 0.5 + 0.5 * width), dim=-1)
+        rest = self.head.mean.T[None].expand(count, -1, -1)
+        waves = 0.05 * sinusoid_noise(rest, draws, 1, 6, waves=8, channels=3).transpose(1, 2)
+        return torch.where(self._hair[:, None], vertices * size + waves, vertices)
+
+    def weight(self, of_head: Tensor) -> Tensor:
+        """Extend the vertices' turning with the head (V,) to what is worn."""
+        worn = len(self.rest) - len(of_head)
+        return torch.cat((of_head, torch.ones(worn, device=of_head.device)))
+
+    def hair_cut(self, rest: Tensor, outfit: Outfit) -> Tensor:
+        """Return how far inside the cut places of long hair (B, P, 3; mean head) lie: (B, P); -inf: none worn."""
+        cut = outfit.hair
+        x, y, z = rest.unbind(-1)
+        below = y - cut.length
+        fringe = y - cut.fringe - cut.part * x
+        in_front = torch.maximum(fringe, torch.minimum(torch.minimum(x.abs() - cut.strands, cut.forward - z), below))
+        inside = torch.where(z > 0.25, in_front, below)
+        inside = torch.minimum(inside, -self._hatter.covered(rest, outfit.hat))
+        return torch.where(cut.worn[:, None], inside, -torch.inf)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which triangles are drawn together: runs of their numbers."""
+
+    opaque: slice
+    lens: slice
+    hair: slice
+
+
+def _join(head: Head, parts: list[Part]) -> tuple[Tensor, Tensor, Layers]:
+    """Join the triangles of the head and its parts, in the order of the layers."""
+    triangles, group = [head.triangles], [head.triangle_group]
+    base = len(head.mean)
+    for part in parts:
+        triangles.append(part.triangles.to(head.mean.device) + base)
+        group.append(part.group.to(head.mean.device))
+        base += part.vertices
+    joined, groups = torch.cat(triangles), torch.cat(group)
+    layer = (groups == Extra.GLASSES_LENS) + 2 * (groups == Group.HAIR)
+    order = layer.argsort(stable=True)
+    opaque, lens, _ = (int((layer == number).sum()) for number in range(3))
+    bounds = Layers(slice(0, opaque), slice(opaque, opaque + lens), slice(opaque + lens, len(joined)))
+    return joined[order], groups[order], bounds
+
+
+def _attributes(head: Head) -> Tensor:
+    """Return what each vertex of the head carries (V, 5).
+
+    What a closed mouth hides is not left black: teeth, tongue and lips come to light when it opens.
+    """
+    least = 0.45 * (head.lips > 0.2)
+    least = torch.maximum(least, 0.3 * (head.inner_mouth > 0.2))
+    teeth = (head.vertex_group == Group.UPPER_TEETH) | (head.vertex_group == Group.LOWER_TEETH)
+    least = torch.where(teeth, 0.8, torch.where(head.vertex_group == Group.TONGUE, 0.55, least))
+    columns = {
+        Attribute.OCCLUSION: torch.maximum(head.occlusion, least),
+        Attribute.LIP: head.lips,
+        Attribute.MOUTH: head.inner_mouth,
+        Attribute.EAR: head.ears,
+        Attribute.LID: head.eyelids,
+    }
+    return torch.stack([columns[column] for column in Attribute], dim=1)
+
+
+def _open(count: int, device: torch.device) -> Tensor:
+    """Return the attributes of vertices in the open."""
+    values = torch.zeros(count, len(Attribute), device=device)
+    values[:, Attribute.OCCLUSION] = 1
+    return values

@@ -1,0 +1,1 @@
+"""From geometry to pictures: skin, hair, cloth, light, backgrounds."""

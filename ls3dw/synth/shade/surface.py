@@ -1,0 +1,32 @@
+"""The surface of everything opaque: skin first, then what grows on it, then what is worn over it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ls3dw.synth.draws import Draws
+from ls3dw.synth.head.model import Head
+from ls3dw.synth.scene.scene import Scene
+from ls3dw.synth.shade.cloth import paint_cloth
+from ls3dw.synth.shade.face_hair import paint_beard, paint_brows, paint_scalp
+from ls3dw.synth.shade.paint import Paint
+from ls3dw.synth.shade.palette import Looks
+from ls3dw.synth.shade.parts import paint_eyes, paint_frames, paint_lashes, paint_mouth
+from ls3dw.synth.shade.pixels import Pixels
+from ls3dw.synth.shade.skin import paint_skin
+
+
+def paint_surface(
+    pixels: Pixels, scene: Scene, head: Head, looks: Looks, bank: Tensor, draws: Draws
+) -> tuple[Paint, Tensor]:
+    """Paint every opaque pixel; also return who (B, 1, 1, 1) wears a full beard."""
+    paint, fine = paint_skin(pixels, looks, draws)
+    paint_brows(paint, pixels, scene, head, looks, fine, draws)
+    bearded = paint_beard(paint, pixels, looks, fine, draws)
+    paint_scalp(paint, pixels, scene, looks, fine, draws)
+    paint_mouth(paint, pixels, draws)
+    paint_eyes(paint, pixels, draws)
+    paint_lashes(paint, pixels, looks, draws)
+    paint_cloth(paint, pixels, scene, bank, fine, draws)
+    paint_frames(paint, pixels, draws)
+    return paint, bearded

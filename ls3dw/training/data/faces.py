@@ -1,0 +1,156 @@
+"""The faces of a folder by number, for training: of a source in its published layout, or of a data set of ls3dw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ls3dw.core.markup import POINTS
+from ls3dw.core.sample import Drop, Floats, Media, Sample
+from ls3dw.dataset.subsets.pose_bins import balanced_rows
+from ls3dw.errors import ConfigurationError, DatasetError, PictureError
+from ls3dw.sources import open_source
+from ls3dw.training.data.cut import TrainingFace, cut_face
+from ls3dw.training.options import StreamOptions
+
+if TYPE_CHECKING:
+    from ls3dw.dataset.open import Dataset
+
+WHOLE = np.eye(2, 3)
+
+
+class FaceList(Protocol):
+    """Faces by number; goes to decoding processes, so it is light and can be pickled."""
+
+    def __len__(self) -> int: ...
+
+    def face(self, number: int) -> TrainingFace | Drop:
+        """Decode one face, or say why it cannot be used."""
+        ...
+
+
+class SourceFaces:
+    """The faces of a source of stills."""
+
+    def __init__(self, media: Sequence[Media], annotation_kind: str, balance: int = 0) -> None:
+        self.media = media
+        self.annotation_kind = annotation_kind
+        if balance:
+            self.media = [media[row] for row in balanced_rows(self._shapes(), balance)]
+
+    def __len__(self) -> int:
+        return len(self.media)
+
+    def face(self, number: int) -> TrainingFace | Drop:
+        (_, outcome), *_ = self.media[number].read(lambda unit: False)
+        if isinstance(outcome, Drop):
+            return outcome
+        points_2d, points_3d = landmarks_of(outcome, self.annotation_kind)
+        return cut_face(outcome.image(), WHOLE, outcome.box, points_2d, points_3d)
+
+    def _shapes(self) -> Floats:
+        """Read the points of all faces (N, 68, 2), NaN where one cannot be used."""
+        # A source decodes a picture to see whether its face can be used: threads, for decoding leaves Python's lock.
+        with ThreadPoolExecutor() as pool:
+            return np.stack(list(pool.map(self._shape, self.media)))
+
+    def _shape(self, media: Media) -> Floats:
+        (_, outcome), *_ = media.read(lambda unit: False)
+        if isinstance(outcome, Drop):
+            return np.full((POINTS, 2), np.nan, dtype=np.float32)
+        flat, solid = landmarks_of(outcome, self.annotation_kind)
+        return flat if np.isnan(solid[:, :2]).any() else solid[:, :2]
+
+
+def landmarks_of(sample: Sample, annotation_kind: str) -> tuple[Floats, Floats]:
+    """Return a sample's points as (68, 2) and (68, 3), NaN where it has none of that kind.
+
+    A source gives 3D points as `points_3d` beside 2D ones (300W-LP), or as its annotation with `z` (AFLW2000-3D).
+    """
+    if annotation_kind == "2d":
+        unknown = np.full((POINTS, 3), np.nan, dtype=np.float32)
+        return sample.annotation, np.asarray(sample.extra.get("points_3d", unknown), dtype=np.float32)
+    z = np.asarray(sample.extra["z"], dtype=np.float32)
+    return np.full((POINTS, 2), np.nan, np.float32), np.concatenate((sample.annotation, z[:, None]), axis=1)
+
+
+class DatasetFaces:
+    """The faces of a data set that ls3dw built, with the landmarks of one version. Each process opens its own files."""
+
+    def __init__(self, root: Path, version: str, rows: Sequence[int]) -> None:
+        self.root = root
+        self.version = version
+        self.rows = rows
+        self._dataset: object = None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_dataset": None}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def face(self, number: int) -> TrainingFace | Drop:
+        from ls3dw.dataset.open import Dataset, open_dataset
+
+        if not isinstance(self._dataset, Dataset):
+            self._dataset = open_dataset(self.root, self.version)
+        face = self._dataset[self.rows[number]]
+        try:
+            return cut_face(face.image, face.picture_affine, face.box, face.landmarks_2d, face.landmarks_3d)
+        except PictureError as error:
+            return Drop(face.id, "dataset", "unreadable picture", str(error))
+
+
+def open_faces(options: StreamOptions) -> FaceList:
+    """Find the faces of a file stream; an `Ls3dwError` says what is wrong with its folder."""
+    assert options.root is not None
+    faces: FaceList
+    if options.stream == "dataset":
+        faces = _open_dataset(options, options.root)
+    else:
+        source = open_source(options.stream, options.root)
+        subsets = options.subsets or training_subsets(source.subsets, options.stream)
+        media = source.media(subsets, piece=1)[: options.limit]
+        faces = SourceFaces(media, source.annotation_kind, options.balance)
+    if len(faces) == 0:
+        raise ConfigurationError(f"{options.stream}: no face in {options.root}; check root, subsets and limit")
+    return faces
+
+
+def training_subsets(there: Sequence[str], stream: str) -> tuple[str, ...] | None:
+    """Choose what is trained on by default: of 300-W the usual training set, of others what a build reads."""
+    if stream != "300w":
+        return None
+    return tuple(name for name in there if name in ("afw", "helen-train", "lfpw-train")) or None
+
+
+def _open_dataset(options: StreamOptions, root: Path) -> DatasetFaces:
+    from ls3dw.dataset.open import open_dataset
+
+    dataset = open_dataset(root, options.version)
+    index = dataset.index
+    known = set(index["source"]) | set(index["subset"])
+    if strange := sorted(set(options.subsets) - known):
+        raise DatasetError(f"{root}: no source or subset {', '.join(strange)}; it has {', '.join(sorted(known))}")
+    chosen = index["source"].isin(options.subsets) | index["subset"].isin(options.subsets)
+    rows = np.flatnonzero(chosen if options.subsets else np.ones(len(index), dtype=bool))[: options.limit]
+    if options.subset is not None:
+        rows = _copies(dataset, options.subset, rows)
+    if options.balance:
+        rows = rows[balanced_rows(dataset.column("landmarks_3d")[rows, :, :2], options.balance)]
+    return DatasetFaces(root, dataset.version, rows.tolist())
+
+
+def _copies(dataset: Dataset, name: str, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return those of the rows that a subset has, each as often as it says."""
+    table = dataset.subset(name)
+    repeats = table["repeats"] if "repeats" in table else np.ones(len(table), dtype=int)
+    if "weight" in table and (table["weight"] != repeats).any():
+        raise ConfigurationError(f"subset {name}: drawn by weights, not copies; draw it again with --mode repeat")
+    times = dict(zip(table["id"], repeats, strict=True))
+    return np.repeat(rows, [int(times.get(face, 0)) for face in dataset.index["id"].iloc[rows]])

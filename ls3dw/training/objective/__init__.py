@@ -1,0 +1,1 @@
+"""Targets, losses, optimizers, learning rates, averages of weights."""

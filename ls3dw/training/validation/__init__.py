@@ -1,0 +1,1 @@
+"""Errors of networks in training on faces they never see."""

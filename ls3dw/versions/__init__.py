@@ -1,1 +1,0 @@
-"""Versions that build on others: made, listed, pinned, deleted, compared."""
