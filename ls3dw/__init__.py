@@ -8,7 +8,7 @@ from ls3dw.core.lazy import door
 
 if TYPE_CHECKING:
     from ls3dw import models, sources
-    from ls3dw.core import geometry, metrics, pose
+    from ls3dw.core import geometry, metrics, phash, pose
     from ls3dw.core.annotations import Annotations
     from ls3dw.core.formats import t7
     from ls3dw.dataset.open import Dataset, Face, open_dataset
@@ -26,6 +26,7 @@ __all__ = [
     "metrics",
     "models",
     "open_dataset",
+    "phash",
     "pose",
     "sources",
     "t7",
@@ -40,6 +41,7 @@ _HOMES = {
     "metrics": "core.metrics",
     "models": "models",
     "open_dataset": "dataset.open",
+    "phash": "core.phash",
     "pose": "core.pose",
     "sources": "sources",
     "t7": "core.formats.t7",

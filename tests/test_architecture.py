@@ -36,7 +36,7 @@ HOMES = {
     "pandas": {"dataset", "evaluation", "building.selection"},
     "pyarrow": {"dataset"},
     "yaml": {"building.options", "training.options", "training.parsing"},
-    "matplotlib": {"evaluation.plots", "dataset.subsets.plot"},
+    "matplotlib": {"evaluation", "dataset.subsets.plot"},
     "triton": {"synth.raster", "models.kernels"},
     "anny": {"synth.authoring"},
     "pickle": {"core.parallel.shared"},

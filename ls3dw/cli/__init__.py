@@ -38,6 +38,8 @@ COMMANDS: Final[dict[str, str]] = {
     "bench": "How fast each stage is on this machine.",
 }
 
+__all__ = ["COMMANDS", "main"]
+
 _INTERRUPTED: Final = "interrupted; what was finished is kept, run the same command again to go on"
 
 

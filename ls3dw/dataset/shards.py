@@ -40,7 +40,7 @@ FACE_COLUMNS: Final = (
     Column("box", (4,), "float32", "x0 y0 x1 y1, image pixels"),
     Column("yaw", (), "float32", "the source's own yaw in degrees, NaN where it has none"),
     Column("broken", (), "bool", "the published annotation is known to be wrong"),
-    Column("phash", (), "uint64", "perceptual hash of the crop: ls3dw.core.phash"),
+    Column("phash", (), "uint64", "perceptual hash of the crop: ls3dw.phash"),
     Column("to_picture", (2, 3), "float64", "affine: image pixels to pixels of the kept picture"),
     Column("picture_start", (), "int64", "first byte of the kept picture in `pictures`"),
     Column("picture_size", (), "int64", "bytes of the kept picture (JPEG)"),

@@ -178,9 +178,9 @@ def test_items_wait_until_they_are_taken() -> None:
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     script = """
 import sys, time
-from ls3dw.core.parallel.worker import Process, Server
+from ls3dw.core.parallel.worker import Process, Worker
 from test_worker import hesitate
-Server(hesitate, lambda answer: print(answer, flush=True)).put(b"")
+Worker(hesitate, lambda answer: print(answer, flush=True)).put(b"")
 time.sleep(1000)
 """
     places = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
