@@ -30,7 +30,7 @@ def models() -> None:
 @as_json_option
 def list_(as_json: bool) -> None:
     """List the bundled networks, the imported ones, and the published ones that can be fetched."""
-    from ls3dw.models.weights.catalogue import catalogue
+    from ls3dw.models.weights.zoo import catalogue
 
     entries = catalogue()
     if as_json:
@@ -46,8 +46,8 @@ def list_(as_json: bool) -> None:
 @click.argument("model")
 @as_json_option
 def info(model: str, as_json: bool) -> None:
-    """Check MODEL (a name or a .safetensors file) and say what it is: kind, network, data, licence, SHA-256."""
-    from ls3dw.models.weights.catalogue import describe
+    """Check MODEL (a name or a file of weights) and say what it is: kind, network, data, licence, SHA-256."""
+    from ls3dw.models.weights.zoo import describe
 
     _print(describe(model), as_json)
 

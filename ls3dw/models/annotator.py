@@ -30,7 +30,16 @@ from ls3dw.models.kernels.available import has_kernels
 from ls3dw.models.networks.guidance import gaussian_guide, stamp_guide
 from ls3dw.models.networks.heatmaps import CELLS, cells_to_crop, decode_quarter, decode_subpixel
 from ls3dw.models.networks.wing import PointNetwork, predict_points
-from ls3dw.models.weights.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, Model, load
+from ls3dw.models.weights.zoo import (
+    DEFAULT_2D,
+    DEFAULT_3D,
+    DEFAULT_DEPTH,
+    KINDS_2D,
+    KINDS_3D,
+    KINDS_DEPTH,
+    Model,
+    load,
+)
 
 log = logging.getLogger(__name__)
 
@@ -304,15 +313,15 @@ def load_models(
     model_2d: str | Path | None, model_3d: str | Path | None, model_depth: str | Path | None, decode: Decode
 ) -> tuple[Model, Model, Model | None]:
     """Load the networks of an `Annotator`; `ModelError` for one that cannot be used in its place."""
-    flat = load(model_2d or DEFAULT_2D, ("2d",))
-    solid = load(model_3d or DEFAULT_3D, ("2d-to-3d", "3d"))
+    flat = load(model_2d or DEFAULT_2D, KINDS_2D)
+    solid = load(model_3d or DEFAULT_3D, KINDS_3D)
     for model in (flat, solid):
         if decode == "reference" and isinstance(model.network, PointNetwork):
             raise ModelError(
                 f"{model.contract.name}: gives coordinates, and decode 'reference' is the published decoding of"
                 " heatmaps; use 'subpixel', or a FAN"
             )
-    return flat, solid, None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, ("depth",))
+    return flat, solid, None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, KINDS_DEPTH)
 
 
 def to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from ls3dw.core.files import TEMPORARY, sha256_file
 from ls3dw.errors import ModelError
-from ls3dw.models.weights.cache import Published
+from ls3dw.models.weights.cache import PublishedWeights
 from ls3dw.models.weights.formats import LARGEST
 
 CHUNK: Final = 2**17
@@ -50,7 +50,7 @@ class _RefusedError(Exception):
     """An address that will not give the file."""
 
 
-def fetch(item: Published, options: FetchOptions, report: Report = lambda done, total: None) -> Path:
+def fetch(item: PublishedWeights, options: FetchOptions, report: Report = lambda done, total: None) -> Path:
     """Return the published file in the cache, downloading what is missing of it.
 
     Raises `ModelError` when no address gives it, or not with the published checksum.
@@ -75,14 +75,14 @@ def fetch(item: Published, options: FetchOptions, report: Report = lambda done, 
     raise ModelError(f"{item.name}: not fetched. {'; '.join(faults)}. What to do: {advice}")
 
 
-def _addresses(item: Published, options: FetchOptions) -> Iterator[str]:
+def _addresses(item: PublishedWeights, options: FetchOptions) -> Iterator[str]:
     for folder in (*options.mirrors, *item.urls):
         if urlsplit(folder).scheme not in ("http", "https", "file"):
             raise ModelError(f"mirror {folder!r}: expected an address that begins with https://, http:// or file://")
         yield folder if folder.endswith(f"/{item.file}") else f"{folder.rstrip('/')}/{item.file}"
 
 
-def _checked(item: Published, path: Path) -> Path:
+def _checked(item: PublishedWeights, path: Path) -> Path:
     """Check a file that was fetched before; what is damaged is deleted, so that the next fetch gets it anew."""
     try:
         item.check(sha256_file(path), path)
@@ -92,7 +92,7 @@ def _checked(item: Published, path: Path) -> Path:
     return path
 
 
-def _take_over(item: Published, partial: Path) -> None:
+def _take_over(item: PublishedWeights, partial: Path) -> None:
     """Give a whole download its name, or delete it when it is not what was published."""
     try:
         item.check(sha256_file(partial), "the download")
@@ -114,7 +114,7 @@ def _alone(target: Path) -> Iterator[Path]:
         yield target.with_name(target.name + TEMPORARY)
 
 
-def _get(item: Published, url: str, partial: Path, options: FetchOptions, report: Report) -> None:
+def _get(item: PublishedWeights, url: str, partial: Path, options: FetchOptions, report: Report) -> None:
     """Bring the file at `url` to `partial`, going on from what is there."""
     pause = options.pause
     for attempt in range(1, TRIES + 1):
