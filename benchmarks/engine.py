@@ -31,8 +31,8 @@ from ls3dw.building.bench.chain import without_depth
 from ls3dw.models import Model, load
 from ls3dw.models.annotator import Annotator
 from ls3dw.models.face_batch import FaceBatch
-from ls3dw.models.inference.first_conv import First
-from ls3dw.models.inference.folding import folded
+from ls3dw.models.inference.first_conv import FirstConv
+from ls3dw.models.inference.folding import fold_network
 from ls3dw.models.inference.policy import Policy, choose, has_bfloat16
 from ls3dw.models.inference.runners import Runner, prepare
 from ls3dw.models.networks.guidance import Guide, draw, even, gaussian_guide
@@ -126,8 +126,7 @@ def variants(network: nn.Module, device: torch.device, batch: int, given: argpar
             "plain float32": of(plain),
             "plain float16": lambda: HalfNetwork(network, device),
             "folded": of(half),
-            "folded compiled": of(replace(half, compiled=True)),
-            "fused": of(replace(half, compiled=True, fused=True)),
+            "fused": of(replace(half, compiled=True)),
         }
     made = {"plain float32": of(plain)}
     for dtype in (torch.float32, torch.bfloat16) if has_bfloat16() else (torch.float32,):
@@ -136,7 +135,7 @@ def variants(network: nn.Module, device: torch.device, batch: int, given: argpar
             made[f"folded {policy.name}, {rows} a thread"] = of(policy)
             if given.compiled:
                 made[f"folded compiled {policy.name}, {rows} a thread"] = of(replace(policy, compiled=True))
-        whole = replace(eager, dtype=dtype, rows=None, lanes=1)
+        whole = replace(eager, dtype=dtype, rows=None, threads=1)
         made[f"folded {whole.name}, all on all threads"] = of(whole)
     return made
 
@@ -243,12 +242,12 @@ def first_convolutions(model: Model, faces: Faces, seconds: float) -> None:
     device, guide = faces.crops.device, faces.guide(model)
     assert guide is not None
     policy = choose(device, "eager")
-    network = folded(model.network, policy.dtype).to(device)  # type: ignore[arg-type]
+    network = fold_network(model.network, policy.dtype).to(device)  # type: ignore[arg-type]
     conv = copy.deepcopy(network.first).to(policy.dtype)
     channels = even(conv.in_channels) if policy.on_gpu else conv.in_channels
     padding = (0, 0, 0, 0, 0, channels - conv.in_channels)
     weight = nn.functional.pad(conv.weight, padding).contiguous(memory_format=torch.channels_last)
-    first = First(network.first, policy)
+    first = FirstConv(network.first, policy)
 
     def drawn() -> Tensor:
         return nn.functional.conv2d(draw(faces.crops, guide, policy.dtype, channels), weight, conv.bias, 2, 3)

@@ -5,8 +5,8 @@
 
 Weights are random with calibrated batch norms, since speed does not depend on them; landmarks are compared with the
 bundled 2D-FAN on the embedded sample. Layers' times are of CUDA graphs' replays. `tile_for` in
-ls3dw/models/fused_tiles.py holds the best tiles, "tuned" are the best of this run. "at once": without the kernel whose
-parts take turns.
+ls3dw/models/kernels/tiles.py holds the best tiles, "tuned" are the best of this run. "at once": without the
+warp-specialized kernel.
 """
 
 from __future__ import annotations
@@ -29,13 +29,21 @@ from torch import Tensor, nn
 from ls3dw.core.crops import cut_window
 from ls3dw.core.resources import folder
 from ls3dw.models import FAN, load
-from ls3dw.models.inference.cuda_graph import Captured
+from ls3dw.models.inference.cuda_graph import CapturedCall
 from ls3dw.models.inference.fused_fan import FusedFAN
 from ls3dw.models.inference.resampling import resample
-from ls3dw.models.kernels.convolutions import CudnnOperations, Cut, TritonOperations, convolve
-from ls3dw.models.kernels.hopper import can_take_turns
-from ls3dw.models.kernels.operations import Activation, Affine, Finish, Operations, Plane, Weights, convolve_densely
-from ls3dw.models.kernels.tiles import Shape, Tile, Turns, tile_for, turns_for
+from ls3dw.models.kernels.convolutions import CudnnOperations, Tiling, TritonOperations, convolve
+from ls3dw.models.kernels.hopper import warp_specialization_available
+from ls3dw.models.kernels.operations import (
+    ActivationTarget,
+    ConvWeights,
+    Epilogue,
+    Operations,
+    Plane,
+    ScaleShift,
+    convolve_by_torch,
+)
+from ls3dw.models.kernels.tiles import ConvShape, Tile, WarpSpecializedTile, tile_for, warp_specialized_tile_for
 from ls3dw.models.networks.heatmaps import decode_subpixel
 from ls3dw.models.weights.zoo import calibrate
 from ls3dw.sources import open_source
@@ -53,7 +61,7 @@ COMPILERS = 12
 class Layer:
     """A distinct convolution of the network: its shape, height, and which results it writes."""
 
-    shape: Shape
+    shape: ConvShape
     height: int
     writes: tuple[bool, ...]
 
@@ -72,8 +80,8 @@ class Call:
     """What a convolution was called with."""
 
     source: Plane
-    weights: Weights
-    finish: Finish
+    weights: ConvWeights
+    epilogue: Epilogue
 
 
 class Recorder(TritonOperations):
@@ -84,17 +92,17 @@ class Recorder(TritonOperations):
         self.calls: dict[Layer, Call] = {}
         self.counts: dict[Layer, int] = {}
 
-    def convolve(self, source: Plane, weights: Weights, finish: Finish) -> None:
-        shape = Shape(source.data.shape[:3].numel(), weights.inputs, weights.outputs, weights.taps)
-        parts = (weights.bias, finish.active, finish.plane, finish.residual, finish.low, finish.following)
+    def convolve(self, source: Plane, weights: ConvWeights, epilogue: Epilogue) -> None:
+        shape = ConvShape(source.data.shape[:3].numel(), weights.inputs, weights.outputs, weights.taps)
+        parts = (weights.bias, epilogue.active, epilogue.plane, epilogue.residual, epilogue.low, epilogue.following)
         writes = tuple(part is not None for part in parts)
         layer = Layer(shape, source.inside.shape[1], writes)
-        self.calls.setdefault(layer, Call(source, weights, finish))
+        self.calls.setdefault(layer, Call(source, weights, epilogue))
         self.counts[layer] = self.counts.get(layer, 0) + 1
-        super().convolve(source, weights, finish)
+        super().convolve(source, weights, epilogue)
 
 
-def candidates(shape: Shape) -> list[Cut]:
+def candidates(shape: ConvShape) -> list[Tiling]:
     """Return the tiles worth trying for a convolution, and None for torch's."""
     depth, found = min(64, shape.inputs), []
     if shape.pixels < 2**17:
@@ -102,14 +110,14 @@ def candidates(shape: Shape) -> list[Cut]:
         found += [Tile(128, 128, depth, 8, 3, registers=128), Tile(128, 128, depth, 4, 3)]
     elif shape.outputs > 64:
         found += [Tile(128, 128, depth, 8, 3, registers=128), Tile(128, 128, depth, 4, 3)]
-        found += [Tile(256, 128, depth, 8, 4), Tile(256, 128, depth, 8, 4, turned=True)]
+        found += [Tile(256, 128, depth, 8, 4), Tile(256, 128, depth, 8, 4, transposed=True)]
     elif shape.outputs == 64:
-        found += [Tile(128, 64, depth, 4, 3), Tile(128, 64, depth, 4, 3, turned=True)]
+        found += [Tile(128, 64, depth, 4, 3), Tile(128, 64, depth, 4, 3, transposed=True)]
     else:
         found += [Tile(128, shape.outputs, depth, 4, 3), Tile(256, shape.outputs, depth, 8, 3)]
     fitting = [tile for tile in found if tile.outputs <= 2 * shape.outputs]
-    whole = [replace(tile, whole=True) for tile in fitting if shape.outputs % tile.outputs == 0]
-    turns = turns_for(shape) if can_take_turns(torch.device("cuda")) else None
+    whole = [replace(tile, by_descriptor=True) for tile in fitting if shape.outputs % tile.outputs == 0]
+    turns = warp_specialized_tile_for(shape) if warp_specialization_available(torch.device("cuda")) else None
     return list(dict.fromkeys([turns or tile_for(shape), tile_for(shape), None, *fitting, *whole]))
 
 
@@ -123,9 +131,9 @@ class Kernel:
     writes: tuple[bool, ...]
 
 
-def compile_all(plans: dict[Layer, list[Cut]]) -> int:
+def compile_all(plans: dict[Layer, list[Tiling]]) -> int:
     """Compile every kernel of every layer, in processes, into Triton's cache; return how many there are."""
-    wanted: dict[Kernel, dict[Cut, None]] = {}
+    wanted: dict[Kernel, dict[Tiling, None]] = {}
     for layer, tiles in plans.items():
         kernel = Kernel(layer.shape.inputs, layer.shape.outputs, layer.shape.taps, layer.writes)
         wanted.setdefault(kernel, {}).update(dict.fromkeys(tiles))
@@ -134,7 +142,7 @@ def compile_all(plans: dict[Layer, list[Cut]]) -> int:
         return sum(pool.map(compile_one, *zip(*pairs, strict=True)))
 
 
-def compile_one(kernel: Kernel, tile: Cut) -> int:
+def compile_one(kernel: Kernel, tile: Tiling) -> int:
     """Compile a kernel by running it on a few pixels; return 1, or 0 after an error."""
     bias, active, plane, residual, low, following = kernel.writes
     inputs, outputs = kernel.inputs, kernel.outputs
@@ -142,17 +150,17 @@ def compile_one(kernel: Kernel, tile: Cut) -> int:
     def made(channels: int) -> Plane:
         return Plane(torch.zeros(1, 9, 9, channels, device="cuda", dtype=torch.float16), 1)
 
-    norm = Affine(torch.ones(outputs, device="cuda"), torch.ones(outputs, device="cuda"))
+    norm = ScaleShift(torch.ones(outputs, device="cuda"), torch.ones(outputs, device="cuda"))
     weight = torch.zeros(outputs, kernel.taps * inputs, device="cuda", dtype=torch.float16)
-    finish = Finish(
-        active=Activation(made(outputs), norm) if active else None,
+    epilogue = Epilogue(
+        active=ActivationTarget(made(outputs), norm) if active else None,
         plane=made(outputs) if plane else None,
         residual=made(outputs) if residual else None,
         low=made(outputs) if low else None,
-        following=Activation(made(outputs), norm) if following else None,
+        following=ActivationTarget(made(outputs), norm) if following else None,
     )
     with reported(f"compile {kernel} {spelled(tile)}"):
-        convolve(made(inputs), Weights(weight, kernel.taps, norm.shift if bias else None), finish, tile)
+        convolve(made(inputs), ConvWeights(weight, kernel.taps, norm.shift if bias else None), epilogue, tile)
         torch.cuda.synchronize()
         return 1
     return 0
@@ -195,16 +203,16 @@ def dense(call: Call) -> Call:
     def of(plane: Plane | None) -> Plane | None:
         return None if plane is None else Plane(plane.inside.contiguous(), 0)
 
-    def activation(part: Activation | None) -> Activation | None:
-        return None if part is None else Activation(Plane(part.plane.inside.contiguous(), 0), part.norm)
+    def activation(part: ActivationTarget | None) -> ActivationTarget | None:
+        return None if part is None else ActivationTarget(Plane(part.plane.inside.contiguous(), 0), part.norm)
 
-    finish = call.finish
-    active, following = activation(finish.active), activation(finish.following)
-    parts = Finish(active, of(finish.plane), of(finish.residual), of(finish.low), finish.offset, following)
+    epilogue = call.epilogue
+    active, following = activation(epilogue.active), activation(epilogue.following)
+    parts = Epilogue(active, of(epilogue.plane), of(epilogue.residual), of(epilogue.low), epilogue.offset, following)
     return Call(Plane(call.source.inside.contiguous(), 0), call.weights, parts)
 
 
-def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Cut]:
+def tune(network: FAN, batch: int, channels: int) -> dict[ConvShape, Tiling]:
     """Time every distinct convolution with every tile and with cuDNN; return the best tiles."""
     recorder = Recorder()
     FusedFAN(network, operations=recorder)(crops(batch, channels))
@@ -214,7 +222,7 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Cut]:
     print(f"{kernels} kernels compiled in {time.perf_counter() - started:.0f} s")
     print(f"\nlayers at batch {batch}: µs cuDNN + pass, of which cuDNN; µs Triton, TFLOP/s; times; tile (b bias,")
     print("a activated, o out, r residual, l low, f following)")
-    best: dict[Shape, tuple[float, Cut]] = {}
+    best: dict[ConvShape, tuple[float, Tiling]] = {}
     totals = [0.0, 0.0]
     for layer, call in recorder.calls.items():
         with reported(layer.name):
@@ -233,22 +241,24 @@ def tune(network: FAN, batch: int, channels: int) -> dict[Shape, Cut]:
     return {shape: tile for shape, (_, tile) in best.items()}
 
 
-def spelled(tile: Cut) -> str:
+def spelled(tile: Tiling) -> str:
     if tile is None:
         return "torch"
-    if isinstance(tile, Turns):
-        return f"turns{tile.pixels}" + "t" * tile.turned
-    ending = ("t" if tile.turned else "") + (f"r{tile.registers}" if tile.registers else "") + "W" * tile.whole
+    if isinstance(tile, WarpSpecializedTile):
+        return f"turns{tile.pixels}" + "t" * tile.transposed
+    ending = (
+        ("t" if tile.transposed else "") + (f"r{tile.registers}" if tile.registers else "") + "W" * tile.by_descriptor
+    )
     return f"{tile.pixels}x{tile.outputs}x{tile.depth}w{tile.warps}s{tile.stages}{ending}"
 
 
-def tile_times(layer: Layer, call: Call, tiles: list[Cut]) -> list[tuple[float, Cut]]:
+def tile_times(layer: Layer, call: Call, tiles: list[Tiling]) -> list[tuple[float, Tiling]]:
     found = []
     for tile in tiles:
         with reported(f"{layer.name} {spelled(tile)}"):
 
-            def run(tile: Cut = tile) -> None:
-                convolve(call.source, call.weights, call.finish, tile)
+            def run(tile: Tiling = tile) -> None:
+                convolve(call.source, call.weights, call.epilogue, tile)
 
             found.append((replay_time(run), tile))
     return found
@@ -259,9 +269,9 @@ def cudnn_times(call: Call) -> tuple[float, float]:
     plain = dense(call)
 
     def whole() -> None:
-        convolve(plain.source, plain.weights, plain.finish, None)
+        convolve(plain.source, plain.weights, plain.epilogue, None)
 
-    return replay_time(whole), replay_time(lambda: convolve_densely(plain.source, plain.weights))
+    return replay_time(whole), replay_time(lambda: convolve_by_torch(plain.source, plain.weights))
 
 
 def crops(batch: int, channels: int) -> Tensor:
@@ -279,7 +289,7 @@ def time_whole(network: FAN, batch: int, channels: int, operations: dict[str, Op
             title = f"batch {batch} {name}{' graph' if graph else ''}"
             with reported(title):
                 fused = FusedFAN(network, operations=chosen)
-                run = Captured(fused, (padded,)) if graph else fused
+                run = CapturedCall(fused, (padded,)) if graph else fused
                 show(title, whole_time(run, padded), batch, channels)
             torch.cuda.empty_cache()
 
@@ -291,7 +301,7 @@ def whole_time(run: Callable[[Tensor], Tensor], x: Tensor) -> float:
     return statistics.median(elapsed(lambda: run(x)) for _ in range(10))
 
 
-def at_batch(tiles: dict[Shape, Cut], batch: int, other: int) -> dict[Shape, Cut]:
+def at_batch(tiles: dict[ConvShape, Tiling], batch: int, other: int) -> dict[ConvShape, Tiling]:
     """Return the tiles found at one batch size for the same layers at another."""
     return {replace(shape, pixels=shape.pixels // batch * other): tile for shape, tile in tiles.items()}
 
@@ -330,7 +340,7 @@ def compare(name: str, network: nn.Module, fused: FusedFAN, x: Tensor) -> None:
 
 
 def sample_crops(faces: int = 64) -> Tensor:
-    """Cut the embedded sample's faces to (N, 3, 256, 256) in [0, 1]."""
+    """Tiling the embedded sample's faces to (N, 3, 256, 256) in [0, 1]."""
     found = list(open_source("300vw", folder("embedded") / "300VW"))[:faces]
     windows = [cut_window(sample.image(), np.asarray(sample.box, dtype=np.float64)) for sample in found]
     parts = [(torch.from_numpy(window.pixels), torch.from_numpy(window.to_crop)) for window in windows]
@@ -356,8 +366,8 @@ def main() -> None:
     print(torch.cuda.get_device_name(), "torch", torch.__version__, "python", sys.version.split()[0])
     network, first = make_network(arguments.channels), arguments.batches[0]
     operations: dict[str, Operations] = {"triton": TritonOperations(), "cudnn": CudnnOperations()}
-    if can_take_turns(torch.device("cuda")):
-        operations["at once"] = TritonOperations(turns=False)
+    if warp_specialization_available(torch.device("cuda")):
+        operations["at once"] = TritonOperations(specialize=False)
     if arguments.layers:
         with reported("layers"):
             tiles = tune(network, first, arguments.channels)

@@ -130,7 +130,7 @@ def _from_archive(members: _Members) -> PthFile:
 
 
 def _read_stream(data: mmap.mmap, where: str) -> PthFile:
-    """Read the form of before 1.6: magic number, version, system, root, keys, then the storages in order of the keys."""
+    """Read the form of before 1.6: magic number, version, system, root, keys, storages in order of the keys."""
     if data[:1] != b"\x80":
         raise ModelError(f"{where}: not a weights file; expected .pth, .pth.tar, .pt, .zip, .safetensors or .t7")
     if read_inert(data, where).root != MAGIC:
