@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from ls3dw.dataset.store import (
     claim_version,
     configuration_hash,
 )
+from ls3dw.dataset.versions import free_name
 from ls3dw.errors import AuditError, ConfigurationError
 
 
@@ -129,7 +129,7 @@ def _configuration(parent: Dataset, kept: FileRecord) -> dict[str, Any]:
 
 
 def _version_name(parent: Dataset, configuration: dict[str, Any], wanted: str | None) -> str:
-    """Return the name asked for, that of a run that was broken off, or the next free one of v2, v3, ..."""
+    """Return the name asked for, that of a run that was interrupted, or the next free one."""
     store = parent.store
     if wanted in parent.versions:
         raise ConfigurationError(f"{store.root}: version {wanted} is there already; choose another --version-name")
@@ -138,7 +138,7 @@ def _version_name(parent: Dataset, configuration: dict[str, Any], wanted: str | 
     for path in sorted(store.root.glob("annotations/*/configuration.json")):
         if path.parent.name not in parent.versions and read_json(path) == configuration:
             return path.parent.name
-    return next(name for name in (f"v{number}" for number in count(2)) if not store.version(name).exists())
+    return free_name(store)
 
 
 def _link_shards(store: Store, parent: str, version: str, configuration: dict[str, Any]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
@@ -19,6 +18,7 @@ from ls3dw.building.stored import StoredMedia
 from ls3dw.core.files import read_json, sha256_file
 from ls3dw.dataset.open import Dataset, open_dataset
 from ls3dw.dataset.store import REGENERATED, ShardRecord, Store, read_dataset
+from ls3dw.dataset.versions import free_name
 from ls3dw.errors import ConfigurationError
 from ls3dw.models.weights.zoo import BUNDLED, DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
 from ls3dw.sources import SOURCES
@@ -75,7 +75,7 @@ def settle(dataset: Path, given: Mapping[str, Any]) -> RegenerateOptions:
         raise ConfigurationError(
             f"{dataset}: version {name} is there already and does not build on {chosen}; choose another --version-name"
         )
-    return _inherit(store, {**wanted, "parent": chosen, "version_name": name or _free_name(store, listed)})
+    return _inherit(store, {**wanted, "parent": chosen, "version_name": name or free_name(store)})
 
 
 def _begun(store: Store, versions: list[str]) -> dict[str, dict[str, Any]]:
@@ -83,13 +83,6 @@ def _begun(store: Store, versions: list[str]) -> dict[str, dict[str, Any]]:
     files = {version: store.configuration_file(version) for version in versions if version}
     known = {version: read_json(path) for version, path in files.items() if path.is_file()}
     return {version: values for version, values in known.items() if isinstance(values, dict) and REGENERATED in values}
-
-
-def _free_name(store: Store, listed: Mapping[str, Any]) -> str:
-    """Return the next free name; one that a row may still name as its maker is not free, even if it is deleted."""
-    parents = {asked["parent"] for asked in listed.get("lineage", {}).values()}
-    names = (f"v{number}" for number in count(2))
-    return next(name for name in names if name not in parents and not store.version(name).exists())
 
 
 def _inherit(store: Store, values: dict[str, Any]) -> RegenerateOptions:
