@@ -21,9 +21,10 @@ from ls3dw.building.prestart import Prestart
 from ls3dw.building.write import AnnotatedChunk
 from ls3dw.core.annotations import Annotations
 from ls3dw.core.crops import Windows
+from ls3dw.core.parallel.processes import Process
 from ls3dw.core.parallel.stage_timer import StageTimer
 from ls3dw.core.parallel.threads import ThreadStage
-from ls3dw.core.parallel.worker import Process, Worker
+from ls3dw.core.parallel.worker import Worker
 from ls3dw.core.sample import Floats
 from ls3dw.models.face_batch import FaceBatch
 from ls3dw.models.inference.device import leave_cores

@@ -194,9 +194,9 @@ def test_processes_wait_where_there_seems_to_be_a_gpu(monkeypatch: pytest.Monkey
         assert two.take() is None
     with Prestart("auto") as untaken:
         (waiting,) = untaken._processes
-    assert gone(waiting.process.pid)
+    assert gone(waiting.pid)
     for process in filter(None, processes):
-        assert not gone(process.process.pid), "who has taken it ends it"
+        assert not gone(process.pid), "who has taken it ends it"
         process.end()
     assert len(processes) == 2
 
@@ -209,7 +209,7 @@ def test_a_build_on_the_cpu_ends_the_processes_that_wait(
     with Prestart("auto") as waiting:
         (process,) = waiting._processes
         Build(options, waiting)
-        assert gone(process.process.pid)
+        assert gone(process.pid)
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_a_build_takes_a_process_that_waits(
         (process,) = waiting._processes
         Build(options, waiting).run(lambda plan: None, lambda chunk: None)
         assert waiting.take() is None
-    assert gone(process.process.pid)
+    assert gone(process.pid)
 
 
 @pytest.mark.slow
