@@ -70,17 +70,19 @@ def network_options(*, inherited: bool) -> Callable[[F], F]:
     return add
 
 
-def split_roots(entries: tuple[str, ...]) -> dict[str, Any]:
-    """Split --root entries into the one for all sources and those of single ones."""
+def join_roots(entries: tuple[str, ...]) -> Path | dict[str, Path]:
+    """Turn --root entries into the folder of all sources, or a mapping from sources ("*": the others) to folders."""
     from ls3dw.sources import SOURCES
 
-    own, common = {}, []
+    named, common = {}, []
     for entry in entries:
         name, equals, folder = entry.partition("=")
         if equals and name in SOURCES:
-            own[name] = Path(folder)
+            named[name] = Path(folder)
         else:
             common.append(Path(entry))
     if len(common) > 1:
         raise click.UsageError(f"--root: {' and '.join(map(str, common))} are both for all sources; write NAME=DIR")
-    return ({"roots": own} if own else {}) | ({"root": common[0]} if common else {})
+    if named:
+        return named | ({"*": common[0]} if common else {})
+    return common[0]

@@ -52,21 +52,17 @@ def split() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def draw(dataset: Path, version: str | None, same: Path | None, name: str, as_json: bool, **options: Any) -> None:
     """Write subsets/<version>/NAME-train.parquet and NAME-held-out.parquet."""
-    from ls3dw.dataset.open import open_dataset
-    from ls3dw.dataset.subsets.lists import read_pairs
-    from ls3dw.dataset.subsets.produce import write_split
-    from ls3dw.dataset.subsets.split import SplitOptions
+    import ls3dw
 
-    pairs = read_pairs(same) if same else []
-    paths, report = write_split(open_dataset(dataset, version), SplitOptions(**options), pairs, name)
+    drawn = ls3dw.split(dataset, version=version, same=same, name=name, **options)
+    files, report = [str(drawn.train), str(drawn.held_out)], drawn.details
     if as_json:
-        click.echo(json.dumps({"files": [str(path) for path in paths], **report}, indent=1))
+        click.echo(json.dumps({"files": files, **report}, indent=1))
         return
     for source, count in report["faces by source"].items():
         held = report["held out by source"].get(source, 0)
         click.echo(f"{source:<12} {count:>8} faces, {held:>7} held out ({100 * held / count:.1f} %)")
-    for path in paths:
-        click.echo(f"{path}")
+    click.echo("\n".join(files))
 
 
 @split.command()
