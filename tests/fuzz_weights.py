@@ -1,6 +1,6 @@
 """Damages weights files of every format in many ways and imports them: each must end in one clear error, or be whole.
 
-    python benchmarks/fuzz_weights.py --count 20000
+    python tests/fuzz_weights.py --count 20000
 
 Bits flipped, bytes overwritten, lengths blown up, parts cut out, doubled or cut off; half of the damage goes to head
 and tail, where the structure lies. A file that is damaged only in its numbers cannot be told from another network's

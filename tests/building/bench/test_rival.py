@@ -16,12 +16,11 @@ import pytest
 import torch
 from conftest import Command
 
-from ls3dw.building.bench.against import Ours, Rival, Theirs, Weights, compare
-from ls3dw.building.bench.material import sample_faces
+from ls3dw.building.bench.material import SampleFaces
+from ls3dw.building.bench.rival import Rival, compare
 from ls3dw.building.bench.run import BenchOptions
-from ls3dw.building.bench.stages import Bench, Row
 from ls3dw.building.bench.table import rival_lines
-from ls3dw.building.bench.timing import Clocks
+from ls3dw.building.bench.timing import Row, Timer
 from ls3dw.building.bench.widen import full_size, is_full_size
 from ls3dw.core.crops import Windows
 from ls3dw.models import load
@@ -64,16 +63,14 @@ def package(monkeypatch: pytest.MonkeyPatch, tiny_models: dict[str, str]) -> Mod
 
 
 def test_the_comparison(package: Any, tiny_models: dict[str, str]) -> None:
-    weights = Weights(tiny_models["2d"], tiny_models["2d-to-3d"], tiny_models["depth"])
-    device = torch.device("cpu")
-    told: list[str] = []
-    bench = Bench(Clocks.of(device), 0)
-    ours = Ours(bench, BenchOptions(gpu="none").annotator, weights, told.append)
-    rival = compare(Theirs(bench, device, False, told.append), ours, sample_faces())
+    weights = (tiny_models["2d"], tiny_models["2d-to-3d"], tiny_models["depth"])
+    shown: list[str] = []
+    timer = Timer(torch.device("cpu"), 0)
+    rival = compare(timer, BenchOptions(gpu="none").annotator, weights, shown.append, compiled=False)
     assert rival.equal == 1
     assert 0 < rival.distance < 20
     assert [row.name for row in rival.ours] == ["ls3dw, 2D", "ls3dw, 2D and 3D", "ls3dw, 2D and 3D with z"]
-    assert len(told) == 6
+    assert len(shown) == 6
     assert package.api.load_file_from_url is package.fetch
 
 
@@ -99,7 +96,7 @@ def test_without_the_package_it_says_so(ls3dw: Command, monkeypatch: pytest.Monk
 
 
 def test_a_widened_network_computes_what_the_small_one_does(tmp_path: Path) -> None:
-    faces = sample_faces().spread(1).batch()
+    faces = SampleFaces.read().spread(1).batch()
     (windows,) = faces.windows
     assert isinstance(windows, Windows)
     crop = resample(torch.from_numpy(windows.pixels.array()), torch.from_numpy(windows.to_crop))
