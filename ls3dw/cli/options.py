@@ -1,14 +1,18 @@
-"""Options that several commands share."""
+"""What several commands share: options, and how facts are printed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+version_option = click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
 
 
 def network_options(*, inherited: bool) -> Callable[[F], F]:
@@ -68,6 +72,15 @@ def network_options(*, inherited: bool) -> Callable[[F], F]:
         return command
 
     return add
+
+
+def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
+    """Print names and values, one a line, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    for key, value in facts.items():
+        click.echo(f"{key:<18} {json.dumps(value) if isinstance(value, dict | list) else value}")
 
 
 def join_roots(entries: tuple[str, ...]) -> Path | dict[str, Path]:

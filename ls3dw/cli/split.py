@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ls3dw.cli.options import json_option, version_option
+
 _DRAW = "draw"
 _NOT_A_DATASET = ("check", "-h", "--help")
 
@@ -42,14 +44,14 @@ def split() -> None:
 
 @split.command(_DRAW, short_help="Split DATASET in train and held-out.")
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
+@version_option
 @click.option("--share", type=float, default=0.1, show_default=True, help="Of each source's faces to hold out.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @_NEAR
 @click.option("--official-300vw", is_flag=True, help="Hold out the videos of categories A, B and C.")
 @_SAME
 @click.option("--name", default="split", show_default=True, help="Of the subsets NAME-train and NAME-held-out.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def draw(dataset: Path, version: str | None, same: Path | None, name: str, as_json: bool, **options: Any) -> None:
     """Write subsets/<version>/NAME-train.parquet and NAME-held-out.parquet."""
     import ls3dw
@@ -69,10 +71,10 @@ def draw(dataset: Path, version: str | None, same: Path | None, name: str, as_js
 @click.argument("first", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("second", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--dataset", type=click.Path(path_type=Path), help="Where the faces' hashes are, for near-duplicates.")
-@click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
+@version_option
 @_NEAR
 @_SAME
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def check(
     ctx: click.Context,
