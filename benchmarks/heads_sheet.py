@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from ls3dw.review.overlay import Layer, draw_face
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.renderer import Renderer, RenderOptions
+from ls3dw.synth.rng import SplitRng
 
 ROWS, COLUMNS, SIDE = 4, 6, 192
 GREEN, RED = (60, 255, 90), (255, 60, 60)
@@ -24,7 +24,7 @@ GREEN, RED = (60, 255, 90), (255, 60, 60)
 
 def make_sheet(seed: int) -> Image.Image:
     """Render the heads of a seed into one picture."""
-    heads = Renderer(options=RenderOptions(size=SIDE, zoom=0.85)).render(ROWS * COLUMNS, Draws(seed))
+    heads = Renderer(options=RenderOptions(size=SIDE, zoom=0.85)).render(ROWS * COLUMNS, SplitRng(seed))
     sheet = Image.new("RGB", (COLUMNS * SIDE, ROWS * SIDE))
     for number, image in enumerate(heads.images.permute(0, 2, 3, 1).numpy()):
         row, column = divmod(number, COLUMNS)

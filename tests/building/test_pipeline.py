@@ -379,7 +379,7 @@ def test_pipeline_file_counts_less_than_the_command_line(
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("limt: 3", "unknown option limt"),
+        ("limt: 3", "limt: unknown"),
         ("limit: 0", "limit 0: expected at least 1"),
         ("limit: many", "limit 'many': expected a whole number"),
         ("workers: 1.5\nflip: perhaps", "workers 1.5: expected a whole number; flip 'perhaps': expected true or false"),

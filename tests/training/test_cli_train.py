@@ -10,13 +10,14 @@ import yaml
 from conftest import Command
 from training_helpers import open_dots, pipeline
 
+from ls3dw.training import run
 from ls3dw.training.loop import trainer
 
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small pipeline, and the stand-in for the renderer."""
-    monkeypatch.setattr(trainer.Trainer.__init__, "__defaults__", (open_dots,))
+    monkeypatch.setattr(run, "open_renderer", open_dots)
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(pipeline(steps=3, validation={"every": 0, "rendered": 2})))
     return path
