@@ -53,7 +53,9 @@ def _dataclass(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}
     before = len(faults)
-    faults += [f"{_join(where, key)}: unknown; expected some of {', '.join(known)}" for key in values.keys() - known]
+    unknown = [_join(where, name) for name in values if name not in known]
+    if unknown:
+        faults.append(f"unknown option {', '.join(unknown)}; expected some of {', '.join(known)}")
     faults += [
         f"{_join(where, name)}: missing"
         for name, field in known.items()
@@ -84,7 +86,9 @@ def _value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
         return None if value is None else _value(inner, value, where, faults)
     if origin is Literal:
         # Compared as text: YAML reads some words as numbers or booleans.
-        return str(value) if str(value) in arguments else _refuse(where, value, " or ".join(arguments), faults)
+        return (
+            str(value) if str(value) in arguments else _refuse(where, value, f"one of {', '.join(arguments)}", faults)
+        )
     if origin is tuple:
         return _sequence(arguments, value, where, faults)
     if origin is not None and issubclass(origin, Mapping):
@@ -129,7 +133,7 @@ def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 def _refuse(where: str, value: Any, expected: str, faults: list[str]) -> Any:
     hint = " (YAML wants 1.0e-4, not 1e-4)" if isinstance(value, str) and re.fullmatch(r"\d+e-?\d+", value) else ""
-    faults.append(f"{where or 'pipeline'}: {value!r}, expected {expected}{hint}")
+    faults.append(f"{where or 'pipeline'} {value!r}: expected {expected}{hint}")
     raise _Unusable
 
 

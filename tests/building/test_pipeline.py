@@ -379,11 +379,11 @@ def test_pipeline_file_counts_less_than_the_command_line(
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("limt: 3", "limt: unknown"),
+        ("limt: 3", "unknown option limt"),
         ("limit: 0", "limit 0: expected at least 1"),
         ("limit: many", "limit 'many': expected a whole number"),
-        ("workers: 1.5\nflip: perhaps", "workers 1.5: expected a whole number; flip 'perhaps': expected true or false"),
-        ("out: [1]", "wrong kind"),
+        ("workers: 1.5\nflip: perhaps", "flip 'perhaps': expected true or false; workers 1.5: expected a whole number"),
+        ("out: [1]", "out [1]: expected a path"),
         ("gpu: 77", "cuda:77: this machine shows"),
         ("decode: fast", "decode 'fast': expected one of subpixel, reference"),
         ("sources: [menpo, lfw]", "source 'lfw': expected one of"),

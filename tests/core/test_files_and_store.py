@@ -228,7 +228,7 @@ def test_every_fault_of_the_options_is_listed() -> None:
         "300w needs its folder",
     ):
         assert part in str(caught.value)
-    with pytest.raises(ConfigurationError, match="pictures: unknown"):
+    with pytest.raises(ConfigurationError, match="unknown option pictures"):
         make_options({"pictures": 3})
     with pytest.raises(ConfigurationError, match="many"):
         make_options({"batch": "many"})

@@ -55,7 +55,7 @@ def test_sigterm_saves_a_checkpoint(
 
 def test_faults_end_it_in_one_line(plan: Path, tmp_path: Path, ls3dw: Command) -> None:
     assert "not a readable pipeline" in ls3dw("train", tmp_path / "missing.yaml").error
-    assert "batch: 'x'" in ls3dw("train", plan, "--set", "batch=x").error
+    assert "batch 'x'" in ls3dw("train", plan, "--set", "batch=x").error
     assert "this machine shows" in ls3dw("train", plan, "--out", tmp_path / "o", "--gpu", "99").error
     assert not (tmp_path / "o").exists()
 

@@ -11,7 +11,7 @@ from ls3dw.synth.head.brows import Brows
 from ls3dw.synth.head.landmarks import anatomical_points
 from ls3dw.synth.head.model import Group, Head
 from ls3dw.synth.options import RenderOptions
-from ls3dw.synth.rng import Rng
+from ls3dw.synth.rng import Rng, SplitRng
 from ls3dw.synth.scene.glasses import GlassesShape, draw_glasses, glasses_part, place_glasses
 from ls3dw.synth.scene.hats import HatShape, Hatter, draw_hats, hat_part
 from ls3dw.synth.scene.mesh import Part
@@ -89,7 +89,7 @@ class Accessories:
         self._hair = head.vertex_group == Group.HAIR
         plain = RenderOptions(glasses_chance=1, hat_chance=1, long_hair_chance=0)
         # The texture coordinates of what is worn are those of one pair of glasses and one hat on the mean head.
-        pattern = draw_outfit(1, Rng(0, device), plain)
+        pattern = draw_outfit(1, SplitRng(0, device), plain)
         self.rest = self._dress(head.mean[None], Brows.mean(1, device), pattern)[0]
 
     def dress(self, vertices: Tensor, brows: Brows, outfit: Outfit, rng: Rng) -> Tensor:
