@@ -37,8 +37,8 @@ from ls3dw.models.networks.guidance import Guide, draw, gaussian_guide
 from ls3dw.models.networks.heatmaps import decode_subpixel, with_mirrored
 from ls3dw.models.weights.contract import CHANNELS_OF, RGB
 from ls3dw.models.weights.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.renderer import Renderer
+from ls3dw.synth.rng import SplitRng
 
 H100_PEAK = 775.0
 """10^12 16-bit operations a second of a large matrix product."""
@@ -65,7 +65,9 @@ class Faces:
 
 def render(count: int, device: torch.device) -> Faces:
     renderer = Renderer(device)
-    parts = [renderer.render(min(64, count - start), Draws(11, device).child(start)) for start in range(0, count, 64)]
+    parts = [
+        renderer.render(min(64, count - start), SplitRng(11, device).child(start)) for start in range(0, count, 64)
+    ]
     crops = torch.cat([part.images for part in parts]).float() / 255
     return Faces(crops, torch.cat([part.landmarks_2d for part in parts]).float())
 

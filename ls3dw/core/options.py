@@ -1,4 +1,4 @@
-"""Turns plain values of a YAML file into frozen dataclasses and collects every fault on the way."""
+"""Options: frozen dataclasses, read from YAML or other plain values, with every fault reported at once."""
 
 from __future__ import annotations
 
@@ -10,24 +10,40 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ls3dw.errors import ConfigurationError
+
 T = TypeVar("T")
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 
 
-class Unusable(Exception):  # noqa: N818 - never leaves this module: the fault is in the list
-    """A value that has been reported."""
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; raises `ConfigurationError` if it cannot be read."""
+    import yaml
 
-
-def parse(kind: type[T], value: Any, faults: list[str], where: str = "") -> T | None:
-    """Build the dataclass `kind` from a mapping; None when something in it was wrong, which `faults` then names.
-
-    A dataclass may have a method `faults() -> Iterable[str]`: what is wrong with values of the right kinds.
-    """
     try:
-        return _dataclass(kind, value, where, faults)  # type: ignore[no-any-return]
-    except Unusable:
-        return None
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{path}: not a readable pipeline ({error})") from error
+
+
+def parse_options(kind: type[T], values: Any, where: str = "", prefix: str = "") -> T:
+    """Build the dataclass `kind` from a mapping; raises one `ConfigurationError` that names every fault.
+
+    Names may have '-' for '_', and a tuple of texts may be given as one text with commas. The dataclass may have a
+    method `faults() -> Iterable[str]` that checks values of the right types, or raise `ConfigurationError` itself.
+    where: name of the mapping; prefix: of the message.
+    """
+    faults: list[str] = []
+    with contextlib.suppress(_Unusable):
+        options: T = _dataclass(kind, values, where, faults)
+        if not faults:
+            return options
+    raise ConfigurationError(prefix + "; ".join(faults))
+
+
+class _Unusable(Exception):  # noqa: N818 - never leaves this module
+    """Raised after a fault has been recorded."""
 
 
 def _dataclass(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -37,7 +53,9 @@ def _dataclass(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     hints = get_type_hints(kind)
     known = {field.name: field for field in fields(kind)}
     before = len(faults)
-    faults += [f"{_join(where, key)}: unknown; expected some of {', '.join(known)}" for key in values.keys() - known]
+    unknown = [_join(where, name) for name in values if name not in known]
+    if unknown:
+        faults.append(f"unknown option {', '.join(unknown)}; expected some of {', '.join(known)}")
     faults += [
         f"{_join(where, name)}: missing"
         for name, field in known.items()
@@ -46,14 +64,19 @@ def _dataclass(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
     found = {}
     for name in known:
         if name in values:
-            with contextlib.suppress(Unusable):
+            with contextlib.suppress(_Unusable):
                 found[name] = _value(hints[name], values[name], _join(where, name), faults)
     if len(faults) > before:
-        raise Unusable
-    made = kind(**found)
-    if hasattr(made, "faults"):
-        faults += [f"{where}: {fault}" if where else fault for fault in made.faults()]
-    return made
+        raise _Unusable
+    prefix = f"{where}: " if where else ""
+    try:
+        options = kind(**found)
+    except ConfigurationError as error:
+        faults.append(f"{prefix}{error}")
+        raise _Unusable from error
+    if hasattr(options, "faults"):
+        faults += [prefix + fault for fault in options.faults()]
+    return options
 
 
 def _value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
@@ -62,8 +85,10 @@ def _value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
         inner = next(argument for argument in arguments if argument is not type(None))
         return None if value is None else _value(inner, value, where, faults)
     if origin is Literal:
-        # YAML reads some words as numbers or booleans: they are compared as text.
-        return str(value) if str(value) in arguments else _refuse(where, value, " or ".join(arguments), faults)
+        # Compared as text: YAML reads some words as numbers or booleans.
+        return (
+            str(value) if str(value) in arguments else _refuse(where, value, f"one of {', '.join(arguments)}", faults)
+        )
     if origin is tuple:
         return _sequence(arguments, value, where, faults)
     if origin is not None and issubclass(origin, Mapping):
@@ -77,16 +102,18 @@ def _value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 def _sequence(arguments: tuple[Any, ...], value: Any, where: str, faults: list[str]) -> tuple[Any, ...]:
     repeated = arguments[-1] is Ellipsis
+    if isinstance(value, str) and arguments == (str, ...):
+        value = [entry.strip() for entry in value.split(",")]
     if not isinstance(value, list | tuple) or (not repeated and len(value) != len(arguments)):
         _refuse(where, value, "a list" if repeated else f"a list of {len(arguments)}", faults)
     hints = (arguments[0],) * len(value) if repeated else arguments
-    found = []
     before = len(faults)
+    found = []
     for number, (hint, entry) in enumerate(zip(hints, value, strict=True)):
-        with contextlib.suppress(Unusable):
+        with contextlib.suppress(_Unusable):
             found.append(_value(hint, entry, f"{where}[{number}]", faults))
     if len(faults) > before:
-        raise Unusable
+        raise _Unusable
     return tuple(found)
 
 
@@ -106,8 +133,8 @@ def _scalar(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 def _refuse(where: str, value: Any, expected: str, faults: list[str]) -> Any:
     hint = " (YAML wants 1.0e-4, not 1e-4)" if isinstance(value, str) and re.fullmatch(r"\d+e-?\d+", value) else ""
-    faults.append(f"{where or 'pipeline'}: {value!r}, expected {expected}{hint}")
-    raise Unusable
+    faults.append(f"{where or 'pipeline'} {value!r}: expected {expected}{hint}")
+    raise _Unusable
 
 
 def _join(where: str, name: str) -> str:
