@@ -29,6 +29,7 @@ Reason = Literal[
     "unreadable video",
     "frame without annotation",
     "annotation without frame",
+    "uncertain frame number",
     "repeated id",
     "rejected in audit",
 ]

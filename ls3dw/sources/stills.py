@@ -16,7 +16,7 @@ from ls3dw.core.formats.pictures import decode_picture
 from ls3dw.core.sample import Media, Outcome, Picture, Reason, Sample
 from ls3dw.errors import PictureError
 from ls3dw.sources.base import Count, Source
-from ls3dw.sources.face import Parser, Place, Rejected, make_sample, printable, read_face
+from ls3dw.sources.face import Parser, Place, Rejected, make_sample, printable, read_face, reading
 from ls3dw.sources.layout import visible
 
 PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
@@ -131,11 +131,9 @@ def only(names: tuple[str, ...], missing: Reason) -> str:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read a picture file; raises Rejected."""
-    try:
+    """Read a picture file; raises Rejected if it is not there."""
+    with reading(path, "unreadable picture"):
         return path.read_bytes()
-    except OSError as error:
-        raise Rejected("unreadable picture", f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def decode(data: bytes, name: str) -> Picture:

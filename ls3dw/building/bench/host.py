@@ -19,9 +19,9 @@ from ls3dw.building.write import AnnotatedChunk, ShardWriter
 from ls3dw.core.annotations import Annotations
 from ls3dw.core.crops import FRAME, STILL, Chroma, cut_stored, cut_window, encode_picture
 from ls3dw.core.formats.pictures import decode_picture
+from ls3dw.core.formats.videos import VideoReader
 from ls3dw.core.phash import face_hash
 from ls3dw.dataset.store import Store
-from ls3dw.sources.video import Capture
 
 FRAMES: Final = 60
 PROCESS: Final = "a decoding process, all its work"
@@ -44,10 +44,9 @@ def decoding_stages(scratch: Path, faces: Faces) -> Iterator[Stage]:
 
 def _decoder(path: Path) -> Work:
     def decode() -> None:
-        capture = Capture(path)
-        while capture.advance():
-            capture.picture()
-        capture.close()
+        with VideoReader(path) as reader:
+            for frame in reader.frames():
+                reader.picture(frame)
 
     return decode
 

@@ -26,10 +26,10 @@ from ls3dw.building.bench.table import describe_bound, machine_lines, percent, s
 from ls3dw.building.bench.timing import LEAST_RUNS, Clocks, DeviceClock, HostClock, Timing, repeat
 from ls3dw.building.bench.whole import BUILD, STEADY, build_rows, sample_limit
 from ls3dw.core.annotations import Annotations
+from ls3dw.core.formats.videos import VideoReader
 from ls3dw.models import Contract
 from ls3dw.models.annotator import Annotator
 from ls3dw.sources import open_source
-from ls3dw.sources.video import Capture
 
 SECONDS = st.floats(1e-6, 1e3)
 
@@ -197,10 +197,8 @@ def test_the_material(tmp_path: Path) -> None:
     repeat_videos(tmp_path, 5)
     assert [media.expected for media in open_source("300vw", tmp_path).media()] == [48] * 5
     if write_video(tmp_path / "made.avi", "MJPG", faces.pictures[:3]):
-        capture = Capture(tmp_path / "made.avi")
-        assert [capture.picture().shape for _ in range(3) if capture.advance()] == [(480, 640, 3)] * 3
-        assert not capture.advance()
-        capture.close()
+        with VideoReader(tmp_path / "made.avi") as reader:
+            assert [reader.picture(frame).shape for frame in reader.frames()] == [(480, 640, 3)] * 3
 
 
 @pytest.fixture
