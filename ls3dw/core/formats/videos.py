@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -92,6 +91,9 @@ class VideoReader:
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
         self._stream = stream
+        # One tick of its clock in frames.
+        self._tick = float((stream.guessed_rate or 0) * (stream.time_base or 0))
+        self._is_avi = self._container.format.name == "avi"
         self._reformatter = VideoReformatter()
         self._start: int | None = None
         self._cut: set[int] = set()
@@ -152,7 +154,7 @@ class VideoReader:
         import av
 
         for packet in self._packets():
-            if self._start is None and self._container.format.name == "avi":
+            if self._start is None and self._is_avi:
                 # Its times count slots from 0, empty ones too; a picture may be shown later than it is decoded.
                 self._start = None if packet.pts is None or packet.dts is None else packet.pts - packet.dts
             if packet.is_corrupt and packet.pts is not None:
@@ -181,12 +183,11 @@ class VideoReader:
 
     def _number(self, pts: int | None) -> int | None:
         """Return the number, from 1, of the frame that is shown at `pts` at a constant rate."""
-        rate, tick = self._stream.guessed_rate, self._stream.time_base
-        if pts is None or self._start is None or not rate or not tick:
+        if pts is None or self._start is None or not self._tick:
             return None
-        frames = Fraction(pts - self._start) * rate * tick
+        frames = (pts - self._start) * self._tick
         number = round(frames)
-        if number < 0 or abs(frames - number) > OFF_GRID + rate * tick:
+        if number < 0 or abs(frames - number) > OFF_GRID + self._tick:
             return None
         return number + 1
 
