@@ -35,13 +35,14 @@ class Face:
     """What an annotation file says, in 0-based pixels.
 
     points: (P, 2) float32, all the points it has; annotation: (68, 2) float32, NaN where it has no such point;
-    extra and yaw: as in Sample.
+    extra, yaw and flags: as in Sample.
     """
 
     points: Floats
     annotation: Floats
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     yaw: float | None = None
+    flags: tuple[str, ...] = ()
 
 
 Parser: TypeAlias = Callable[[bytes], Face]
@@ -120,7 +121,7 @@ def make_sample(face: Face, picture: Picture, place: Place, order: ColourOrder =
         load=partial(_same, picture),
         frame=place.frame,
         yaw=face.yaw,
-        flags=place.flags,
+        flags=(*place.flags, *face.flags),
         extra=face.extra,
         order=order,
     )
