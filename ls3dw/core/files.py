@@ -9,9 +9,10 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ls3dw.errors import DatasetError, Ls3dwError
 
@@ -32,6 +33,24 @@ def safe_name(name: str) -> str:
         return name
     letters = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:40]
     return f"x{letters}-{sha256(name.encode('utf-8', 'surrogatepass'))[:12]}"
+
+
+SYSTEM_FILES: Final = frozenset(
+    {".ds_store", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
+    | {".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", ".appledouble", ".directory", "@eadir"}
+    | {"lost+found"}
+)
+"""Names, in lower case, that macOS, Windows, Linux desktops and network drives write into folders on their own."""
+
+
+def is_system_file(name: str) -> bool:
+    """Tell whether an operating system wrote a file or folder of this name: those above, `._x` and `.nfs...`."""
+    return name.lower() in SYSTEM_FILES or name.startswith(("._", ".nfs"))
+
+
+def folded(name: str) -> str:
+    """Return a name in one Unicode form and case, to find names that differ only in these."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def sha256(data: bytes | memoryview) -> str:

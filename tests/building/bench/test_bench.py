@@ -19,10 +19,10 @@ from ls3dw.building.bench.run import BUILD, STEADY, Bound, Machine, bound_of, bu
 from ls3dw.building.bench.table import describe_bound, machine_lines, percent, significant, table
 from ls3dw.building.bench.timing import LEAST_RUNS, QUEUED, Row, Stage, Timer, repeat
 from ls3dw.core.annotations import Annotations
+from ls3dw.core.formats.videos import VideoReader
 from ls3dw.models import Contract
 from ls3dw.models.annotator import Annotator
 from ls3dw.sources import open_source
-from ls3dw.sources.video import Capture
 
 
 def test_a_row_is_the_median_and_the_best_of_an_item() -> None:
@@ -127,10 +127,8 @@ def test_the_material(tmp_path: Path) -> None:
     repeat_videos(tmp_path, 5)
     assert [media.expected for media in open_source("300vw", tmp_path).media()] == [48] * 5
     if write_video(tmp_path / "made.avi", "MJPG", faces.pictures[:3]):
-        capture = Capture(tmp_path / "made.avi")
-        assert [capture.picture().shape for _ in range(3) if capture.advance()] == [(480, 640, 3)] * 3
-        assert not capture.advance()
-        capture.close()
+        with VideoReader(tmp_path / "made.avi") as reader:
+            assert [reader.picture(frame).shape for frame in reader.frames()] == [(480, 640, 3)] * 3
 
 
 @pytest.fixture
