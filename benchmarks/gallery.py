@@ -21,8 +21,8 @@ from ls3dw.building.finish import finish_version
 from ls3dw.dataset.open import Dataset, open_dataset
 from ls3dw.dataset.shards import ANNOTATION_COLUMNS, FACE_COLUMNS, Column, Shard, encode_shard
 from ls3dw.dataset.store import FileRecord, ShardRecord, Store, claim_version
-from ls3dw.review.gallery.choose import Request
-from ls3dw.review.gallery.write import write_gallery
+from ls3dw.review.gallery.choose import GalleryOptions
+from ls3dw.review.gallery.writer import write_gallery
 
 SWITCHES = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -122,7 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         large = repeat(open_dataset(options.dataset), Path(folder) / "data", options.faces)
         start = time.perf_counter()
-        written = write_gallery(large, Request("confidence", limit=options.faces))
+        written = write_gallery(large, GalleryOptions("confidence", limit=options.faces))
         seconds = time.perf_counter() - start
         files = [path for path in written.page.parent.rglob("*") if path.is_file()]
         full = sum(path.stat().st_size for path in files if path.parent.name == "full")

@@ -31,7 +31,7 @@ from ls3dw.dataset.index import row_groups, write_drops
 from ls3dw.dataset.open import open_dataset
 from ls3dw.dataset.shards import ANNOTATION_COLUMNS, encode_shard
 from ls3dw.dataset.store import Store
-from ls3dw.evaluation.diff import changes, compare, most_changed
+from ls3dw.evaluation.moves import changes, compare, most_changed
 
 SHARD = 256
 STILLS = {"300w": 600, "menpo": 8979, "aflw2000": 2000}

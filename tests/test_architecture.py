@@ -35,7 +35,7 @@ HOMES = {
     "subprocess": {"core.parallel"},
     "pandas": {"dataset", "evaluation", "building.selection"},
     "pyarrow": {"dataset"},
-    "yaml": {"building.options", "training.options", "training.parsing"},
+    "yaml": {"core.formats.yaml_text"},
     "matplotlib": {"evaluation", "dataset.subsets.plot"},
     "triton": {"synth.raster", "models.kernels"},
     "anny": {"synth.authoring"},

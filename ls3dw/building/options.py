@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from ls3dw.core.crops import FRAME, JPEG_QUALITY, KEPT_SIDE, KEPT_ZOOM, STILL, Decode
+from ls3dw.core.formats.yaml_text import parse_yaml
 from ls3dw.errors import ConfigurationError
 from ls3dw.sources import SOURCES
 
@@ -194,11 +195,9 @@ def _kind_faults(values: Mapping[str, Any]) -> list[str]:
 
 def read_yaml(path: Path) -> Any:
     """Read a pipeline file of any kind; `ConfigurationError` if that cannot be done."""
-    import yaml
-
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path}: not a readable pipeline ({error})") from error
 
 

@@ -1,4 +1,4 @@
-"""Reads landmarks that another method made, to be scored like our own: `.npz`, `.t7`, or a folder of files."""
+"""Reads landmarks of another method: `.npz`, `.t7`, or a folder of files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ls3dw.sources.pts import parse_face
 
 @dataclass(frozen=True)
 class Predictions:
-    """Landmarks by face. points: id -> (68, 2) float32, 0-based image pixels, NaN where there is no such point."""
+    """Landmarks by face. points: id -> (68, 2) float32, 0-based image pixels, NaN for missing points."""
 
     origin: str
     points: Mapping[str, Floats]
@@ -32,13 +32,13 @@ class Predictions:
         return set(self.points)
 
     def take(self, ids: Iterable[str]) -> Floats:
-        """Return the points of faces (N, 68, 2), NaN for a face that is not there."""
+        """Return the points of faces (N, 68, 2), NaN for faces without a prediction."""
         none = np.full((POINTS, 2), np.nan, dtype=np.float32)
         return np.stack([self.points.get(face, none) for face in ids])
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read predictions; PredictionError says what is wrong with them.
+    """Read predictions. Raise `PredictionError` if they are damaged or of another layout.
 
     - `.npz`: `id` (N,) text and `landmarks` (N, 68, 2 or 3), 0-based; or one array (68, 2 or 3) an id.
     - `.t7`: a table from id to tensor 68 x 2 (or 3), 0-based; or one with `id` and `landmarks` as above.

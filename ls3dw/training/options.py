@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from ls3dw.building.options import read_yaml
 from ls3dw.core.files import dump_json, is_safe_name, sha256
+from ls3dw.core.formats.yaml_text import parse_yaml
 from ls3dw.errors import ConfigurationError
 from ls3dw.synth.options import RenderOptions
 from ls3dw.training.network_options import NEEDS, NetworkOptions, cascade_faults
@@ -333,14 +334,12 @@ def make_options(values: Any, where: str = "pipeline") -> TrainOptions:
 
 def read_change(text: str) -> tuple[str, Any]:
     """Split `name=value` of the command line; the value is YAML."""
-    import yaml
-
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigurationError(f"--set {text!r}: expected name=value, as in --set optimizer.rate=0.001")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name, parse_yaml(value)
+    except ValueError as error:
         raise ConfigurationError(f"--set {text!r}: the value is not YAML") from error
 
 

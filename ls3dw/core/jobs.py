@@ -1,0 +1,31 @@
+"""Runs many independent calls with joblib: on threads here, or wherever `joblib.parallel_config` sends them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+Result = TypeVar("Result")
+
+THREADS: Final = 8
+"""Threads at most: hashing, JPEG and disk reads gain little from more."""
+
+
+def run_all(function: Callable[..., Result], calls: Sequence[tuple[Any, ...]], *, few: int = 16) -> Iterator[Result]:
+    """Yield `function(*arguments)` for each of `calls`, in order.
+
+    Without an active `joblib.parallel_config`, up to `few` calls run in this thread and more on `THREADS` threads.
+    function and arguments can be pickled, so that process and cluster backends work.
+    """
+    from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
+
+    _, jobs = get_active_backend()  # None where no parallel_config sets it
+    if jobs is None:
+        jobs = min(THREADS, os.cpu_count() or 1) if len(calls) > few else 1
+    if jobs == 1:
+        yield from (function(*arguments) for arguments in calls)
+        return
+    tasks: Iterable[Any] = (delayed(function)(*arguments) for arguments in calls)
+    yield from Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(tasks)
