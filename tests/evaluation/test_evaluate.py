@@ -140,7 +140,7 @@ def test_bins_of_yaw_share_no_face(sample: Dataset, monkeypatch: pytest.MonkeyPa
     counts = {row.name: row.faces + row.missing for row in evaluate(opened).scores if row.group == "yaw"}
     known = sample.index["nme"].notna().to_numpy()
     place = np.arange(len(sample)) % 8
-    expected = {"0-30": (0, 1), "30-60": (2, 3), "60-90": (4, 5)}
+    expected = {"0-30": (0, 1), "30-60": (2, 3), "60-90": (4, 5), "above 90": (6,)}
     assert counts == {name: int((np.isin(place, places) & known).sum()) for name, places in expected.items()}
 
 
