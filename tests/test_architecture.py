@@ -40,6 +40,8 @@ HOMES = {
     "triton": {"synth.raster", "models.kernels"},
     "anny": {"synth.authoring"},
     "pickle": {"core.parallel.shared"},
+    "menpo": {"dataset.open"},
+    "joblib": {"core.jobs"},
 }
 """Where in the package a heavy or dangerous one may be imported; shared: only from our own processes."""
 

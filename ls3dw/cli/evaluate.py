@@ -21,7 +21,7 @@ ABLATIONS = ("yaw", "noise", "resolution", "size")
     "--predictions",
     multiple=True,
     metavar="[NAME=]FILE",
-    help="Another method's landmarks: .npz, .t7, or a folder of .pts or .t7 files (repeatable).",
+    help="Another method's landmarks: .npz, .t7, or a folder of .pts, .t7 or .ljson files (repeatable).",
 )
 @click.option(
     "--against",

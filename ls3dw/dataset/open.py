@@ -62,6 +62,22 @@ class Face:
         """Turn image pixels (68, 2 or 3) into pixels of `image`."""
         return apply(self.picture_affine, points)
 
+    def to_menpo(self) -> Any:
+        """Return the picture as a `menpo.image.Image` with landmark groups landmarks_2d, landmarks_3d and annotation.
+
+        Points are (68, 2), y x in pixels of the picture, as menpo has them; z is left out. `annotation` is left out if
+        a point is missing.
+        """
+        from menpo.image import Image
+        from menpo.shape import PointCloud
+
+        image = Image.init_from_channels_at_back(self.image)
+        for name in ("landmarks_2d", "landmarks_3d", "annotation"):
+            points = self.to_picture(getattr(self, name)[:, :2].astype(np.float64))
+            if np.isfinite(points).all():
+                image.landmarks[name] = PointCloud(points[:, ::-1])
+        return image
+
 
 class Dataset:
     """One version of a data set. `len(ds)`, `ds[row]` or `ds[id]`, iteration, and `ds.index`.
@@ -130,6 +146,10 @@ class Dataset:
             raise IndexError(f"face {key} of {len(self)}")
         source, shard, row = (column[key] for column in self._places)
         return self._face(str(source), str(shard), int(row))
+
+    def to_menpo(self, key: int | str) -> Any:
+        """Return a face as a `menpo.image.Image` with its landmarks; see `Face.to_menpo`."""
+        return self[key].to_menpo()
 
     def __iter__(self) -> Iterator[Face]:
         return (self[row] for row in range(len(self)))

@@ -60,7 +60,8 @@ def verify(root: Path, version: str | None = None) -> Verification:
         open_dataset(root)
     result = _Findings()
     _check_head(store, result)
-    datasets = [dataset for name in names if (dataset := _open(store, name, listed, result))]
+    opened = [_open(store, name, listed, result) for name in names]
+    datasets = [dataset for dataset in opened if dataset is not None]
     records = _records(store, names, datasets, result)
     known = {"dataset.json", CARD, LOCK, *(f"annotations/{name}/manifest.json" for name in names), *records}
     found = run_all(check_file, [(root, record) for record in records.values()])

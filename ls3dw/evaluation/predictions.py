@@ -7,17 +7,21 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.formats import t7
+from ls3dw.core.formats.ljson import parse_ljson
 from ls3dw.core.markup import POINTS
 from ls3dw.core.sample import Floats
 from ls3dw.errors import PredictionError
 from ls3dw.sources.face import Rejected, to_float32
 from ls3dw.sources.pts import parse_face
+
+PREFERRED_GROUP: Final = "landmarks_3d"
+"""Group of LJSON files with several groups that is read."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,12 @@ def read_predictions(path: Path) -> Predictions:
 
     - `.npz`: `id` (N,) text and `landmarks` (N, 68, 2 or 3), 0-based; or one array (68, 2 or 3) an id.
     - `.t7`: a table from id to tensor 68 x 2 (or 3), 0-based; or one with `id` and `landmarks` as above.
-    - a folder: `<id>.pts` (1-based, as all `.pts` files) or `<id>.t7` (0-based, as in LS3D-W), in folders as ids have.
+    - a folder of files in folders as in ids: `<id>.pts` (1-based, as all `.pts` files), `<id>.t7` (0-based, as in
+      LS3D-W), or `<id>.ljson` (0-based, as in menpo; of several groups, `landmarks_3d`).
     """
     kind = path.suffix.lower()
     if not path.exists():
-        raise PredictionError(f"{path}: not there; expected .npz, .t7, or a folder of .pts or .t7 files")
+        raise PredictionError(f"{path}: not there; expected .npz, .t7, or a folder of .pts, .t7 or .ljson files")
     if path.is_dir():
         pairs: Iterable[tuple[str, Any]] = _read_folder(path)
     elif kind == ".npz":
@@ -54,7 +59,7 @@ def read_predictions(path: Path) -> Predictions:
     elif kind == ".t7":
         pairs = _pairs(path, _read_table(path))
     else:
-        raise PredictionError(f"{path}: expected .npz, .t7, or a folder of .pts or .t7 files")
+        raise PredictionError(f"{path}: expected .npz, .t7, or a folder of .pts, .t7 or .ljson files")
     points: dict[str, Floats] = {}
     for face, array in pairs:
         if face in points:
@@ -115,6 +120,20 @@ def _read_folder(path: Path) -> Iterator[tuple[str, Any]]:
             yield face, t7.load(file)
         elif file.suffix.lower() == ".pts":
             yield face, _read_pts(file)
+        elif file.suffix.lower() == ".ljson":
+            yield face, _read_ljson(file)
+
+
+def _read_ljson(file: Path) -> NDArray[Any]:
+    try:
+        groups = parse_ljson(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PredictionError(f"{file}: not a readable LJSON file ({error}); write it with menpo.io") from error
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    if PREFERRED_GROUP not in groups:
+        raise PredictionError(f"{file}: groups {', '.join(groups) or 'none'}; expected one, or {PREFERRED_GROUP}")
+    return groups[PREFERRED_GROUP]
 
 
 def _read_pts(file: Path) -> Floats:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -37,7 +38,10 @@ def faults(ls3dw: Command, data: Path) -> dict[str, str]:
 
 def test_a_whole_data_set(ls3dw: Command, sample_data: Path) -> None:
     assert faults(ls3dw, sample_data) == {}
-    assert ls3dw("verify", sample_data).out == "48 files checked, 0 faults\n"
+    told = ls3dw("verify", sample_data)
+    assert re.fullmatch(r"\d+ files checked, 0 faults\n", told.out)
+    assert int(told.out.split()[0]) >= 30
+    assert told.err == ""
 
 
 @pytest.mark.parametrize(
