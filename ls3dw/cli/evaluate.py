@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ls3dw.cli.options import json_option
+
 # Copies of the library's: importing it would make --help slow. A test compares them.
 NORMALISERS = ("box", "interocular", "interpupil", "outer-eye", "diagonal", "face-size")
 ABLATIONS = ("yaw", "noise", "resolution", "size")
@@ -51,7 +53,7 @@ ABLATIONS = ("yaw", "noise", "resolution", "size")
 @click.option("--gpu", default="auto", show_default=True, help="Of an ablation: auto, none, or the number of a GPU.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Of an ablation: faces at most.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for tables, plots, failures.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def evaluate(dataset: Path, as_json: bool, **options: Any) -> None:
     """Score landmarks against the sources' own points or a version: NME, AUC, failures, with 95 % intervals.
 

@@ -27,5 +27,20 @@ def run_all(function: Callable[..., Result], calls: Sequence[tuple[Any, ...]], *
     if jobs == 1:
         yield from (function(*arguments) for arguments in calls)
         return
-    tasks: Iterable[Any] = (delayed(function)(*arguments) for arguments in calls)
-    yield from Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(tasks)
+    failed: list[Exception] = []
+    # Tasks are taken as workers become free: none is started after an error, and all have ended when it is raised.
+    tasks: Iterable[Any] = (delayed(_attempt)(function, arguments) for arguments in calls if not failed)
+    for result, error in Parallel(n_jobs=jobs, prefer="threads", return_as="generator")(tasks):
+        if error is not None:
+            failed.append(error)
+        elif not failed:
+            yield result
+    if failed:
+        raise failed[0]
+
+
+def _attempt(function: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Result | None, Exception | None]:
+    try:
+        return function(*arguments), None
+    except Exception as error:  # noqa: BLE001 - raised again by the caller
+        return None, error
