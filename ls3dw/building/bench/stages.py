@@ -23,6 +23,7 @@ from ls3dw.building.write import ShardWriter, VersionFiles
 from ls3dw.core.annotations import Annotations
 from ls3dw.core.crops import FRAME, STILL, Windows, cut_stored, cut_window, encode_picture
 from ls3dw.core.formats.pictures import decode_picture
+from ls3dw.core.formats.videos import VideoReader
 from ls3dw.core.geometry import CROP_SIZE
 from ls3dw.core.phash import face_hash
 from ls3dw.core.resources import folder
@@ -32,7 +33,6 @@ from ls3dw.models.face_batch import FaceBatch
 from ls3dw.models.inference.resampling import resample
 from ls3dw.models.networks.fan import FAN
 from ls3dw.models.weights.contract import CHANNELS_OF, COORDINATES, Contract
-from ls3dw.sources.video import Capture
 
 PROCESS: Final = "a decoding process, all its work"
 WRITER: Final = "write a shard"
@@ -58,10 +58,9 @@ def decoding_stages(scratch: Path, faces: SampleFaces) -> Iterator[Stage]:
 
 def _decoder(path: Path) -> Work:
     def decode() -> None:
-        capture = Capture(path)
-        while capture.advance():
-            capture.picture()
-        capture.close()
+        with VideoReader(path) as reader:
+            for frame in reader.frames():
+                reader.picture(frame)
 
     return decode
 

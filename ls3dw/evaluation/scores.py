@@ -10,10 +10,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.metrics import PartErrors, auc_parts, group_errors
-from ls3dw.core.pose import yaw_bins
+from ls3dw.core.pose import YAW_BINS, yaw_bins
 from ls3dw.dataset.open import Dataset
 from ls3dw.evaluation.bootstrap import mean_intervals
-from ls3dw.evaluation.measure import Measured, Question, Truth, measure_predictions, measure_version, read_truth
+from ls3dw.evaluation.measure import (
+    EvaluationProtocol,
+    MethodErrors,
+    Truth,
+    measure_predictions,
+    measure_version,
+    read_truth,
+)
 from ls3dw.evaluation.predictions import Predictions
 
 if TYPE_CHECKING:
@@ -25,11 +32,11 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Score:
-    """A row of the table, of faces for which there is a truth.
+    """A row of the table, over faces with ground truth.
 
-    faces: those with an error; missing: those that the method has no points for; the rest: of `faces`, as fractions.
-    Intervals are those of 95 % of bootstrap samples, of whole videos where faces are frames; None with less than two.
-    z_mean: of the faces with a true z, relative to their mean.
+    faces: number with an error; missing: number without points of the method; the rest: over `faces`, as fractions.
+    Intervals: 95 % bootstrap, resampling whole videos; None with fewer than two independent units.
+    z_mean: error of z, relative to its mean, over faces with a true z.
     """
 
     group: str
@@ -50,23 +57,28 @@ class Score:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a method's landmarks are worth. unknown: predictions of faces that the data set does not have; landmarks:
-    the 68 over all faces; parts: groups of them."""
+    """The scores of one method.
+
+    unknown: number of its faces that the data set does not have; landmarks: errors of each of the 68 over all faces;
+    parts: of groups of them.
+    """
 
     method: str
-    question: Question
+    question: EvaluationProtocol
     unknown: int
     scores: list[Score]
     landmarks: list[PartErrors]
     parts: dict[str, PartErrors]
 
 
-def evaluate(dataset: Dataset, predictions: Predictions | None = None, question: Question | None = None) -> Evaluation:
-    """Score all faces, then by source, by subset, by yaw as the version's 3D landmarks have it, and by both.
+def evaluate(
+    dataset: Dataset, predictions: Predictions | None = None, question: EvaluationProtocol | None = None
+) -> Evaluation:
+    """Score all faces, then by source, by subset, by the yaw of the version's 3D landmarks, and by source and yaw.
 
-    predictions: another method's landmarks; None: the version's own.
+    predictions: landmarks of another method; None: the version's own.
     """
-    asked = question or Question()
+    asked = question or EvaluationProtocol()
     truth = read_truth(dataset, asked)
     if predictions is None:
         measured = measure_version(dataset, truth, asked)
@@ -75,8 +87,8 @@ def evaluate(dataset: Dataset, predictions: Predictions | None = None, question:
     return tabulate(dataset, truth, measured, asked)
 
 
-def tabulate(dataset: Dataset, truth: Truth, measured: Measured, question: Question) -> Evaluation:
-    """Make the table of what was measured."""
+def tabulate(dataset: Dataset, truth: Truth, measured: MethodErrors, question: EvaluationProtocol) -> Evaluation:
+    """Make the table from the errors."""
     known, units = truth.known, independent_units(dataset)
     rows = [
         score_faces(group, name, measured, chosen & known, units, question)
@@ -88,12 +100,12 @@ def tabulate(dataset: Dataset, truth: Truth, measured: Measured, question: Quest
 
 
 def independent_units(dataset: Dataset) -> NDArray[np.int64]:
-    """Number the faces (N,) so that those that are not independent share one: the frames of a video."""
+    """Number the faces (N,) so that dependent ones, the frames of a video, share a number."""
     index = dataset.index
     units: NDArray[np.int64] = np.arange(len(index), dtype=np.int64)
     frames = np.flatnonzero(index["frame"].to_numpy() > 0)
     videos = index.iloc[frames].groupby(["source", "media"], sort=False).ngroup().to_numpy()
-    # Numbers of their own, past those of the stills.
+    # Past the numbers of the stills.
     units[frames] = len(index) + videos
     return units
 
@@ -106,7 +118,8 @@ def groups(index: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
         yield "source", str(name), np.asarray(source == name)
     for name, part in dict.fromkeys(zip(source, subset, strict=True)):
         yield "subset", f"{name}/{part}", np.asarray((source == name) & (subset == part))
-    bins = yaw_bins(index["yaw"].to_numpy(dtype=np.float64))
+    yaw = index["yaw"].to_numpy(dtype=np.float64)
+    bins = yaw_bins(yaw) | {f"above {max(high for _, high in YAW_BINS.values()):g}": np.abs(yaw) > 90}
     for name, chosen in bins.items():
         yield "yaw", name, chosen
     for name in dict.fromkeys(source):
@@ -117,10 +130,10 @@ def groups(index: pd.DataFrame) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
 def score_faces(
     group: str,
     name: str,
-    measured: Measured,
+    measured: MethodErrors,
     chosen: NDArray[np.bool_],
     units: NDArray[np.int64],
-    question: Question,
+    question: EvaluationProtocol,
 ) -> Score:
     """Score the chosen faces (N,), whose truth is known; units: (N,) of `independent_units`."""
     found = chosen & ~np.isnan(measured.errors)
@@ -128,7 +141,7 @@ def score_faces(
     if not found.any():
         return Score(group, name, 0, missing)
     errors, limit = measured.errors[found], question.threshold
-    # Every figure but the median is a mean over faces, so one bootstrap does for all.
+    # All figures but the median are means over faces: one bootstrap serves all.
     exact, published = auc_parts(errors, limit), auc_parts(errors, limit, published=True)
     failed = errors > limit
     spread = mean_intervals(np.stack((errors, exact, failed), axis=1), units[found], seed=question.seed)

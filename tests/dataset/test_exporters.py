@@ -12,8 +12,11 @@ from conftest import Command
 from PIL import Image
 
 from ls3dw.core.formats import t7
-from ls3dw.dataset.export import to_whole_pixels
+from ls3dw.core.formats.ljson import dump_ljson, parse_ljson
+from ls3dw.dataset.exporters.base import to_whole_pixels
+from ls3dw.dataset.exporters.release import release_place
 from ls3dw.dataset.open import open_dataset
+from ls3dw.errors import DatasetError
 from ls3dw.sources import open_source
 
 
@@ -142,3 +145,50 @@ def test_a_folder_that_is_in_use_is_left_alone(ls3dw: Command, sample_data: Path
 @pytest.mark.parametrize("words", [("--format", "zip"), ()])
 def test_wrong_usage(ls3dw: Command, sample_data: Path, tmp_path: Path, words: tuple[str, ...]) -> None:
     assert ls3dw("export", sample_data, "--out", tmp_path / "out", *words).status == 2
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # menpo leaves files open
+def test_menpo_reads_what_was_exported_for_it(ls3dw: Command, sample_data: Path, tmp_path: Path) -> None:
+    import menpo.io as mio
+
+    out = tmp_path / "menpo"
+    told = json.loads(ls3dw("export", sample_data, "--format", "menpo", "--out", out, "--json").out)
+    dataset = open_dataset(sample_data)
+    assert (told["written"], told["left_out"]) == (len(dataset), {})
+    for face in (dataset["300vw/114/000048"], dataset["aflw2000/image00007"]):
+        image = mio.import_image(out / f"{face.id}.jpg", normalize=False)
+        read = mio.import_landmark_file(out / f"{face.id}.ljson")
+        own = dataset.to_menpo(face.id)
+        assert own.shape == image.shape == face.image.shape[:2]
+        np.testing.assert_array_equal(np.moveaxis(own.pixels, 0, 2), face.image)
+        assert set(read) == {"landmarks_2d", "landmarks_3d", "annotation"}
+        for name in own.landmarks:
+            points = face.to_picture(getattr(face, name)[:, :2])[:, ::-1]
+            np.testing.assert_allclose(own.landmarks[name].points, points, atol=1e-3)
+            np.testing.assert_allclose(read[name].points, points, atol=1e-3)
+            assert "jaw" in read[name].labels
+    assert "--round" in ls3dw("export", sample_data, "--format", "menpo", "--round", "--out", tmp_path / "b").error
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_ljson_of_menpo_is_read(tmp_path: Path) -> None:
+    import menpo.io as mio
+    from menpo.shape import PointCloud
+
+    points = np.random.default_rng(0).uniform(0, 99, (68, 2))
+    points[3] = np.nan
+    assert_read = np.testing.assert_array_equal
+    mio.export_landmark_file(PointCloud(points[:, ::-1]), tmp_path / "a.ljson")
+    assert_read(parse_ljson((tmp_path / "a.ljson").read_bytes())["LJSON"], points)
+    assert_read(parse_ljson(dump_ljson({"x": points, "y": points + 1}))["y"], points + 1)
+    old = {"version": 2, "landmarks": {"points": points[4:, ::-1].tolist()}}
+    assert_read(parse_ljson(json.dumps(old).encode())["LJSON"], points[4:])
+    for damaged in (b"", b"[]", b"{}", b'{"version": 3}', b'{"version": 3, "groups": {"a": []}}', b"[" * 99999):
+        with pytest.raises(ValueError, match=r"."):
+            parse_ljson(damaged)
+
+
+def test_ids_that_leave_the_folder_are_refused() -> None:
+    for face in ("300w/../x", "/etc/x", "300w//x", "300w/a\0", "300w", "menpo/x"):
+        with pytest.raises(DatasetError):
+            release_place(face, "300w", "indoor")

@@ -1,11 +1,12 @@
-"""Traces each picture of the published balanced set to where it came from among all other pictures of a data set.
+"""Finds the origin of each picture of the published balanced set among the other pictures of a data set.
 
-The release does not say which picture is which. Three things tell, the surest first: the same file, byte by byte; the
-same pixels, whatever the file; and a perceptual hash of the face that is nearly the same.
+The release does not name the origins. Three tests find them, the surest first: the same bytes, the same pixels, and a
+perceptual hash of the face that is nearly the same.
 """
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ls3dw.core.geometry import tight_box
 from ls3dw.core.metrics import box_size
 from ls3dw.core.phash import distances, nearest
-from ls3dw.dataset.index import write_subset
+from ls3dw.dataset.index import write_subset_files
 from ls3dw.dataset.open import Dataset
 from ls3dw.dataset.shards import Shard
 from ls3dw.dataset.store import FileRecord
@@ -24,25 +25,25 @@ from ls3dw.sources.release import BALANCED, Release, is_balanced
 
 How = Literal["bytes", "pixels", "phash", "none"]
 Matches: TypeAlias = dict[int, tuple[How, NDArray[Any]]]
-"""By row of the index: how its picture was found, and the rows (M,) that are the same or the nearest."""
+"""Row of the index -> how its picture was found, and the rows (M,) that are the same or the nearest."""
 
 FARTHEST: Final = 8
 """Bits in which the hashes of one face may differ; docs/release.md has the measurements behind it."""
 
 SLACK: Final = 2
-"""Bits that encoding again may add: of hashes so much farther away than the nearest, the points decide."""
+"""Bits that encoding again may change: among hashes this close to the nearest one, the points decide."""
 
 DIGESTS: Final[dict[How, str]] = {"bytes": "file_sha256", "pixels": "pixels_sha256"}
-"""How a picture was found -> the digest that was the same, the surest first."""
+"""How a picture was found -> the column with the digest that was the same, the surest first."""
 
 
 @dataclass(frozen=True)
 class Origin:
     """Where a picture came from.
 
-    origin: an id, empty where none is near enough; distance: bits in which the two hashes differ, -1 without others to
-    compare with; nme: between the points of the two, each in its own box; candidates: how many pictures were the same
-    or about as near: of those, the one with the nearest points was taken.
+    origin: an id, empty if none is near enough; distance: bits in which the hashes differ, -1 without candidates;
+    nme: between the points of both, each in units of its box; candidates: number of pictures that were the same or
+    about as near, of which the one with the nearest points was taken.
     """
 
     origin: str
@@ -53,7 +54,7 @@ class Origin:
 
 
 def write_origins(dataset: Dataset) -> tuple[list[FileRecord], dict[str, int]]:
-    """Write subsets/<version>/published-balanced.parquet, if the published balanced set is there; count by how.
+    """Write subsets/<version>/published-balanced.parquet if the published balanced set is a source; count by `How`.
 
     Columns: id, bin (of |yaw|, as published), and those of `Origin`.
     """
@@ -63,14 +64,20 @@ def write_origins(dataset: Dataset) -> tuple[list[FileRecord], dict[str, int]]:
     if not balanced.any():
         return [], {}
     chosen = index[balanced]
-    origins = trace(dataset, np.flatnonzero(balanced), np.flatnonzero(~balanced))
+    origins = find_origins(dataset, np.flatnonzero(balanced), np.flatnonzero(~balanced))
     columns = {field.name: [getattr(origin, field.name) for origin in origins] for field in fields(Origin)}
     names = {"id": chosen["id"].tolist(), "bin": [subset.removeprefix(f"{BALANCED}-") for subset in chosen["subset"]]}
-    file = write_subset(dataset.store, dataset.version, f"published-{BALANCED}", names | columns)
-    return [file], dict(sorted(Counter(origin.how for origin in origins).items()))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(names | columns), buffer)
+    name = f"published-{BALANCED}"
+    files = write_subset_files(dataset.store, dataset.version, name, {f"{name}.parquet": buffer.getvalue()})
+    return files, dict(sorted(Counter(origin.how for origin in origins).items()))
 
 
-def trace(dataset: Dataset, rows: NDArray[np.intp], others: NDArray[np.intp]) -> list[Origin]:
+def find_origins(dataset: Dataset, rows: NDArray[np.intp], others: NDArray[np.intp]) -> list[Origin]:
     """Find the origins of the faces in `rows` among `others`, both rows of the index (N,), (M,)."""
     ids = dataset.index["id"].to_numpy()
     hashes = dataset.index["phash"].to_numpy(dtype=np.uint64)
@@ -84,7 +91,7 @@ def trace(dataset: Dataset, rows: NDArray[np.intp], others: NDArray[np.intp]) ->
             origins.append(Origin("", "none", -1, float("nan"), 0))
             continue
         errors = np.linalg.norm(shapes[candidates] - shapes[row], axis=2).mean(axis=1)
-        # Points that are missing tell nothing: such a candidate comes last.
+        # Candidates without points come last.
         best = int(np.where(np.isnan(errors), np.inf, errors).argmin())
         distance = int(distances(hashes[[row]], hashes[candidates[[best]]])[0, 0])
         if how == "phash" and distance > FARTHEST:
@@ -95,7 +102,7 @@ def trace(dataset: Dataset, rows: NDArray[np.intp], others: NDArray[np.intp]) ->
 
 
 def _same_pictures(dataset: Dataset, rows: NDArray[Any], others: NDArray[Any]) -> Matches:
-    """Match each row whose very picture is among the others."""
+    """Match each row with other rows that have the same bytes or pixels."""
     found: Matches = {}
     for how, name in DIGESTS.items():
         known = _digests(dataset, name)
@@ -113,18 +120,18 @@ def _digests(dataset: Dataset, name: str) -> dict[int, bytes]:
     """Read a digest of the pictures by row of the index; not every source has it."""
     found: dict[int, bytes] = {}
     for (source, shard), part in dataset.index.groupby(["source", "shard"], sort=False):
-        with Shard(dataset.store.faces(str(source), str(shard))) as faces:
+        with Shard(dataset.store.faces(str(source), str(shard)), dataset.store.root) as faces:
             if name in faces.extras:
-                values = faces.column(f"extra/{name}")[part["row"].to_numpy()]
+                values = faces.take(f"extra/{name}", part["row"].to_numpy())
                 found |= {int(row): value.tobytes() for row, value in zip(part.index, values, strict=True)}
     return found
 
 
 def _near_faces(hashes: NDArray[np.uint64], rows: NDArray[Any], others: NDArray[Any]) -> Matches:
-    """Match each row with the others whose hashes are the nearest, however far; with none where there are no others."""
+    """Match each row with the others whose hashes are nearest, however far."""
     if not len(others):
         return {int(row): ("phash", np.empty(0, dtype=int)) for row in rows}
-    # Many frames of a video share a hash: each is compared once.
+    # Many frames of a video share a hash: compare each hash once.
     kinds, kind_of, counts = np.unique(hashes[others], return_inverse=True, return_counts=True)
     members = np.split(others[np.argsort(kind_of, kind="stable")], np.cumsum(counts)[:-1])
     return {
@@ -134,7 +141,7 @@ def _near_faces(hashes: NDArray[np.uint64], rows: NDArray[Any], others: NDArray[
 
 
 def _in_own_box(points: NDArray[Any]) -> NDArray[np.float64]:
-    """Measure points (N, 68, 2) from their box's corner in box sizes, so that a picture's scale does not matter."""
+    """Return points (N, 68, 2) relative to their box: independent of the picture's scale."""
     boxes = tight_box(points.astype(np.float64))
     shapes: NDArray[np.float64] = (points - boxes[:, None, :2]) / box_size(boxes)[:, None, None]
     return shapes
