@@ -56,7 +56,7 @@ def columns(title: str) -> dict[str, tuple[str, Shape]]:
         at = next((place for place, cell in enumerate(cells) if re.fullmatch(r"\(N,[ 0-9,]*\)|\(bytes,\)", cell)), None)
         if at is not None:
             shape = tuple(int(number) for number in re.findall(r"\d+", cells[at]))
-            found |= dict.fromkeys(names(cells[: at - 1]), (cells[at - 1], shape))
+            found |= dict.fromkeys(names(cells[at - 2 : at - 1]), (cells[at - 1], shape))
     return found
 
 
