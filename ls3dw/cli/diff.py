@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ls3dw.cli.options import json_option
+
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
@@ -22,7 +24,7 @@ import click
 )
 @click.option("--top", type=click.IntRange(min=0), default=12, show_default=True, help="Faces shown of each kind.")
 @click.option("--gallery/--no-gallery", default=True, show_default=True, help="Write plots and a page of pairs.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def diff(dataset: Path, before: str, after: str, threshold: float, top: int, gallery: bool, as_json: bool) -> None:
     """Say what moved from version V1 to V2: by source, yaw and landmark group, and against the sources' own points.
 

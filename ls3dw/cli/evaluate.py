@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ls3dw.cli.options import json_option
+
 if TYPE_CHECKING:
     from ls3dw.evaluation.ablations import Ablation, Networks
     from ls3dw.evaluation.measure import Measured, Question
@@ -59,7 +61,7 @@ ABLATIONS = ("yaw", "noise", "resolution", "size")
 @click.option("--gpu", default="auto", show_default=True, help="Of an ablation: auto, none, or the number of a GPU.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Of an ablation: faces at most.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for tables, plots, failures.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def evaluate(
     dataset: Path, ablation: Ablation | None, temporal: bool, out: Path | None, as_json: bool, **options: Any
 ) -> None:

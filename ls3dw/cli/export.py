@@ -8,15 +8,17 @@ from pathlib import Path
 
 import click
 
+from ls3dw.cli.options import json_option, version_option
+
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.option("--format", "kind", type=click.Choice(["ls3d-w"]), required=True, help="ls3d-w: as LS3D-W was released.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
-@click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
+@version_option
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only faces of this source (repeatable).")
 @click.option("--round", "whole_pixels", is_flag=True, help="Whole pixels, truncated as in the release.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def export(
     dataset: Path,
     kind: str,

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import click
 
+from ls3dw.cli.options import json_option, version_option
+
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--version", "version", metavar="NAME", help="A version of the annotations. [default: the newest]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@version_option
+@json_option
 @click.pass_context
 def verify(ctx: click.Context, dataset: Path, version: str | None, as_json: bool) -> None:
     """Check that every byte is as it was written, and that index, counts and shards agree. Exit 1 if not."""
