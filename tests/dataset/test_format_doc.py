@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -39,14 +39,14 @@ def rows(title: str) -> Iterator[list[str]]:
             yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
 
 
-def names(cells: Collection[str]) -> list[str]:
+def names(cells: Iterable[str]) -> list[str]:
     """What stands in backticks."""
     return [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
 
 
 def keys(title: str) -> set[str]:
-    """Names in the first column of the tables below a heading."""
-    return set(names([cells[0] for cells in rows(title)]))
+    """Names before the colon in the lists below a heading."""
+    return set(names(line.split(":")[0] for line in section(title).splitlines() if line.startswith("- ")))
 
 
 def columns(title: str) -> dict[str, tuple[str, Shape]]:
@@ -85,10 +85,10 @@ def test_shards_on_disk(sample_data: Path, folder: str, title: str) -> None:
 
 
 def test_index_and_drops(sample_data: Path) -> None:
+    version = sample_data / "annotations" / "v1"
     documented = {name: cells[1] for cells in rows("Index and drops") for name in names(cells[:1])}
-    for name in ("index", "drops"):
-        for field in pq.read_schema(sample_data / "annotations" / "v1" / f"{name}.parquet"):
-            assert documented[field.name] == str(field.type), field
+    assert documented == {field.name: str(field.type) for field in pq.read_schema(version / "index.parquet")}
+    assert keys("Index and drops") == set(pq.read_schema(version / "drops.parquet").names)
     assert set(get_args(Reason)) <= set(names([section("Index and drops")]))
 
 
@@ -116,6 +116,7 @@ def test_subsets(tmp_path: Path) -> None:
     dataset = open_dataset(write_dataset(tmp_path / "ds", make_index(menpo=60, aflw2000=60)))
     path, _ = write_balanced(dataset, BalancedOptions(total=30))
     write_split(dataset, SplitOptions())
-    documented = {name: set(names(cells[1:])) for cells in rows("Subsets") for name in names(cells[:1])}
+    lines = [line[2:].split(":", 1) for line in section("Subsets").splitlines() if line.startswith("- ")]
+    documented = {name: set(names([text])) for files, text in lines for name in names([files])}
     for file in path.parent.glob("*.parquet"):
         assert set(pq.read_schema(file).names) <= documented[file.stem], file
