@@ -27,7 +27,7 @@ Matches: TypeAlias = dict[int, tuple[How, NDArray[Any]]]
 """By row of the index: how its picture was found, and the rows (M,) that are the same or the nearest."""
 
 FARTHEST: Final = 8
-"""Bits in which the hashes of one face may differ; docs/release.md has the measurements behind it."""
+"""Bits in which the hashes of one face may differ; measured in docs/reports/2026-11-22/release.md."""
 
 SLACK: Final = 2
 """Bits that encoding again may add: of hashes so much farther away than the nearest, the points decide."""
