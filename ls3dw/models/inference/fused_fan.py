@@ -8,7 +8,6 @@ input, its channels of the block's sum, and the activation of those for the next
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,10 @@ from ls3dw.models.kernels.operations import (
     ConvWeights,
     Epilogue,
     Operations,
-    PlainOperations,
     Plane,
     ScaleShift,
 )
 from ls3dw.models.networks.fan import FAN, HOURGLASS_DEPTH, HPMBlock
-
-Convolutions = Literal["plain", "cudnn", "triton"]
 
 
 @dataclass(frozen=True)
@@ -66,10 +62,8 @@ class FusedStack:
 class FusedFAN:
     """A FAN in eval mode, folded and fused: (N, in_channels or more, 256, 256) -> (N, 68, 64, 64) of the last stack.
 
-    convolutions: "triton" for convolutions that write their own epilogues, "cudnn" for cuDNN's with one pass after
-    each (both need a CUDA device), "plain" for the same steps in torch. dtype: of activations and weights; sums and
-    batch norms are float32. device: of the folded weights, None for the network's. Weights are copied: a network that
-    changes later has to be fused again.
+    dtype: of activations and weights; sums and batch norms are float32. operations: None for Triton kernels. device: of
+    the folded weights, None for the network's. Weights are copied: a network that changes later has to be fused again.
 
     Input may have more channels than the network, as padding; they must be finite.
     """
@@ -77,14 +71,13 @@ class FusedFAN:
     def __init__(
         self,
         network: FAN,
-        convolutions: Convolutions = "triton",
         dtype: torch.dtype = torch.float16,
         operations: Operations | None = None,
         device: torch.device | None = None,
     ) -> None:
         if network.training:
             raise ValueError("network is in training mode; expected eval mode, whose batch norms can be folded")
-        self._operations = operations or _operations_of(convolutions)
+        self._operations = operations or kernels.TritonOperations()
         self._pooling = network.pooling
         self._dtype = dtype
         target = Placement(device or network.conv1.weight.device, dtype)
@@ -240,15 +233,6 @@ class FusedFAN:
             low = self._identity_block(inner, low, outer.norms[0])
         raised, _ = self._block(outer, low.active, low.raw, None)
         return raised
-
-
-def _operations_of(convolutions: Convolutions) -> Operations:
-    """Return the operations of that name; Triton is imported only for those that need it."""
-    if convolutions not in ("plain", "cudnn", "triton"):
-        raise ValueError(f"convolutions is {convolutions!r}; expected 'plain', 'cudnn' or 'triton'")
-    if convolutions == "plain":
-        return PlainOperations()
-    return kernels.CudnnOperations() if convolutions == "cudnn" else kernels.TritonOperations()
 
 
 @dataclass(frozen=True)

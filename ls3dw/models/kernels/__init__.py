@@ -12,13 +12,12 @@ import torch
 from ls3dw.core.lazy import door
 
 if TYPE_CHECKING:
-    from ls3dw.models.kernels.convolutions import CudnnOperations, TritonOperations
+    from ls3dw.models.kernels.convolutions import TritonOperations
     from ls3dw.models.kernels.elementwise import add_guide, max_pool_relu, pack_guide_weight, write_heatmaps
     from ls3dw.models.kernels.launch import compile_ahead
     from ls3dw.models.kernels.resampling import resample
 
 __all__ = [
-    "CudnnOperations",
     "TritonOperations",
     "add_guide",
     "compile_ahead",
@@ -30,7 +29,6 @@ __all__ = [
 ]
 
 _HOMES = {
-    "CudnnOperations": "convolutions",
     "TritonOperations": "convolutions",
     "add_guide": "elementwise",
     "compile_ahead": "launch",

@@ -129,20 +129,6 @@ class TritonOperations:
         )  # fmt: skip
 
 
-class CudnnOperations(TritonOperations):
-    """The operations as kernels, except convolutions: torch's, with one pass over each result."""
-
-    pad = 0
-
-    def convolve(self, source: Plane, weights: ConvWeights, epilogue: Epilogue) -> None:
-        convolve(source, weights, epilogue, None)
-
-    def convolve_twice(
-        self, source: Plane, first: ConvWeights, norm: ScaleShift, second: ConvWeights, epilogue: Epilogue
-    ) -> None:
-        in_two_steps(self, source, first, norm, second, epilogue)
-
-
 def convolve(source: Plane, weights: ConvWeights, epilogue: Epilogue, tile: Tiling) -> None:
     """Convolve a padded plane by a kernel with this tile; without one, any plane by torch."""
     if isinstance(tile, WarpSpecializedTile):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ls3dw.models import FAN
 from ls3dw.models.inference.first_conv import FirstConv
-from ls3dw.models.inference.fused_fan import Convolutions, FusedFAN
+from ls3dw.models.inference.fused_fan import FusedFAN
 from ls3dw.models.inference.policy import Policy
 from ls3dw.models.kernels.operations import (
     ActivationTarget,
@@ -81,19 +81,19 @@ def test_the_data_flow_is_the_networks(
 @pytest.mark.slow
 def test_the_published_size() -> None:
     network = make_network(4, 256)
-    assert difference(network, FusedFAN(network, "plain", torch.float32), crops(1, 3)) < 1e-3
+    assert difference(network, FusedFAN(network, torch.float32, PlainOperations()), crops(1, 3)) < 1e-3
 
 
 def test_channels_added_to_the_input_change_nothing() -> None:
     network = make_network()
-    fused = FusedFAN(network, "plain", torch.float32)
+    fused = FusedFAN(network, torch.float32, PlainOperations())
     x = crops(2, 4)
     torch.testing.assert_close(fused(x), fused(x[:, :3]), atol=1e-4, rtol=1e-4)
 
 
 def test_a_guide_may_come_straight_to_what_the_first_convolution_gives() -> None:
     network = make_network(channels=71)
-    fused = FusedFAN(network, "plain", torch.float32)
+    fused = FusedFAN(network, torch.float32, PlainOperations())
     x, points = crops(2, 3), 256 * torch.rand(2, 68, 2, generator=torch.Generator().manual_seed(4))
     guide = gaussian_guide(points, 1.0)
     drawn = fused(draw(x, guide, torch.float32, 72))
@@ -105,19 +105,17 @@ def test_a_guide_may_come_straight_to_what_the_first_convolution_gives() -> None
 
 def test_what_cannot_be_fused() -> None:
     network = make_network()
-    with pytest.raises(ValueError, match="'plain', 'cudnn' or 'triton'"):
-        FusedFAN(network, "cutlass")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="training mode"):
-        FusedFAN(network.train(), "plain")
+        FusedFAN(network.train())
 
 
-@pytest.fixture(params=["triton", "cudnn"])
-def operations(request: pytest.FixtureRequest) -> Operations:
+@pytest.fixture
+def operations() -> Operations:
     """Return kernels' operations, interpreted or on the GPU."""
     if not (INTERPRETED or torch.cuda.is_available()):
         pytest.skip("needs a CUDA device or TRITON_INTERPRET=1")
     kernels = pytest.importorskip("ls3dw.models.kernels.convolutions", exc_type=ImportError)
-    chosen: Operations = kernels.TritonOperations() if request.param == "triton" else kernels.CudnnOperations()
+    chosen: Operations = kernels.TritonOperations()
     return chosen
 
 
@@ -186,8 +184,6 @@ def test_a_convolution_with_few_results_and_an_odd_number_of_outputs(operations:
 
 @pytest.mark.parametrize("tile", [(False, False), (True, False), (False, True), (True, True), None])
 def test_a_tile_does_not_change_the_result(operations: Operations, tile: tuple[bool, bool] | None) -> None:
-    if operations.pad == 0:
-        pytest.skip("cuDNN chooses its own")
     from ls3dw.models.kernels.convolutions import TritonOperations
 
     bench = Bench(operations)
@@ -348,13 +344,10 @@ def test_a_plane_that_kernels_cannot_count_is_refused(operations: Operations) ->
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("convolutions", ["cudnn", "triton"])
 @pytest.mark.parametrize(("stacks", "features", "channels", "pooling"), [(1, 128, 3, "max"), (2, 256, 71, "avg")])
-def test_the_whole_network_on_a_gpu(
-    stacks: int, features: int, channels: int, pooling: Pooling, convolutions: Convolutions
-) -> None:
+def test_the_whole_network_on_a_gpu(stacks: int, features: int, channels: int, pooling: Pooling) -> None:
     network = make_network(stacks, features, channels, pooling).cuda()
-    fused = FusedFAN(network, convolutions)
+    fused = FusedFAN(network)
     for batch in (3, 8, 3):
         # float16 alone makes 0.016 of it, on a CPU too.
         assert error(network, fused, crops(batch, channels).cuda()).square().mean().sqrt() < 0.03
