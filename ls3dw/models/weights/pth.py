@@ -241,7 +241,7 @@ def _tables(root: dict[Any, Any]) -> dict[tuple[str, ...], dict[str, TensorNote]
 
 
 def _of_modules(root: Any, where: str) -> dict[str, TensorNote]:
-    """Collect the tensors of a tree of TorchScript modules under their dotted names."""
+    """Collect the tensors of a tree of TorchScript modules by their dotted names."""
     notes: dict[str, TensorNote] = {}
     seen: set[int] = set()
     left: list[tuple[str, Any]] = [("", root)]
@@ -270,7 +270,7 @@ def _check_sizes(notes: dict[str, TensorNote], size: int, where: str) -> None:
 
 
 def _tensors(notes: dict[str, TensorNote], read: Callable[[StorageNote], bytes], where: str) -> dict[str, Tensor]:
-    """Read the tensors, each storage once."""
+    """Read the tensors; each storage is read once."""
     storages: dict[str, Tensor] = {}
     tensors = {}
     for name, note in notes.items():
@@ -293,7 +293,7 @@ def _read_storage(note: StorageNote, read: Callable[[StorageNote], bytes], where
 def _view(storage: Tensor, note: TensorNote, where: str) -> Tensor:
     """Copy a tensor out of its storage."""
     offset = note.offset + (note.storage.view[0] if note.storage.view else 0)
-    # A stride of 0 could make a tensor of any size from one number.
+    # Strides of 0 could make a tensor of any size.
     if math.prod(note.size) > len(storage):
         raise ModelError(f"{where} is {note.size}, more numbers than its storage has ({len(storage)})")
     last = offset + sum((size - 1) * stride for size, stride in zip(note.size, note.stride, strict=True))
