@@ -102,7 +102,7 @@ def mean_shape() -> Floats:
     return np.asarray(apply(crop_affine(tight_box(points)), points), dtype=np.float32)
 
 
-# Constants on the device: copying them anew would wait for all running work. Tensors made in inference mode could not be
+# Constants on the device: copying them anew would wait for all running work. Made in inference mode, they could not be
 # used in training.
 
 

@@ -129,7 +129,7 @@ def _get(item: PublishedWeights, url: str, partial: Path, options: FetchOptions,
 
 
 def _transfer(url: str, partial: Path, checked: bool, timeout: float, report: Report) -> None:
-    """Make one request and write its body. checked: the file has a checksum. Raises `_BrokenOffError`, `_RefusedError`."""
+    """Make one request and write its body. checked: the file has a checksum. Raises the errors above."""
     request = urllib.request.Request(url, headers={"User-Agent": "ls3dw", **_resume(url, partial, checked)})
     with _network(timeout, partial), urllib.request.urlopen(request, timeout=timeout) as answer:
         start, total = _place(answer, partial)

@@ -1,6 +1,6 @@
 """The fused FAN against the plain network: its data flow on the CPU, its kernels where there is a device for them.
 
-Without a GPU the kernels run in Triton's interpreter: TRITON_INTERPRET=1 python -m pytest tests/test_fused.py
+Without a GPU the kernels run in Triton's interpreter: TRITON_INTERPRET=1 python -m pytest tests/models/kernels
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from plain_operations import PlainOperations
 from torch import Tensor
 
 from ls3dw.models import FAN
@@ -22,7 +23,6 @@ from ls3dw.models.kernels.operations import (
     ConvWeights,
     Epilogue,
     Operations,
-    PlainOperations,
     Plane,
     ScaleShift,
 )
