@@ -10,6 +10,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ls3dw.core.formats.yaml_text import parse_yaml
 from ls3dw.errors import ConfigurationError
 
 T = TypeVar("T")
@@ -19,11 +20,9 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file; raises `ConfigurationError` if it cannot be read."""
-    import yaml
-
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise ConfigurationError(f"{path}: not a readable pipeline ({error})") from error
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ls3dw.core.files import dump_json, is_safe_name, sha256
+from ls3dw.core.formats.yaml_text import parse_yaml
 from ls3dw.core.options import parse_options, read_yaml
 from ls3dw.errors import ConfigurationError
 from ls3dw.synth.options import RenderOptions
@@ -317,15 +318,13 @@ def _with_present_names(values: Any) -> Any:
 
 
 def read_change(text: str) -> tuple[str, Any]:
-    """Split `name=value` of the command line and read the value as YAML."""
-    import yaml
-
+    """Split `name=value` of the command line; the value is YAML."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigurationError(f"--set {text!r}: expected name=value, as in --set optimizer.rate=0.001")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name, parse_yaml(value)
+    except ValueError as error:
         raise ConfigurationError(f"--set {text!r}: the value is not YAML") from error
 
 

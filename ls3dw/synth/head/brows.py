@@ -2,7 +2,7 @@
 
 The points follow the visible brow, as annotators do. On 1,764 nearly frontal faces of MERL-RAV they vary along the
 brow by 0.05 head units (one standard deviation; 2.7 % of a face's size), on heads whose brows end at fixed places by
-half of that: `docs/placement.md`.
+half of that: `docs/reports/2026-11-22/placement.md`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The ridge of the nose: point 30 is the tip; 28 and 29 divide the height between 27 and 30 into thirds.
 
-A fit to labels put point 30 far above the tip (docs/placement.md). So the tip comes from the head itself: the foremost
-place of the midline.
+A fit to labels put point 30 far above the tip (docs/reports/2026-11-22/placement.md). So the tip comes from the head
+itself: the foremost place of the midline.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The difference between people's mean head and the head file's mean, which is that of MakeHuman's heads.
 
-`docs/placement.md` describes the data it was fitted on.
+`docs/reports/2026-11-22/placement.md` describes the data it was fitted on.
 """
 
 from __future__ import annotations
