@@ -1,4 +1,4 @@
-"""The data set that the harnesses damage: two versions of the sample with random networks, subsets, galleries, an audit."""
+"""The data set of the harnesses: two versions of the sample by random networks, with subsets, galleries, an audit."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def main(seconds: float) -> None:
             path.write_bytes(mutate(whole, path.suffix, rng))
             start = time.monotonic()
             try:
-                exercise(root)
+                exercise(root, rng)
                 outcomes["read all the same"] += 1
             except DatasetError:
                 outcomes["DatasetError"] += 1

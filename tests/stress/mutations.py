@@ -88,13 +88,14 @@ def _mutate_json(data: bytes, rng: np.random.Generator) -> bytes:
     return json.dumps(root).encode()
 
 
-def exercise(root: Path) -> None:
-    """Read a data set by every way in; raises only `DatasetError`, the first that comes.
+def exercise(root: Path, rng: np.random.Generator | None = None) -> None:
+    """Read a data set by every way in, or by one at random; raise the first `DatasetError`.
 
     Each way is tried even if another failed.
     """
+    ways = (_list, _summarise, _faces, _tables, _verify, _export, _audit)
     failed: list[DatasetError] = []
-    for read in (_list, _summarise, _faces, _tables, _verify, _export, _audit):
+    for read in ways if rng is None else [ways[int(rng.integers(0, len(ways)))]]:
         try:
             read(root)
         except DatasetError as error:
