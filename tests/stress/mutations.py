@@ -125,6 +125,8 @@ def _tables(root: Path) -> None:
     read_drops(dataset.store, dataset.version)
     read_audit(dataset.store, dataset.manifest["configuration"])
     list(dataset.store.markers(dataset.version))
+    for path in (root / "subsets" / dataset.version).glob("*.parquet"):
+        dataset.subset(path.stem)
 
 
 def _verify(root: Path) -> None:
