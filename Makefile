@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := ls3dw-data
 
-# Minutes of damage, kills and crowds; SECONDS for each harness.
-SECONDS ?= 120
+# Minutes of damage, kills and crowds; STRESS_SECONDS for each harness.
+STRESS_SECONDS ?= 120
 
-.PHONY: demo test stress lint types wheel clean
+.PHONY: demo test stress lint types wheel docs clean
 
 demo: .venv/installed
 	$(BIN)/ls3dw build --source sample --out $(DEMO)
@@ -18,7 +18,7 @@ test: .venv/installed
 
 stress: .venv/installed
 	set -e; for harness in flipped_bits mutated_files concurrent_readers; do \
-	  OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stress.$$harness $(SECONDS); done
+	  OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stress.$$harness $(STRESS_SECONDS); done
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -29,6 +29,14 @@ types: .venv/installed
 
 wheel: .venv/installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# The guide and the reference, into build/docs; a broken link or anchor is an error.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 # Pinned to constraints.txt; the package itself admits a range.
 .venv/installed: pyproject.toml constraints.txt

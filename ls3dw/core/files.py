@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +49,24 @@ def safe_name(name: str) -> str:
         return name
     letters = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:40]
     return f"x{letters}-{sha256(name.encode('utf-8', 'surrogatepass'))[:12]}"
+
+
+SYSTEM_FILES: Final = frozenset(
+    {".ds_store", "__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"}
+    | {".spotlight-v100", ".trashes", ".fseventsd", ".temporaryitems", ".appledouble", ".directory", "@eadir"}
+    | {"lost+found"}
+)
+"""Names, in lower case, that macOS, Windows, Linux desktops and network drives write into folders on their own."""
+
+
+def is_system_file(name: str) -> bool:
+    """Tell whether an operating system wrote a file or folder of this name: those above, `._x` and `.nfs...`."""
+    return name.lower() in SYSTEM_FILES or name.startswith(("._", ".nfs"))
+
+
+def folded(name: str) -> str:
+    """Return a name in one Unicode form and case, to find names that differ only in these."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 
 def sha256(data: bytes | memoryview) -> str:

@@ -28,7 +28,7 @@ Matches: TypeAlias = dict[int, tuple[How, NDArray[Any]]]
 """Row of the index -> how its picture was found, and the rows (M,) that are the same or the nearest."""
 
 FARTHEST: Final = 8
-"""Bits in which the hashes of one face may differ; docs/release.md has the measurements behind it."""
+"""Bits in which the hashes of one face may differ; measured in docs/reports/2026-11-22/release.md."""
 
 SLACK: Final = 2
 """Bits that encoding again may change: among hashes this close to the nearest one, the points decide."""

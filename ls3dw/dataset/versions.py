@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -74,6 +75,22 @@ def _describe(
         newest=name == listed["newest"],
         pinned=name in listed.get("pinned", []),
     )
+
+
+def free_name(store: Store) -> str:
+    """Return the name of the next version: "v" and a number above that of every version that there is or was.
+
+    Deleted versions count where something still names them: rows in `made_by`, lineages in their manifests.
+    """
+    listed = read_dataset(store.root)
+    names = {*listed["versions"], *(path.name for path in store.root.glob("annotations/*"))}
+    for name, asked in listed.get("lineage", {}).items():
+        names |= {name, asked["parent"], *asked.get("manifests", {})}
+    for version in listed["versions"]:
+        if store.manifest_file(version).is_file():
+            names |= {entry["version"] for entry in store.read_manifest(version).get("lineage", [])}
+    numbers = [int(name[1:]) for name in names if re.fullmatch(r"v[0-9]{1,9}", name)]
+    return f"v{max([1, *numbers]) + 1}"
 
 
 def render_versions(versions: list[Version]) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.files import folded
 from ls3dw.core.markup import POINTS
 from ls3dw.core.metrics import FAILURE, PartErrors, landmark_errors, mean_errors, z_errors
 from ls3dw.core.normalisers import Normaliser, face_sizes
@@ -110,6 +111,13 @@ def measure_predictions(
     """Measure another method's landmarks; `PredictionError` if none of its faces is in the data set."""
     unknown = predictions.ids - set(dataset.index["id"])
     if unknown == predictions.ids:
+        known = {folded(face): face for face in dataset.index["id"]}
+        alike = next(((face, known[folded(face)]) for face in sorted(unknown) if folded(face) in known), None)
+        if alike:
+            raise PredictionError(
+                f"{predictions.origin}: its ids differ from those of {dataset.store.root} in letter case or"
+                f" Unicode form (NFC, NFD): {alike[0]!a} is {alike[1]!a} there; rename them"
+            )
         raise PredictionError(
             f"{predictions.origin}: none of its {len(unknown)} ids is in {dataset.store.root} ({dataset.version});"
             f" it has {min(unknown)!r}, the data set {dataset.index['id'].iloc[0]!r}"

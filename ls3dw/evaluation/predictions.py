@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.files import is_system_file
 from ls3dw.core.formats import t7
 from ls3dw.core.formats.ljson import parse_ljson
 from ls3dw.core.markup import POINTS
@@ -20,6 +21,8 @@ from ls3dw.errors import PredictionError
 from ls3dw.sources.face import Rejected, to_float32
 from ls3dw.sources.pts import parse_face
 
+MOST_BYTES: Final = 1 << 30
+"""Of one array: landmarks of a million faces take 0.8 GB as float32."""
 PREFERRED_GROUP: Final = "landmarks_3d"
 """Group of LJSON files with several groups that is read."""
 
@@ -73,7 +76,9 @@ def read_predictions(path: Path) -> Predictions:
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as file:
-            return {name.removesuffix(".npy"): _read_array(file.read(name)) for name in file.namelist()}
+            return {name.removesuffix(".npy"): _read_array(path, name, file) for name in file.namelist()}
+    except PredictionError:
+        raise
     except MemoryError as error:
         raise PredictionError(
             f"{path}: asks for more memory than there is ({error}); damaged, or too large for this machine"
@@ -83,8 +88,23 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise PredictionError(f"{path}: not a readable .npz file ({error}); write it with numpy.savez") from error
 
 
-def _read_array(data: bytes) -> NDArray[Any]:
-    return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+def _read_array(path: Path, name: str, file: zipfile.ZipFile) -> NDArray[Any]:
+    """Read one array; its header is read first, since a damaged one may claim any size and zeros pack very small."""
+    with file.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+    array = name.removesuffix(".npy")
+    if dtype.hasobject:
+        raise PredictionError(
+            f"{path}: {array} is an array of Python objects, which only unpickling could read; save numbers"
+            " (array.astype(float)) and text (array.astype(str))"
+        )
+    size = math.prod(shape) * dtype.itemsize
+    if size > MOST_BYTES:
+        raise PredictionError(f"{path}: {array} claims {size} bytes; at most {MOST_BYTES} are read")
+    with file.open(name) as member:
+        return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
 
 
 def _read_table(path: Path) -> dict[Any, Any]:
@@ -115,6 +135,8 @@ def _text(face: Any) -> str:
 
 def _read_folder(path: Path) -> Iterator[tuple[str, Any]]:
     for file in sorted(path.rglob("*")):
+        if any(map(is_system_file, file.relative_to(path).parts)):
+            continue
         face = file.relative_to(path).with_suffix("").as_posix()
         if file.suffix.lower() == ".t7":
             yield face, t7.load(file)
