@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.crops import encode_picture
-from ls3dw.core.files import dump_json, exclusive, read_json, remove_partial, write_atomic
+from ls3dw.core.files import LOCK, dump_json, exclusive, read_json, remove_partial, write_atomic
 from ls3dw.errors import ConfigurationError
 from ls3dw.sources.layout import visible
 from ls3dw.synth.options import RenderOptions
@@ -69,8 +69,8 @@ def write_heads(folder: Path, request: Request, renderer: Renderer) -> Iterator[
     holds something else; DatasetError where another process writes to it.
     """
     with exclusive(folder):
-        remove_partial(folder)
         _claim(folder, _recorded(request, renderer.options))
+        remove_partial(folder)
         for start in range(0, request.count, CHUNK):
             numbers = range(start, min(start + CHUNK, request.count))
             names = [f"head_{number:06d}" for number in numbers]
@@ -95,7 +95,7 @@ def _claim(folder: Path, asked: dict[str, Any]) -> None:
     if record.is_file():
         if differences := _differences(read_json(record, ConfigurationError), asked):
             raise ConfigurationError(f"{folder}: holds heads of {differences}; choose another folder")
-    elif visible(folder):
+    elif any(not path.name.startswith((RECORD, LOCK)) for path in visible(folder)):
         raise ConfigurationError(f"{folder}: not empty and not written by ls3dw synth; choose a new folder")
     else:
         write_atomic(record, dump_json(asked))

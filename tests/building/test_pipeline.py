@@ -399,3 +399,41 @@ def test_pipeline_faults(ls3dw: Command, tmp_path: Path, text: str, fault: str) 
     assert refused.status == 1
     assert fault in refused.error
     assert not (tmp_path / "d").exists()
+
+
+def tree(root: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else None for path in root.rglob("*")
+    }
+
+
+def test_a_folder_that_is_no_data_set_is_not_touched(ls3dw: Command, tmp_path: Path, quick: list[str]) -> None:
+    out = tmp_path / "mine"
+    (out / "movie.partial").mkdir(parents=True)
+    (out / "movie.partial" / "half.h5.partial").write_bytes(b"film")
+    (out / "thesis.partial").write_bytes(b"years")
+    (out / "annotations" / "v2.partial").mkdir(parents=True)
+    before = tree(out)
+    built = ls3dw("build", "--out", out, *quick)
+    assert (built.status, "not empty and not a data set" in built.error) == (1, True)
+    assert ls3dw("regenerate", out, *quick).status == 1
+    assert ls3dw("versions", out, "delete", "v2").status == 1
+    assert ls3dw("audit", "apply", out, tmp_path / "none.json").status == 1
+    assert ls3dw("synth", out, "--count", "1", "--gpu", "none").status == 1
+    assert {name: data for name, data in tree(out).items() if name != ".lock"} == before
+
+
+def test_files_of_others_in_a_data_set_stay(ls3dw: Command, tmp_path: Path, quick: list[str]) -> None:
+    out, beside = tmp_path / "data", tmp_path / "beside"
+    words = ("build", "--out", out, "--limit", "1", *quick)
+    assert ls3dw(*words).status == 0
+    beside.mkdir()
+    (beside / "x.h5.partial").write_bytes(b"theirs")
+    (out / "thesis.partial").write_bytes(b"years")
+    (out / "faces" / "linked").symlink_to(beside, target_is_directory=True)
+    left = out / "faces" / "300w" / f"x.h5.{'0' * 16}.partial"
+    left.write_bytes(b"half")
+    assert ls3dw(*words).status == 0
+    assert not left.exists()
+    assert (out / "thesis.partial").read_bytes() == b"years"
+    assert (beside / "x.h5.partial").read_bytes() == b"theirs"
