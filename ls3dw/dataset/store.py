@@ -42,6 +42,10 @@ _MARKER: Final[Shape] = {
     "drops": [_DROP],
     "files": [_FILE],
     "configuration": is_digest,
+    "fingerprint?": (
+        None,
+        {**dict.fromkeys(("files", "bytes"), is_count), **dict.fromkeys(("names", "content"), is_digest)},
+    ),
 }
 _DATASET: Final[Shape] = {
     "newest": (None, is_safe_name),
@@ -93,6 +97,7 @@ class ShardRecord:
     drops: tuple[Drop, ...]
     files: tuple[FileRecord, ...]
     configuration: str
+    fingerprint: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
