@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -126,6 +127,10 @@ class Media(Protocol):
     @property
     def expected(self) -> int:
         """Units that the listing promises; a video may turn out to have more frames."""
+        ...
+
+    def files(self) -> Iterator[Path]:
+        """Yield the files that it reads, in a fixed order."""
         ...
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
