@@ -194,9 +194,9 @@ class _Collector:
 
 def _cut(sample: Sample, pixels: Picture, work: DecodeTask, times: StageTimer) -> tuple[PreparedFace, Window]:
     with times("cut and hash"):
-        kept = cut_stored(pixels, sample.box)
-        window = cut_window(pixels, sample.box, work.decode).in_rgb(sample.order)
-        face = _face(sample, (pixels.shape[1], pixels.shape[0]), kept)
+        kept = cut_stored(pixels, sample.box, sample.reduction)
+        window = cut_window(pixels, sample.box, work.decode, sample.reduction).in_rgb(sample.order)
+        face = _face(sample, sample.size or (pixels.shape[1], pixels.shape[0]), kept)
     if work.selected is None:
         with times("encode pictures"):
             chroma = STILL if sample.frame is None else FRAME

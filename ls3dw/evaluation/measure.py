@@ -113,8 +113,8 @@ def measure_predictions(dataset: Dataset, truth: Truth, predictions: Predictions
         alike = next(((face, known[folded(face)]) for face in sorted(unknown) if folded(face) in known), None)
         if alike:
             raise PredictionError(
-                f"{predictions.origin}: its ids differ from those of {dataset.store.root} in letter case or Unicode form"
-                f" (NFC, NFD): {alike[0]!a} is {alike[1]!a} there; rename them"
+                f"{predictions.origin}: its ids differ from those of {dataset.store.root} in letter case or Unicode"
+                f" form (NFC, NFD): {alike[0]!a} is {alike[1]!a} there; rename them"
             )
         raise PredictionError(
             f"{predictions.origin}: none of its {len(unknown)} ids is in {dataset.store.root} ({dataset.version});"

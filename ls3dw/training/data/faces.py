@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.geometry import resize_affine
 from ls3dw.core.markup import POINTS
 from ls3dw.core.sample import Drop, Floats, Media, Sample
 from ls3dw.dataset.subsets.pose_bins import balanced_rows
@@ -20,8 +21,6 @@ from ls3dw.training.options import StreamOptions
 
 if TYPE_CHECKING:
     from ls3dw.dataset.open import Dataset
-
-WHOLE = np.eye(2, 3)
 
 
 class FaceList(Protocol):
@@ -51,7 +50,8 @@ class SourceFaces:
         if isinstance(outcome, Drop):
             return outcome
         points_2d, points_3d = landmarks_of(outcome, self.annotation_kind)
-        return cut_face(outcome.image(), WHOLE, outcome.box, points_2d, points_3d)
+        to_image = resize_affine(1 / outcome.reduction, 1 / outcome.reduction)
+        return cut_face(outcome.image(), to_image, outcome.box, points_2d, points_3d)
 
     def _shapes(self) -> Floats:
         """Read the points of all faces (N, 68, 2), NaN where one cannot be used."""
