@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := ls3dw-data
 
-.PHONY: demo test lint types wheel clean
+.PHONY: demo test lint types wheel docs clean
 
 demo: .venv/installed
 	$(BIN)/ls3dw build --source sample --out $(DEMO)
@@ -22,6 +22,14 @@ types: .venv/installed
 
 wheel: .venv/installed
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+
+# The guide and the reference, into build/docs; a broken link or anchor is an error.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 # Pinned to constraints.txt; the package itself admits a range.
 .venv/installed: pyproject.toml constraints.txt

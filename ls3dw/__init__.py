@@ -8,6 +8,7 @@ from ls3dw.core.lazy import door
 
 if TYPE_CHECKING:
     from ls3dw import models, sources
+    from ls3dw.api import build, plan_build, plan_regenerate, regenerate, split, subset
     from ls3dw.core import geometry, metrics, phash, pose
     from ls3dw.core.annotations import Annotations
     from ls3dw.core.formats import t7
@@ -22,17 +23,29 @@ __all__ = [
     "Dataset",
     "Face",
     "__version__",
+    "build",
     "geometry",
     "metrics",
     "models",
     "open_dataset",
     "phash",
+    "plan_build",
+    "plan_regenerate",
     "pose",
+    "regenerate",
     "sources",
+    "split",
+    "subset",
     "t7",
 ]
 
 _HOMES = {
+    "build": "api",
+    "plan_build": "api",
+    "plan_regenerate": "api",
+    "regenerate": "api",
+    "subset": "api",
+    "split": "api",
     "Annotations": "core.annotations",
     "Annotator": "models.annotator",
     "Dataset": "dataset.open",

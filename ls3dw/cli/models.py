@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+from ls3dw.cli.options import json_option, print_facts
+
 if TYPE_CHECKING:
     from ls3dw.models.networks.fan import Pooling
     from ls3dw.models.weights.contract import Kind
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from ls3dw.models.weights.importing import Imported
 
 KINDS = ("2d", "3d", "2d-to-3d", "depth")
-as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -27,7 +28,7 @@ def models() -> None:
 
 
 @models.command("list")
-@as_json_option
+@json_option
 def list_(as_json: bool) -> None:
     """List the bundled networks, the imported ones, and the published ones that can be fetched."""
     from ls3dw.models.weights.catalogue import catalogue
@@ -44,12 +45,12 @@ def list_(as_json: bool) -> None:
 
 @models.command()
 @click.argument("model")
-@as_json_option
+@json_option
 def info(model: str, as_json: bool) -> None:
     """Check MODEL (a name or a .safetensors file) and say what it is: kind, network, data, licence, SHA-256."""
     from ls3dw.models.weights.catalogue import describe
 
-    _print(describe(model), as_json)
+    print_facts(describe(model), as_json)
 
 
 @models.command()
@@ -59,7 +60,7 @@ def info(model: str, as_json: bool) -> None:
 )
 @click.option("--offline", is_flag=True, help="Never touch the network: only what is fetched already, and file://.")
 @click.option("--timeout", default=30.0, show_default=True, type=click.FloatRange(min=0, min_open=True), metavar="S")
-@as_json_option
+@json_option
 def fetch(name: str, mirrors: tuple[str, ...], offline: bool, timeout: float, as_json: bool) -> None:
     """Download the published weights NAME, check them, and import them under that name.
 
@@ -84,7 +85,7 @@ def fetch(name: str, mirrors: tuple[str, ...], offline: bool, timeout: float, as
 @click.option("--pooling", type=click.Choice(["avg", "max"]), help="Of a FAN. [default: as in the file, else avg]")
 @click.option("--half", is_flag=True, help="Store float16 instead of the file's precision.")
 @click.option("--replace", is_flag=True, help="Replace other weights of the same name.")
-@as_json_option
+@json_option
 def import_(
     file: Path, kind: str | None, name: str | None, pooling: str | None, half: bool, replace: bool, as_json: bool
 ) -> None:
@@ -113,15 +114,7 @@ def _tell(made: Imported, as_json: bool) -> None:
         "from": f"{contract.source['file']} ({made.format}), SHA-256 {contract.source['sha256']}",
         "to": f"{made.path}, SHA-256 {contract.sha256}",
     }
-    _print(facts, as_json)
-
-
-def _print(facts: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps(facts, indent=1))
-        return
-    for key, value in facts.items():
-        click.echo(f"{key:<14} {json.dumps(value) if isinstance(value, dict | list) else value}")
+    print_facts(facts, as_json)
 
 
 def _network(network: Mapping[str, Any]) -> str:

@@ -1,14 +1,18 @@
-"""Options that several commands share."""
+"""What several commands share: options, and how facts are printed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+version_option = click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
 
 
 def network_options(*, inherited: bool) -> Callable[[F], F]:
@@ -70,17 +74,28 @@ def network_options(*, inherited: bool) -> Callable[[F], F]:
     return add
 
 
-def split_roots(entries: tuple[str, ...]) -> dict[str, Any]:
-    """Split --root entries into the one for all sources and those of single ones."""
+def print_facts(facts: Mapping[str, Any], as_json: bool) -> None:
+    """Print names and values, one a line, or as JSON."""
+    if as_json:
+        click.echo(json.dumps(facts, indent=1))
+        return
+    for key, value in facts.items():
+        click.echo(f"{key:<18} {json.dumps(value) if isinstance(value, dict | list) else value}")
+
+
+def join_roots(entries: tuple[str, ...]) -> Path | dict[str, Path]:
+    """Turn --root entries into the folder of all sources, or a mapping from sources ("*": the others) to folders."""
     from ls3dw.sources import SOURCES
 
-    own, common = {}, []
+    named, common = {}, []
     for entry in entries:
         name, equals, folder = entry.partition("=")
         if equals and name in SOURCES:
-            own[name] = Path(folder)
+            named[name] = Path(folder)
         else:
             common.append(Path(entry))
     if len(common) > 1:
         raise click.UsageError(f"--root: {' and '.join(map(str, common))} are both for all sources; write NAME=DIR")
-    return ({"roots": own} if own else {}) | ({"root": common[0]} if common else {})
+    if named:
+        return named | ({"*": common[0]} if common else {})
+    return common[0]

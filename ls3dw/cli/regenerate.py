@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from ls3dw.cli.options import network_options, split_roots
-from ls3dw.cli.progress import Progress
-
-if TYPE_CHECKING:
-    from ls3dw.building.regenerate import Regeneration
+from ls3dw.cli.options import join_roots, network_options
+from ls3dw.cli.progress import Bar
 
 
 @click.command()
@@ -29,7 +25,6 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--root",
-    "roots",
     multiple=True,
     metavar="[NAME=]DIR",
     help="Folder of the sources, or of the source NAME (repeatable).",
@@ -45,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--version-name", metavar="NAME", help="Name of the new version. [default: the next free of v2, v3, ...]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-def regenerate(dataset: Path, roots: tuple[str, ...], dry_run: bool, as_json: bool, **given: Any) -> None:
+def regenerate(dataset: Path, root: tuple[str, ...], dry_run: bool, as_json: bool, **given: Any) -> None:
     """Annotate the faces of DATASET again: a new version of the annotations, and not a byte of a picture.
 
     Run again, it finishes what is missing of the version that it began and does nothing twice.
@@ -55,49 +50,12 @@ def regenerate(dataset: Path, roots: tuple[str, ...], dry_run: bool, as_json: bo
     ls3dw regenerate ds --only source:300vw --only failures:v1
     ls3dw regenerate ds --from sources --root /data
     """
-    # Threads that wait by spinning would take the cores from decoding and writing; read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.building.prestart import Prestart
-    from ls3dw.errors import ConfigurationError
+    import ls3dw
 
-    with Prestart("none" if dry_run else given["gpu"]) as ahead:
-        # torch comes with it.
-        from ls3dw.building.regenerate import Regeneration, settle
-
-        try:
-            options = settle(dataset, given | split_roots(roots))
-        except ConfigurationError as error:
-            raise click.UsageError(str(error)) from error
-        run = Regeneration(options, ahead)
-        if dry_run:
-            _print_plan(run)
-            return
-        with Progress(quiet=True) as progress:
-            run.run(progress.begin, progress.report)
-    _print_summary(run, as_json)
-
-
-def _print_plan(run: Regeneration) -> None:
-    """Say which faces are annotated again, with what, and what is left to do."""
-    options = run.options
-    for source in run.plan().sources:
-        click.echo(f"{source.name:<10} {source.units} faces left to annotate again, in {len(source.parts)} parts")
-    again = sum(len(ids) for ids in run.selected.values())
-    click.echo(f"faces      {again} of {len(run.parent)} again; the others keep their rows of {options.parent}")
-    click.echo(f"pictures   from the {'sources' if options.origin == 'sources' else 'stored faces'}; none is written")
-    click.echo(f"networks   {', '.join(model['name'] for model in run.configuration['models'].values() if model)}")
-    click.echo(f"devices    {', '.join(run.devices)}")
-    click.echo(f"output     {options.out}, version {options.version_name}; nothing was written")
-
-
-def _print_summary(run: Regeneration, as_json: bool) -> None:
-    from ls3dw.dataset.open import open_dataset
-    from ls3dw.dataset.summary import render_summary, summarise
-
-    summary = summarise(open_dataset(run.options.out, run.options.version_name))
-    summary["made_again"] = sum(len(ids) for ids in run.selected.values())
-    if as_json:
-        click.echo(json.dumps(summary, indent=1))
+    given |= {"root": join_roots(root)} if root else {}
+    if dry_run:
+        click.echo(ls3dw.plan_regenerate(dataset, **given))
         return
-    click.echo(render_summary(summary))
-    click.echo(f"parent     {run.options.parent}; {summary['made_again']} of {summary['faces']} faces annotated again")
+    with Bar("faces") as bar:
+        report = ls3dw.regenerate(dataset, **given, progress=bar)
+    click.echo(json.dumps(report.summary, indent=1) if as_json else str(report))

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ls3dw.cli.options import json_option, version_option
+
 _DRAW = "draw"
 _NOT_A_DATASET = ("check", "-h", "--help")
 
@@ -42,41 +44,37 @@ def split() -> None:
 
 @split.command(_DRAW, short_help="Split DATASET in train and held-out.")
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
+@version_option
 @click.option("--share", type=float, default=0.1, show_default=True, help="Of each source's faces to hold out.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @_NEAR
 @click.option("--official-300vw", is_flag=True, help="Hold out the videos of categories A, B and C.")
 @_SAME
 @click.option("--name", default="split", show_default=True, help="Of the subsets NAME-train and NAME-held-out.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def draw(dataset: Path, version: str | None, same: Path | None, name: str, as_json: bool, **options: Any) -> None:
     """Write subsets/<version>/NAME-train.parquet and NAME-held-out.parquet."""
-    from ls3dw.dataset.open import open_dataset
-    from ls3dw.dataset.subsets.lists import read_pairs
-    from ls3dw.dataset.subsets.produce import write_split
-    from ls3dw.dataset.subsets.split import SplitOptions
+    import ls3dw
 
-    pairs = read_pairs(same) if same else []
-    paths, report = write_split(open_dataset(dataset, version), SplitOptions(**options), pairs, name)
+    drawn = ls3dw.split(dataset, version=version, same=same, name=name, **options)
+    files, report = [str(drawn.train), str(drawn.held_out)], drawn.details
     if as_json:
-        click.echo(json.dumps({"files": [str(path) for path in paths], **report}, indent=1))
+        click.echo(json.dumps({"files": files, **report}, indent=1))
         return
     for source, count in report["faces by source"].items():
         held = report["held out by source"].get(source, 0)
         click.echo(f"{source:<12} {count:>8} faces, {held:>7} held out ({100 * held / count:.1f} %)")
-    for path in paths:
-        click.echo(f"{path}")
+    click.echo("\n".join(files))
 
 
 @split.command()
 @click.argument("first", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("second", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--dataset", type=click.Path(path_type=Path), help="Where the faces' hashes are, for near-duplicates.")
-@click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
+@version_option
 @_NEAR
 @_SAME
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_context
 def check(
     ctx: click.Context,

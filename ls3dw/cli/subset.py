@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
+from ls3dw.cli.options import json_option, version_option
+
 
 @click.group()
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--version", metavar="NAME", help="A version of the annotations. [default: the newest]")
+@version_option
 @click.pass_context
 def subset(ctx: click.Context, dataset: Path, version: str | None) -> None:
     """Draw a subset of DATASET into subsets/<version>/<name>.parquet: ids and how they were drawn, no pictures."""
@@ -30,15 +32,15 @@ def subset(ctx: click.Context, dataset: Path, version: str | None) -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is thinned out.")
 @click.option("--name", default="pose-balanced", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def pose_balanced(opened: tuple[Path, str | None], /, name: str, as_json: bool, **options: Any) -> None:
     """Balance poses as in the Wing loss paper (PDB), for training; with a histogram of before and after."""
-    from ls3dw.dataset.open import open_dataset
-    from ls3dw.dataset.subsets.pose_balanced import PoseBalance
-    from ls3dw.dataset.subsets.produce import write_pose_balanced
+    import ls3dw
 
-    path, report = write_pose_balanced(open_dataset(*opened), PoseBalance(**options), name)
+    dataset, version = opened
+    drawn = ls3dw.subset(dataset, "pose-balanced", version=version, name=name, **options)
+    path, report = drawn.path, drawn.details
     if as_json:
         click.echo(json.dumps({"file": str(path), **report}, indent=1))
         return
@@ -60,17 +62,17 @@ def pose_balanced(opened: tuple[Path, str | None], /, name: str, as_json: bool, 
 @click.option("--near", type=int, default=8, show_default=True, help="Bits in which hashes of one picture may differ.")
 @click.option("--gap", type=int, default=64, show_default=True, help="Frames between two of a video, to begin with.")
 @click.option("--name", default="balanced", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 @click.pass_obj
 def balanced(opened: tuple[Path, str | None], /, name: str, as_json: bool, **options: Any) -> None:
     """Draw LS3D-W Balanced: equal numbers with |yaw| in [0, 30], (30, 60] and (60, 90]."""
-    from ls3dw.dataset.open import open_dataset
-    from ls3dw.dataset.subsets.balanced import BalancedOptions
-    from ls3dw.dataset.subsets.produce import render_balanced, write_balanced
+    import ls3dw
+    from ls3dw.dataset.subsets.produce import render_balanced
 
-    path, report = write_balanced(open_dataset(*opened), BalancedOptions(**options), name)
+    dataset, version = opened
+    drawn = ls3dw.subset(dataset, "balanced", version=version, name=name, **options)
     if as_json:
-        click.echo(json.dumps({"file": str(path), **report}, indent=1))
+        click.echo(json.dumps({"file": str(drawn.path), **drawn.details}, indent=1))
     else:
-        click.echo(render_balanced(report))
-        click.echo(f"{path}")
+        click.echo(render_balanced(dict(drawn.details)))
+        click.echo(f"{drawn.path}")

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import click
 
+from ls3dw.cli.options import json_option
+
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
 @click.argument("action", required=False, type=click.Choice(["pin", "unpin", "delete"]))
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Delete even the last version, or one that others build on.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def versions(dataset: Path, action: str | None, name: str | None, force: bool, as_json: bool) -> None:
     """List the versions of DATASET, or pin, unpin or delete the version NAME.
 

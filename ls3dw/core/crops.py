@@ -47,7 +47,7 @@ Chroma = Literal["4:4:4", "4:2:0"]
 
 STILL: Final[Chroma] = "4:4:4"
 FRAME: Final[Chroma] = "4:2:0"
-"""Videos have their colour at half the resolution already. docs/pictures.md has the measurements behind this."""
+"""Videos have their colour at half the resolution already; measured in docs/reports/2026-11-22/pictures.md."""
 
 _SAMPLING: Final[dict[Chroma, int]] = {
     "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,

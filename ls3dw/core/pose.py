@@ -1,7 +1,7 @@
 """Head pose from 68 landmarks: a rigid fit of a mean head in scaled orthography, whole batches at once.
 
-`docs/subsets.md` says how well it does on real faces, and what was tried beside it: robust weights, and directions of
-identity and expression, change the yaw by too little to pay for themselves.
+Robust weights and directions of identity and expression change the yaw by too little to pay for themselves: tried on
+real faces in `docs/reports/2026-11-22/subsets.md`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ YAW_BINS: Final[dict[str, tuple[float, float]]] = {"0-30": (0, 30), "30-60": (30
 """Bins of |yaw| in degrees, as in LS3D-W Balanced: [0, 30], (30, 60], (60, 90]."""
 
 UNLIKELY: Final = 0.2
-"""A residual above this is no face as people have them, its angles mean nothing: docs/subsets.md has the measure."""
+"""A residual above this is no face, and its angles mean nothing; measured in docs/reports/2026-11-22/subsets.md."""
 
 _AT_ONCE: Final = 8192
 """Faces of one step: their arrays stay in the processor's cache."""

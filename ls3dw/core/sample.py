@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ls3dw.core.markup import POINTS
 
 Floats: TypeAlias = NDArray[np.float32]
+Doubles: TypeAlias = NDArray[np.float64]
 Picture: TypeAlias = NDArray[np.uint8]
 
 ColourOrder = Literal["RGB", "BGR"]

@@ -21,10 +21,10 @@ from PIL import Image
 from ls3dw.core.formats import t7
 from ls3dw.dataset.open import Dataset, open_dataset
 from ls3dw.errors import PredictionError
-from ls3dw.evaluation.evaluate import Score, evaluate
-from ls3dw.evaluation.measure import Question, measure_predictions, read_truth
+from ls3dw.evaluation.measure import EvaluationProtocol, measure_predictions, read_truth
 from ls3dw.evaluation.paper import PUBLISHED
 from ls3dw.evaluation.predictions import Predictions, read_predictions
+from ls3dw.evaluation.scores import Score, evaluate
 
 Table = dict[str, np.ndarray]
 
@@ -140,7 +140,7 @@ def test_bins_of_yaw_share_no_face(sample: Dataset, monkeypatch: pytest.MonkeyPa
     counts = {row.name: row.faces + row.missing for row in evaluate(opened).scores if row.group == "yaw"}
     known = sample.index["nme"].notna().to_numpy()
     place = np.arange(len(sample)) % 8
-    expected = {"0-30": (0, 1), "30-60": (2, 3), "60-90": (4, 5)}
+    expected = {"0-30": (0, 1), "30-60": (2, 3), "60-90": (4, 5), "above 90": (6,)}
     assert counts == {name: int((np.isin(place, places) & known).sum()) for name, places in expected.items()}
 
 
@@ -225,7 +225,7 @@ def test_files_of_operating_systems_are_no_predictions(tmp_path: Path, junk: str
 
 
 def test_ids_of_another_letter_case_are_named(sample: Dataset) -> None:
-    truth = read_truth(sample, Question())
+    truth = read_truth(sample, EvaluationProtocol())
     other = Predictions("p.npz", {face.upper(): np.zeros((68, 2), np.float32) for face in sample.index["id"]})
     with pytest.raises(PredictionError, match=r"differ .* in letter case or Unicode form \(NFC, NFD\): '300VW/"):
         measure_predictions(sample, truth, other)
@@ -358,7 +358,7 @@ def test_a_version_that_lacks_faces(two_versions: Path, monkeypatch: pytest.Monk
     kept = other.index.iloc[3:].sample(frac=1, random_state=0).reset_index(drop=True)
     monkeypatch.setitem(other.__dict__, "index", kept)
     monkeypatch.setattr("ls3dw.evaluation.measure._sibling", lambda dataset, version: other)
-    question = Question(against="v2", points="2d")
+    question = EvaluationProtocol(against="v2", points="2d")
     truth = read_truth(dataset, question)
     assert np.isnan(truth.points[:3]).all()
     assert truth.known.tolist() == [False] * 3 + [True] * (len(dataset) - 3)
@@ -448,10 +448,10 @@ def test_heads_have_their_3d_points_too(tmp_path: Path, ls3dw: Command, quick: l
     assert ls3dw("build", "--source", "heads", "--root", folder, "--out", out, *quick).status == 0
     dataset = open_dataset(out)
     rows = [int(name[-6:]) for name in dataset.index["id"]]
-    truth = read_truth(dataset, Question(points="3d"))
+    truth = read_truth(dataset, EvaluationProtocol(points="3d"))
     np.testing.assert_array_equal(truth.points, true[rows, :, :2])
     np.testing.assert_array_equal(truth.z, true[rows, :, 2])
-    contour = read_truth(dataset, Question(points="source"))
+    contour = read_truth(dataset, EvaluationProtocol(points="source"))
     np.testing.assert_array_equal(contour.points, true[rows, :, :2] + 1)
     assert np.isnan(contour.z).all()
     ended = ls3dw("evaluate", out, "--temporal")

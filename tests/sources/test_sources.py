@@ -398,13 +398,14 @@ def test_pictures_become_rgb_as_stored() -> None:
 def test_what_decodes_to_too_much_is_refused() -> None:
     buffer = io.BytesIO()
     Image.new("1", (40_000, 40_000)).save(buffer, "PNG")
-    with pytest.raises(PictureError, match="40000x40000 pixels decode to 1600000000 bytes; at most 1073741824"):
+    with pytest.raises(PictureError, match="40000x40000 pixels decode to 1600000000 bytes; the limit is 1073741824"):
         decode_picture(buffer.getvalue())
 
 
-@pytest.mark.parametrize(
-    ("kind", "mode"), [("PNG", "RGB"), ("PNG", "P"), ("PNG", "1"), ("JPEG", "RGB"), ("JPEG", "CMYK")]
-)
+KINDS = (("PNG", "RGB"), ("PNG", "P"), ("PNG", "1"), ("JPEG", "RGB"), ("JPEG", "CMYK"))
+
+
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
 def test_a_large_picture_is_reduced(kind: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     small = np.zeros((11, 13, 3), np.uint8)
     small[4, 5] = 255
@@ -438,10 +439,8 @@ def test_a_reduced_picture_keeps_coordinates_of_the_file(tmp_path: Path, monkeyp
     np.testing.assert_allclose(first.crop, second.crop, atol=1e-9)
     kept = [cut_stored(one.image(), one.box, one.reduction) for one in (whole, reduced)]
     # Red is x and green is y: each pixel names the place in the file that it shows.
-    for cut, to_own in (
-        (second.pixels, compose(invert(second.to_crop), second.crop)),
-        (kept[1].pixels, kept[1].to_picture),
-    ):
+    to_window = compose(invert(second.to_crop), second.crop)
+    for cut, to_own in ((second.pixels, to_window), (kept[1].pixels, kept[1].to_picture)):
         spot = np.array([[60.5, 70.5]])
         column, row = np.rint(apply(to_own, spot)[0]).astype(int)
         shown = apply(invert(to_own), np.array([[column, row]], dtype=float))[0]

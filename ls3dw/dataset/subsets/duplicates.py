@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ls3dw.errors import ConfigurationError
 
 NEAR: Final = 8
-"""Bits in which two hashes of one picture may differ: docs/release.md and docs/subsets.md have the measurements."""
+"""Bits in which two hashes of one picture may differ; measured in docs/reports/2026-11-22/release.md."""
 
 FARTHEST: Final = 11
 """The largest limit: from 14 on different faces are that near each other, and the search takes far longer."""

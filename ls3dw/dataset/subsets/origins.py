@@ -28,8 +28,8 @@ def origin_of(face: str) -> str:
     """Return the video or picture that a face comes from; faces of one origin must never be told apart.
 
     `300vw/001/000001` -> `300vw/001`; `300wlp/HELEN/HELEN_30427236_1_7` and `300w/helen/testset/30427236_1` ->
-    `helen/30427236_1`; a mirrored copy `x_mirror` -> the origin of `x`; the picture itself, by its id, where no other
-    face shares it.
+    `helen/30427236_1`; a mirrored copy `x_mirror` -> that of `x`;
+    the picture itself, by its id, where no other face shares it.
     """
     face = face.removesuffix(_MIRRORED)
     if found := _VIDEO.fullmatch(face):

@@ -2,7 +2,8 @@
 
 Faces (pose, shape, expression) and placement are fitted in turn. The step of the placement allows for the faces' own
 freedom, so that an offset common to all goes to the placement and not into thousands of equally wrong faces. How the
-jaw's lines find the far contour is searched on turned faces fitted without it. `docs/placement.md` has the figures.
+jaw's lines find the far contour is searched on turned faces fitted without it.
+Figures: `docs/reports/2026-11-22/placement.md`.
 """
 
 from __future__ import annotations

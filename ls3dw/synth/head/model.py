@@ -1,6 +1,6 @@
 """The compact head: a mean, directions of identity and expression, and where the 68 points lie on it.
 
-`docs/head.md` says what it was made from and how to make it again.
+`docs/cards/head.md` says what it was made from and how to make it again.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The ridge of the nose: point 30 is its tip, and 28 and 29 divide the height from 27 down to it into thirds.
 
-Fitted along the ridge to labels, point 30 came to lie far above the tip (docs/placement.md). So the tip is taken from
-the head, without labels: the place of the midline that is farthest to the front.
+Fitted along the ridge to labels, point 30 came to lie far above the tip
+(docs/reports/2026-11-22/placement.md). So the tip is taken from the head, without labels: the place of
+the midline that is farthest to the front.
 """
 
 from __future__ import annotations

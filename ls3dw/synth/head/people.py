@@ -1,6 +1,6 @@
 """How people's heads differ on average from the mean of the head file, which is that of the heads MakeHuman can make.
 
-`docs/placement.md` says what it was fitted on.
+`docs/reports/2026-11-22/placement.md` says what it was fitted on.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ on_gpu = [
 def kernels(name: str) -> ModuleType:
     if not (INTERPRETED or torch.cuda.is_available()):
         pytest.skip("needs a CUDA device or TRITON_INTERPRET=1")
-    module: ModuleType = pytest.importorskip(f"ls3dw.models.{name}", exc_type=ImportError)
+    module: ModuleType = pytest.importorskip(f"ls3dw.models.kernels.{name}", exc_type=ImportError)
     return module
 
 
@@ -67,7 +67,7 @@ def guide(std: float) -> Guide:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @torch.inference_mode()
 def test_a_guide_is_added_as_its_channels_would_be(std: float, dtype: torch.dtype) -> None:
-    made = kernels("engine_triton")
+    made = kernels("elementwise")
     given, before = guide(std), numbers(2, 24, SIZE // 2, SIZE // 2, seed=1).to(memory_format=torch.channels_last)
     weight = numbers(24, 5, 7, 7, seed=2) - 0.5
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -80,7 +80,7 @@ def test_a_guide_is_added_as_its_channels_would_be(std: float, dtype: torch.dtyp
 
 @pytest.mark.parametrize("channels", [24, 32])
 def test_pooling_and_relu(channels: int) -> None:
-    made = kernels("engine_triton")
+    made = kernels("elementwise")
     maps = (numbers(3, channels, 16, 24) - 0.6).half().to(memory_format=torch.channels_last)
     maps[0, :, 5, 5] = torch.nan
     expected = torch.max_pool2d(maps, 3, stride=2, padding=1).relu()
@@ -93,7 +93,7 @@ def test_pooling_and_relu(channels: int) -> None:
 
 @torch.inference_mode()
 def test_heatmaps_are_laid_out_and_averaged() -> None:
-    made = kernels("engine_triton")
+    made = kernels("elementwise")
     # Behind each row, picture and pixel lies something else.
     one, other = (numbers(2, 9, 65, 72, seed=seed).half()[:, :8, :64, :68].permute(0, 3, 1, 2) for seed in (1, 2))
     heatmaps = torch.full((2, 68, 8, 64), torch.nan, device=DEVICE)
@@ -107,7 +107,7 @@ def test_heatmaps_are_laid_out_and_averaged() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("zoom", [0.37, 1.0, 1.9])
 def test_crops_are_the_ones_of_two_matrix_products(zoom: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = kernels("crops_triton")
+    made = kernels("resampling")
     pixels = (numbers(2, 70, 50, 3) * 255).to(torch.uint8)
     affines = torch.tensor([[[zoom, 0, 1.7], [0, zoom, -3.2]], [[zoom, 0, -9.3], [0, zoom, 4.4]]]).double()
     found = made.resample(pixels, affines.to(DEVICE), SIZE, span=max(1, math.ceil(1 / zoom)))
@@ -119,11 +119,11 @@ def test_crops_are_the_ones_of_two_matrix_products(zoom: float, monkeypatch: pyt
 
 def heads(std: float, count: int = 3) -> tuple[Tensor, Guide]:
     """Render faces, guided by their own points."""
-    from ls3dw.synth.draws import Draws
     from ls3dw.synth.options import RenderOptions
     from ls3dw.synth.renderer import Renderer
+    from ls3dw.synth.rng import SplitRng
 
-    made = Renderer("cpu", options=RenderOptions(size=256)).render(count, Draws(3, torch.device("cpu")))
+    made = Renderer("cpu", options=RenderOptions(size=256)).render(count, SplitRng(3, torch.device("cpu")))
     return made.images.cuda().float() / 255, gaussian_guide(made.landmarks_2d.cuda().float(), std)
 
 

@@ -21,7 +21,6 @@ from conftest import Command
 from ls3dw.core.files import sha256_file
 from ls3dw.errors import ModelError
 from ls3dw.models import FAN, load
-from ls3dw.models.weights import cache
 from ls3dw.models.weights.cache import Published
 from ls3dw.models.weights.fetch import CHUNK, TRIES, FetchOptions, fetch
 
@@ -30,7 +29,7 @@ FILE = "tiny-0123.pth.tar"
 
 
 @dataclass
-class Worker:
+class Server:
     """What the server does, and what it was asked. cut: bytes of an answer after which it hangs up, one an answer;
     stall: stop after these bytes, and say nothing more; status: answer with this instead."""
 
@@ -46,11 +45,11 @@ class Worker:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """Serve `FILE` over HTTP from a thread."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    state = Worker()
+    state = Server()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -71,7 +70,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     httpd.server_close()
 
 
-def answer(request: BaseHTTPRequestHandler, state: Worker) -> None:
+def answer(request: BaseHTTPRequestHandler, state: Server) -> None:
     asked = request.headers.get("Range")
     state.asked.append(asked)
     if state.status or not request.path.endswith(f"/{FILE}"):
@@ -103,7 +102,7 @@ def answer(request: BaseHTTPRequestHandler, state: Worker) -> None:
 
 
 @pytest.fixture
-def item(server: Worker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
+def item(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
     """Published weights on the server, and an empty cache folder."""
     monkeypatch.setenv("LS3DW_HOME", str(tmp_path / "home"))
     digest = hashlib.sha256(BODY).hexdigest()[:10]
@@ -128,7 +127,7 @@ def left(item: Published) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"} if folder.is_dir() else set()
 
 
-def test_a_file_arrives_whole_and_once(server: Worker, item: Published) -> None:
+def test_a_file_arrives_whole_and_once(server: Server, item: Published) -> None:
     seen: list[tuple[int, int | None]] = []
     path = fetch(item, QUICK, lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == BODY
@@ -140,14 +139,14 @@ def test_a_file_arrives_whole_and_once(server: Worker, item: Published) -> None:
     assert left(item) == {FILE}
 
 
-def test_what_breaks_off_goes_on_from_there(server: Worker, item: Published) -> None:
+def test_what_breaks_off_goes_on_from_there(server: Server, item: Published) -> None:
     server.cut = [200_000, 100_000]
     assert fetch(item, QUICK).read_bytes() == BODY
     assert server.asked == [None, "bytes=200000-", "bytes=300000-"]
 
 
 @pytest.mark.parametrize("tag", ['"first"', None])
-def test_what_was_interrupted_goes_on_another_day(server: Worker, item: Published, tag: str | None) -> None:
+def test_what_was_interrupted_goes_on_another_day(server: Server, item: Published, tag: str | None) -> None:
     server.tag = tag
     server.cut = [CHUNK] * TRIES
     assert "broke off" in fault_of(item)
@@ -155,7 +154,7 @@ def test_what_was_interrupted_goes_on_another_day(server: Worker, item: Publishe
     assert server.asked[-1] == f"bytes={TRIES * CHUNK}-"
 
 
-def test_ctrl_c_keeps_what_came(server: Worker, item: Published) -> None:
+def test_ctrl_c_keeps_what_came(server: Server, item: Published) -> None:
     def stop(done: int, total: int | None) -> None:
         if done >= CHUNK:
             raise KeyboardInterrupt
@@ -166,7 +165,7 @@ def test_ctrl_c_keeps_what_came(server: Worker, item: Published) -> None:
     assert server.asked[1] is not None
 
 
-def test_a_file_that_changed_meanwhile_starts_again(server: Worker, item: Published) -> None:
+def test_a_file_that_changed_meanwhile_starts_again(server: Server, item: Published) -> None:
     server.cut = [CHUNK] * TRIES
     server.body = BODY[::-1]
     fault_of(item)
@@ -174,28 +173,28 @@ def test_a_file_that_changed_meanwhile_starts_again(server: Worker, item: Publis
     assert fetch(item, QUICK).read_bytes() == BODY
 
 
-def test_a_server_without_ranges_starts_again(server: Worker, item: Published) -> None:
+def test_a_server_without_ranges_starts_again(server: Server, item: Published) -> None:
     server.ranges = False
     server.cut = [CHUNK]
     assert fetch(item, QUICK).read_bytes() == BODY
     assert server.asked == [None, f"bytes={CHUNK}-"]
 
 
-def test_without_checksum_and_mark_nothing_is_patched_together(server: Worker, item: Published) -> None:
+def test_without_checksum_and_mark_nothing_is_patched_together(server: Server, item: Published) -> None:
     server.tag = None
     server.cut = [CHUNK]
     assert fetch(replace(item, sha256=None), QUICK).read_bytes() == BODY
     assert server.asked == [None, None]
 
 
-def test_a_partial_file_that_is_too_long_starts_again(server: Worker, item: Published) -> None:
+def test_a_partial_file_that_is_too_long_starts_again(server: Server, item: Published) -> None:
     server.cut = [CHUNK] * TRIES
     fault_of(item)
     next(path for path in item.download.parent.glob("*.partial")).write_bytes(BODY + b"more")
     assert fetch(item, QUICK).read_bytes() == BODY
 
 
-def test_a_corrupted_download_is_deleted(server: Worker, item: Published) -> None:
+def test_a_corrupted_download_is_deleted(server: Server, item: Published) -> None:
     server.body = BODY[:-1] + b"?"
     fault = fault_of(item)
     assert item.sha256 is not None
@@ -211,7 +210,7 @@ def test_a_file_damaged_in_the_cache_is_deleted(item: Published) -> None:
     assert fetch(item, QUICK).read_bytes() == BODY
 
 
-def test_a_missing_file_names_every_address(server: Worker, item: Published) -> None:
+def test_a_missing_file_names_every_address(server: Server, item: Published) -> None:
     mirror = server.url.replace("/weights", "/other")
     fault = fault_of(replace(item, file="none.pth"), replace(QUICK, mirrors=(mirror,)))
     assert f"{mirror}/none.pth: 404" in fault
@@ -219,7 +218,7 @@ def test_a_missing_file_names_every_address(server: Worker, item: Published) -> 
     assert server.asked == [None, None]
 
 
-def test_mirrors_are_tried_in_order(server: Worker, item: Published, tmp_path: Path) -> None:
+def test_mirrors_are_tried_in_order(server: Server, item: Published, tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / FILE).write_bytes(BODY)
     mirrors = ((tmp_path / "empty").as_uri(), (tmp_path / "mirror").as_uri())
@@ -227,7 +226,7 @@ def test_mirrors_are_tried_in_order(server: Worker, item: Published, tmp_path: P
     assert server.asked == []
 
 
-def test_a_server_that_stalls_is_left(server: Worker, item: Published) -> None:
+def test_a_server_that_stalls_is_left(server: Server, item: Published) -> None:
     server.stall = 1000
     start = time.monotonic()
     fault = fault_of(item, FetchOptions(timeout=0.2, pause=0))
@@ -238,7 +237,7 @@ def test_a_server_that_stalls_is_left(server: Worker, item: Published) -> None:
     assert server.asked[-1] == f"bytes={TRIES * 1000}-", "what came before the stall is kept"
 
 
-def test_a_server_in_trouble_is_asked_again(server: Worker, item: Published) -> None:
+def test_a_server_in_trouble_is_asked_again(server: Server, item: Published) -> None:
     server.status = 503
     assert "503" in fault_of(item)
     assert len(server.asked) == TRIES
@@ -250,7 +249,7 @@ def test_nobody_answers(item: Published) -> None:
     assert str(item.download.parent) in fault, "where to put the file by hand"
 
 
-def test_offline_touches_nothing(server: Worker, item: Published, tmp_path: Path) -> None:
+def test_offline_touches_nothing(server: Server, item: Published, tmp_path: Path) -> None:
     offline = replace(QUICK, offline=True)
     assert "--offline" in fault_of(item, offline)
     (tmp_path / FILE).write_bytes(BODY)
@@ -263,7 +262,7 @@ def test_an_address_of_another_sort_is_refused(item: Published) -> None:
     assert "expected an address" in fault_of(item, replace(QUICK, mirrors=("/some/folder",)))
 
 
-def test_two_processes_do_not_write_one_file(server: Worker, item: Published) -> None:
+def test_two_processes_do_not_write_one_file(server: Server, item: Published) -> None:
     server.stall = 1000
     slow = threading.Thread(target=lambda: fault_of(item, FetchOptions(timeout=1, pause=0)))
     slow.start()
@@ -275,15 +274,15 @@ def test_two_processes_do_not_write_one_file(server: Worker, item: Published) ->
 
 
 def test_fetched_weights_can_be_used_by_name(
-    ls3dw: Command, server: Worker, item: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ls3dw: Command, server: Server, item: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     torch.save(FAN(1, 16).state_dict(), tmp_path / FILE)
     tiny = replace(item, sha256=sha256_file(tmp_path / FILE)[:10], pooling="avg")
     server.body = (tmp_path / FILE).read_bytes()
-    monkeypatch.setattr(cache, "published", lambda: {"tiny": tiny})
-    for module in ("zoo", "importing", "catalogue"):
-        monkeypatch.setattr(f"ls3dw.models.{module}.published", lambda: {"tiny": tiny})
+    # cache last: a module that is first imported here takes its `published` from there.
+    for module in ("zoo", "importing", "catalogue", "cache"):
+        monkeypatch.setattr(f"ls3dw.models.weights.{module}.published", lambda: {"tiny": tiny})
     ended = ls3dw("models", "fetch", "tiny", "--json")
     assert ended.status == 0, ended.err
     made = json.loads(ended.out)

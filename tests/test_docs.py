@@ -1,0 +1,35 @@
+"""The guide stays short and its references stay true; `make docs` checks links between its pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+GUIDE = sorted(DOCS.glob("*.md"))
+
+
+def test_the_guide_is_short() -> None:
+    assert sum(len(page.read_text(encoding="utf-8").split()) for page in GUIDE) <= 9000
+
+
+@pytest.mark.parametrize("page", [*GUIDE, ROOT / "README.md", ROOT / "ARCHITECTURE.md"], ids=lambda page: page.stem)
+def test_a_guide_is_no_diary(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = re.findall(r"another day|\w+ stage of|scratch script|of before|session before|benchmarks/", text)
+    assert found == []
+
+
+def test_documents_named_in_the_code_are_there() -> None:
+    for path in sorted((ROOT / "ls3dw").rglob("*.py")):
+        for name in re.findall(r"docs/[\w/-]+\.md", path.read_text(encoding="utf-8")):
+            assert (ROOT / name).is_file(), (path, name)
+
+
+@pytest.mark.parametrize("name", ["README.md", "ARCHITECTURE.md"])
+def test_links_of_pages_outside_the_guide(name: str) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", (ROOT / name).read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), target
