@@ -19,6 +19,9 @@ from ls3dw.models.weights.pth import read_pth
 LARGEST: Final = 2**31
 """Bytes of a weights file; a FAN of four stacks has 96 MB."""
 
+MOST_HEADER: Final = 1 << 22
+"""Bytes of a safetensors header, which takes many times its size to parse; a thousand tensors need 100 kB."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -36,7 +39,10 @@ def read_weights(path: Path) -> Weights:
         raise ModelError(f"{path}: {size} bytes, expected at most {LARGEST}")
     with path.open("rb") as file:
         head = file.read(512)
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+    header = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header < size:
+        if header > MOST_HEADER:
+            raise ModelError(f"{path}: a safetensors header of {header} bytes, expected at most {MOST_HEADER}")
         return _read_safetensors(path)
     if head[:2] == b"\x1f\x8b" or head[257:262] == b"ustar":
         return _read_tar(path)
