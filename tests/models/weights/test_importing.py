@@ -26,6 +26,7 @@ from ls3dw.errors import ModelError
 from ls3dw.models import FAN, DepthNet, load
 from ls3dw.models.weights.cache import home, published
 from ls3dw.models.weights.contract import Kind
+from ls3dw.models.weights.formats import read_weights
 from ls3dw.models.weights.importing import Imported, ImportOptions, import_weights
 from ls3dw.models.weights.pth import read_pth
 
@@ -394,3 +395,10 @@ def test_networks_of_torch7_give_what_torch7_gave(tmp_path: Path, folder: str, k
         outputs = load("model", (kind,)).network(arrays["in64_input"].float())
     for number, output in enumerate(outputs, 1):
         assert (output - arrays[f"in64_out{number}"]).abs().max() < 1e-4
+
+
+def test_a_safetensors_header_of_impossible_size_is_refused(tmp_path: Path) -> None:
+    header = b'{"a":0}'.ljust(5 << 20)
+    (tmp_path / "a.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(ModelError, match="a safetensors header of 5242880 bytes, expected at most 4194304"):
+        read_weights(tmp_path / "a.safetensors")
