@@ -158,7 +158,7 @@ def _children(pid: int) -> list[int]:
 
 
 def _is_network_process(pid: int) -> bool:
-    return "ls3dw.core.parallel.worker:" in _text(Path(f"/proc/{pid}/cmdline"))
+    return "\0network\0" in _text(Path(f"/proc/{pid}/cmdline"))
 
 
 def _resident_mb(pid: int) -> float:
@@ -208,8 +208,8 @@ def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus
                 held[f"{share:.0%}"] = rounded(memory.now)
 
     begun = time.perf_counter()
-    with Prestart(gpus) as ahead:
-        run = Build(options, ahead)
+    with Prestart(gpus) as prestart:
+        run = Build(options, prestart)
         start = time.perf_counter()
         with MemoryWatch(gpus) as memory:
             run.run(lambda plan: None, report)
@@ -217,16 +217,16 @@ def run_case(given: argparse.Namespace, root: Path, models: dict[str, str], gpus
     faces = sum(count for _, count in arrivals)
     written = sum(path.stat().st_size for path in (out / "faces").rglob("*.h5"))
     shutil.rmtree(out)
-    print(run.timing())
+    print(run.pipeline.timing())
     return {
-        "devices": run.devices,
-        "decoding_processes": run.workers,
+        "devices": run.pipeline.devices,
+        "decoding_processes": run.pipeline.workers,
         "faces": faces,
         "checking_weights_s": round(start - begun, 2),
         "first_chunk_s": round(arrivals[0][0], 2),
-        "annotating_s": round(run.took, 2),
+        "annotating_s": round(run.pipeline.seconds, 2),
         "whole_build_s": round(whole, 2),
-        "faces_per_s": round(faces / run.took, 1),
+        "faces_per_s": round(faces / run.pipeline.seconds, 1),
         "faces_per_s_whole_build": round(faces / whole, 1),
         "faces_per_s_second_half": round(_rate_of_second_half(arrivals), 1),
         "picture_kb_per_face": round(written / max(1, faces) / 1e3, 1),

@@ -27,20 +27,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ls3dw.building.bench.chain import without_depth
+from ls3dw.building.bench.stages import network_flop, without
 from ls3dw.models import Model, load
 from ls3dw.models.annotator import Annotator
 from ls3dw.models.face_batch import FaceBatch
-from ls3dw.models.inference.first_conv import First
-from ls3dw.models.inference.folding import folded
 from ls3dw.models.inference.policy import Policy, choose, has_bfloat16
 from ls3dw.models.inference.runners import Runner, prepare
-from ls3dw.models.networks.guidance import Guide, draw, even, gaussian_guide
+from ls3dw.models.networks.guidance import Guide, draw, gaussian_guide
 from ls3dw.models.networks.heatmaps import decode_subpixel, with_mirrored
 from ls3dw.models.weights.contract import CHANNELS_OF, RGB
 from ls3dw.models.weights.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.renderer import Renderer
+from ls3dw.synth.rng import SplitRng
 
 H100_PEAK = 775.0
 """10^12 16-bit operations a second of a large matrix product."""
@@ -67,7 +65,9 @@ class Faces:
 
 def render(count: int, device: torch.device) -> Faces:
     renderer = Renderer(device)
-    parts = [renderer.render(min(64, count - start), Draws(11, device).child(start)) for start in range(0, count, 64)]
+    parts = [
+        renderer.render(min(64, count - start), SplitRng(11, device).child(start)) for start in range(0, count, 64)
+    ]
     crops = torch.cat([part.images for part in parts]).float() / 255
     return Faces(crops, torch.cat([part.landmarks_2d for part in parts]).float())
 
@@ -78,23 +78,6 @@ def networks(folder: Path | None) -> dict[str, str]:
     for file in sorted(folder.glob("*.safetensors")) if folder else ():
         found[read_contract(file).kind] = str(file)
     return found
-
-
-def macs(network: nn.Module, channels: int) -> float:
-    """Count the multiplications of a picture in convolutions and linear layers."""
-    total = 0
-
-    def count(layer: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal total
-        assert isinstance(layer, nn.Conv2d | nn.Linear)
-        total += output.numel() * layer.weight[0].numel()
-
-    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    handles = [layer.register_forward_hook(count) for layer in layers]
-    network(torch.zeros(1, channels, 256, 256))
-    for handle in handles:
-        handle.remove()
-    return float(total)
 
 
 class HalfNetwork:
@@ -188,7 +171,7 @@ class Bench:
 
     def measure(self) -> None:
         """Time all variants; the plain one comes first, and is what the others are held against."""
-        work = macs(self.model.network, CHANNELS_OF[self.model.contract.kind])
+        work = network_flop(self.model.contract) / 2
         print(f"\n{self.model.contract.name}: {work / 1e9:.2f} GMAC a picture")
         expected: Tensor | None = None
         for batch in self.given.batch:
@@ -197,8 +180,6 @@ class Bench:
                     with guarded(f"{name}, batch {batch}"), precision(exact=name == "plain float32"):
                         output = self._variant(name, make, batch, 2 * work / self.peak, expected)
                         expected = output if expected is None else expected
-            if "first" in self.given.only and CHANNELS_OF[self.model.contract.kind] > RGB:
-                first_convolutions(self.model, self.faces.first(batch), self.given.seconds)
 
     def _variant(
         self, name: str, make: Callable[[], Runner], batch: int, share: float, expected: Tensor | None
@@ -238,31 +219,6 @@ def in_batches(runner: Runner, crops: Tensor, guide: Guide | None, batch: int) -
     return torch.cat(outputs)[: len(crops)]
 
 
-def first_convolutions(model: Model, faces: Faces, seconds: float) -> None:
-    """Time the first convolution of a guided network: with the guide drawn, and brought to its result."""
-    device, guide = faces.crops.device, faces.guide(model)
-    assert guide is not None
-    policy = choose(device, "eager")
-    network = folded(model.network, policy.dtype).to(device)  # type: ignore[arg-type]
-    conv = copy.deepcopy(network.first).to(policy.dtype)
-    channels = even(conv.in_channels) if policy.on_gpu else conv.in_channels
-    padding = (0, 0, 0, 0, 0, channels - conv.in_channels)
-    weight = nn.functional.pad(conv.weight, padding).contiguous(memory_format=torch.channels_last)
-    first = First(network.first, policy)
-
-    def drawn() -> Tensor:
-        return nn.functional.conv2d(draw(faces.crops, guide, policy.dtype, channels), weight, conv.bias, 2, 3)
-
-    def brought() -> Tensor:
-        return first(faces.crops, guide)
-
-    for name, work in {"drawn": drawn, "brought to the result": brought}.items():
-        with guarded(name), precision(exact=False):
-            work()
-            took = best(work, device, seconds) / len(faces.crops)
-            print(f"first convolution, guide {name}: {took * 1e6:.1f} us a face", flush=True)
-
-
 def chain(weights: dict[str, str], faces: Faces, given: argparse.Namespace) -> None:
     """Time the three networks in a row with decoding and guidance."""
     expected: Tensor | None = None
@@ -294,7 +250,7 @@ def through_chain(annotator: Annotator, faces: Faces, seconds: float, expected: 
     output = annotator._run(none, some.crops)
     warm = time.perf_counter() - began
     took = best(lambda: annotator._run(none, some.crops), faces.crops.device, seconds)
-    plane = without_depth(annotator)
+    plane = without(annotator, model_depth=None)
     less = best(lambda: plane._run(none, some.crops), faces.crops.device, seconds)
     said = ""
     if expected is not None:
@@ -329,7 +285,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, help="rendered heads [default: 256, on a CPU 16]")
     parser.add_argument("--widths", type=int, nargs="+", default=[1, 2], help="pictures a thread, on a CPU")
     parser.add_argument("--compiled", action="store_true", help="on a CPU too")
-    parser.add_argument("--only", nargs="+", default=["plain", "folded", "fused", "first", "chain"])
+    parser.add_argument("--only", nargs="+", default=["plain", "folded", "fused", "chain"])
     parser.add_argument("--kinds", nargs="+", default=["2d", "2d-to-3d", "depth"])
     parser.add_argument("--seconds", type=float, default=0.7, help="for each timing")
     parser.add_argument("--peak", type=float, default=H100_PEAK, help="of the GPU, 10^12 operations a second")

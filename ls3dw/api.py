@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
     from ls3dw.building.options import BuildOptions
     from ls3dw.building.pipeline import Build
-    from ls3dw.building.plan import Plan
+    from ls3dw.building.plan import BuildPlan
     from ls3dw.building.prepare import Chunk
     from ls3dw.building.prestart import Prestart
-    from ls3dw.building.regenerate import RegenerateOptions
+    from ls3dw.building.regenerate import RegenerateOptions, Regeneration
     from ls3dw.building.report import BuildReport
 
 T = TypeVar("T")
@@ -307,10 +307,10 @@ def _regenerate_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _resolve(dataset: StrPath, given: Mapping[str, Any]) -> RegenerateOptions:
-    from ls3dw.building.regenerate import settle
+    from ls3dw.building.regenerate import resolve_options
 
     try:
-        return settle(Path(dataset), given)
+        return resolve_options(Path(dataset), given)
     except ConfigurationError as error:
         raise OptionError(str(error)) from error
 
@@ -326,13 +326,13 @@ def _prestarted(gpu: str, *, idle: bool) -> Iterator[Prestart]:
         yield prestart
 
 
-def _finish(run: Build, progress: OnProgress | None, *, notes: bool) -> BuildReport:
+def _finish(run: Build | Regeneration, progress: OnProgress | None, *, notes: bool) -> BuildReport:
     """Run a build and report on the version it made. notes: log counts that differ from the published ones."""
     from ls3dw.building.report import BuildReport, differing_counts
 
     done = total = 0
 
-    def begin(plan: Plan) -> None:
+    def begin(plan: BuildPlan) -> None:
         nonlocal done, total
         for note in differing_counts(plan) if notes else ():
             logger.warning("note: %s", note)

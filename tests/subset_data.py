@@ -52,7 +52,8 @@ def write_dataset(root: Path, index: pd.DataFrame) -> Path:
     version = root / "annotations" / "v1"
     version.mkdir(parents=True)
     models = {"3d": {"name": "made-up", "sha256": "ab" * 32}}
-    manifest = {"counts": {}, "configuration": {"models": models}, "files": [{"path": "subsets/v1/origins.parquet"}]}
+    files = [{"path": "subsets/v1/origins.parquet", "size": 1, "sha256": "cd" * 32}]
+    manifest = {"version": "v1", "counts": {}, "configuration": {"models": models}, "files": files}
     (version / "manifest.json").write_text(json.dumps(manifest))
     (root / "dataset.json").write_text(json.dumps({"format": 1, "newest": "v1", "versions": ["v1"]}))
     index.to_parquet(version / "index.parquet")

@@ -36,11 +36,13 @@ HOMES = {
     "subprocess": {"core.parallel"},
     "pandas": {"dataset", "evaluation", "building.selection"},
     "pyarrow": {"dataset"},
-    "yaml": {"building.options", "training.options", "training.parsing"},
+    "yaml": {"core.formats.yaml_text"},
     "matplotlib": {"evaluation", "dataset.subsets.plot"},
     "triton": {"synth.raster", "models.kernels"},
     "anny": {"synth.authoring"},
     "pickle": {"core.parallel.shared"},
+    "menpo": {"dataset.open"},
+    "joblib": {"core.jobs"},
 }
 """Where in the package a heavy or dangerous one may be imported; shared: only from our own processes."""
 

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from ls3dw.core.pose import mean_head
 from ls3dw.models.networks.heatmaps import draw_gaussians
-from ls3dw.training.data.heads import HeadMaker
-from ls3dw.training.data.seeds import Dice
-from ls3dw.training.distributed import Group
+from ls3dw.synth.rng import keyed_rng
+from ls3dw.training.data.heads import HeadRenderer
+from ls3dw.training.distributed import ProcessGroup
 from ls3dw.training.loop.trainer import Trainer
 from ls3dw.training.options import TrainOptions, make_options
 
 CPU = torch.device("cpu")
-ALONE = Group(CPU)
+ALONE = ProcessGroup(CPU)
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,24 @@ class Dots:
 
 def dots(count: int, seed: int, chunk: int, size: int = 256) -> Dots:
     """Draw mean heads, shifted and turned in the plane, as a bright dot a point; the 2D jaw is the 3D one."""
-    dice = Dice(CPU, seed, chunk)
+    rng = keyed_rng(CPU, seed, chunk)
     head = torch.from_numpy(mean_head()).float() * torch.tensor([1.0, -1.0, 1.0])
     head = head * (150 / (head[:, 0].max() - head[:, 0].min()))
-    zoom = dice.uniform(count, 1, 1, low=0.8, high=1.1)
+    zoom = rng.uniform(count, 1, 1, low=0.8, high=1.1)
     points = head * zoom
-    points[..., :2] += (size - 1) / 2 + dice.uniform(count, 1, 2, low=-15, high=15)
+    points[..., :2] += (size - 1) / 2 + rng.uniform(count, 1, 2, low=-15, high=15)
     colours = torch.linspace(0.3, 1, 68)[:, None] * torch.tensor([1.0, 0.8, 0.6])
     marks = torch.einsum("npyx,pc->ncyx", draw_gaussians(points[..., :2], 2.0, size), colours)
     images = (marks.clamp(0, 1) * 255).to(torch.uint8)
     return Dots(images, points[..., :2].contiguous(), points, torch.zeros(count, 3))
 
 
-def open_dots(device: torch.device, options: Mapping[str, Any]) -> HeadMaker:
+def open_dots(device: torch.device, options: Mapping[str, Any]) -> HeadRenderer:
     """Make the renderer of dots; options: size."""
     size = int(options.get("size", 256))
-    return HeadMaker(lambda count, seed, chunk: dots(count, seed, chunk, size), lambda images, seed, step: images * 0.9)
+    return HeadRenderer(
+        lambda count, seed, chunk: dots(count, seed, chunk, size), lambda images, seed, step: images * 0.9
+    )
 
 
 FAN = {"class": "FAN", "stacks": 1, "features": 16}

@@ -9,9 +9,16 @@ from ls3dw.core.lazy import door
 if TYPE_CHECKING:
     from ls3dw.building.options import BuildOptions, make_options
     from ls3dw.building.pipeline import Build
-    from ls3dw.building.regenerate import Regeneration
+    from ls3dw.building.regenerate import RegenerateOptions, Regeneration, resolve_options
 
-__all__ = ["Build", "BuildOptions", "Regeneration", "make_options"]
+__all__ = ["Build", "BuildOptions", "RegenerateOptions", "Regeneration", "make_options", "resolve_options"]
 
-_HOMES = {"Build": "pipeline", "BuildOptions": "options", "Regeneration": "regenerate", "make_options": "options"}
+_HOMES = {
+    "Build": "pipeline",
+    "BuildOptions": "options",
+    "RegenerateOptions": "regenerate",
+    "Regeneration": "regenerate",
+    "make_options": "options",
+    "resolve_options": "regenerate",
+}
 __getattr__, __dir__ = door(__name__, _HOMES)

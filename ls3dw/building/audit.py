@@ -1,4 +1,4 @@
-"""Makes a version of what people decided: rejected faces leave index and subsets, and the shards stay as they are."""
+"""Makes a version from people's decisions: rejected faces leave index and subsets; the shards stay as they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ from ls3dw.building.finish import finish_version
 from ls3dw.core.files import exclusive, read_json, remove_partial, sha256_file
 from ls3dw.dataset.decisions import (
     Audit,
-    Decision,
     DecisionsFile,
     Resolve,
     merge,
@@ -33,13 +31,17 @@ from ls3dw.dataset.store import (
     claim_version,
     configuration_hash,
 )
+from ls3dw.dataset.versions import free_name
 from ls3dw.errors import AuditError, ConfigurationError
 
 
 @dataclass(frozen=True)
 class Applied:
-    """version: the new one, or the parent where nothing was new; rejected: faces of the parent that left its index;
-    subsets: those that were carried over, with the faces that each lost."""
+    """A version that follows decisions.
+
+    version: the new one, or the parent if nothing was new; rejected: faces that left the parent's index; subsets: those
+    that were copied, with the faces each lost.
+    """
 
     version: str
     parent: str
@@ -49,8 +51,8 @@ class Applied:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a version would be made of."""
+class AuditPlan:
+    """The decisions that a new version would follow; known: those of its parent."""
 
     parent: Dataset
     known: Audit
@@ -58,14 +60,14 @@ class Plan:
 
     @property
     def rejected(self) -> list[str]:
-        """Faces of the parent's index that leave it."""
+        """Ids that would leave the parent's index."""
         return [face for face in self.parent.index["id"] if face in self.audit.rejected]
 
 
-def plan(root: Path, files: Sequence[Path], version: str | None = None, resolve: Resolve | None = None) -> Plan:
-    """Merge the decisions in files with those that a version has already; writes nothing.
+def plan(root: Path, files: Sequence[Path], version: str | None = None, resolve: Resolve | None = None) -> AuditPlan:
+    """Merge the decisions in files with those of a version; writes nothing.
 
-    resolve: what counts where people differ; None: as for the version itself.
+    resolve: which verdict counts where people differ; None: as for the version.
     """
     parent = open_dataset(root, version)
     known = read_audit(parent.store, parent.manifest["configuration"])
@@ -73,7 +75,7 @@ def plan(root: Path, files: Sequence[Path], version: str | None = None, resolve:
     for file in read:
         _check_origin(parent, file, known)
     merged = merge(known.decisions, *(file.decisions for file in read))
-    return Plan(parent, known, Audit(merged, resolve or known.resolve))
+    return AuditPlan(parent, known, Audit(merged, resolve or known.resolve))
 
 
 def apply(
@@ -83,9 +85,9 @@ def apply(
     version_name: str | None = None,
     resolve: Resolve | None = None,
 ) -> Applied:
-    """Make a version that takes the decisions into account. version: what it builds on, the newest if None.
+    """Make a version that follows the decisions; none if nothing is new. version: its parent, by default the newest.
 
-    Where nothing is new, none is made. `AuditError` where people differ and `resolve` does not say what counts.
+    Raises `AuditError` where people differ and `resolve` is None.
     """
     open_dataset(root, version)
     with exclusive(root):
@@ -95,8 +97,7 @@ def apply(
             return Applied(parent.version, parent.version, audit, 0, {})
         store = parent.store
         remove_partial(store.root)
-        kept = write_audit(store, audit)
-        configuration = _configuration(parent, kept)
+        configuration = _configuration(parent, write_audit(store, audit))
         name = _version_name(parent, configuration, version_name)
         check_version(store, name, configuration)
         claim_version(store, name, configuration)
@@ -107,7 +108,7 @@ def apply(
 
 
 def _check_origin(parent: Dataset, file: DecisionsFile, known: Audit) -> None:
-    """Check that decisions are of this data set, and of faces that it has."""
+    """Check that decisions were made on this data set and on faces that it has."""
     manifest = parent.store.manifest_file(file.version)
     if file.version not in parent.versions or sha256_file(manifest) != file.manifest:
         raise AuditError(
@@ -121,15 +122,15 @@ def _check_origin(parent: Dataset, file: DecisionsFile, known: Audit) -> None:
         raise AuditError(f"{file.path}: {strangers[0]!r}{more}: no such face in version {parent.version}")
 
 
-def _configuration(parent: Dataset, kept: FileRecord) -> dict[str, Any]:
-    """Return the parent's configuration with the audit in it: versions made from this one inherit it."""
+def _configuration(parent: Dataset, audit: FileRecord) -> dict[str, Any]:
+    """Return the parent's configuration with the audit in it, which versions made from this one inherit."""
     manifest = {parent.version: sha256_file(parent.store.manifest_file(parent.version))}
     asked = {"parent": parent.version, "from": "audit", "only": [], "manifests": manifest}
-    return {**parent.manifest["configuration"], REGENERATED: asked, AUDITED: {"decisions": kept.sha256}}
+    return {**parent.manifest["configuration"], REGENERATED: asked, AUDITED: {"decisions": audit.sha256}}
 
 
 def _version_name(parent: Dataset, configuration: dict[str, Any], wanted: str | None) -> str:
-    """Return the name asked for, that of a run that was broken off, or the next free one of v2, v3, ..."""
+    """Return the name asked for, that of a run that was interrupted, or the next free one."""
     store = parent.store
     if wanted in parent.versions:
         raise ConfigurationError(f"{store.root}: version {wanted} is there already; choose another --version-name")
@@ -138,11 +139,11 @@ def _version_name(parent: Dataset, configuration: dict[str, Any], wanted: str | 
     for path in sorted(store.root.glob("annotations/*/configuration.json")):
         if path.parent.name not in parent.versions and read_json(path) == configuration:
             return path.parent.name
-    return next(name for name in (f"v{number}" for number in count(2)) if not store.version(name).exists())
+    return free_name(store)
 
 
 def _link_shards(store: Store, parent: str, version: str, configuration: dict[str, Any]) -> None:
-    """Give the version the parent's shards. Shards never change, so a second name for the same bytes is enough."""
+    """Give the version the parent's shards as hard links: shards never change."""
     for record in store.markers(parent):
         files = []
         for file in record.files:
@@ -159,20 +160,19 @@ def _link_shards(store: Store, parent: str, version: str, configuration: dict[st
 
 
 def _link(old: Path, new: Path) -> None:
-    """Give a file a second name; a copy where the file system has no hard links, which only costs space."""
+    """Hard-link a file; copy it where the file system has no hard links."""
     new.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(old, new)
-    except PermissionError:  # what exFAT and some network shares say
+    except PermissionError:  # raised by exFAT and some network shares
         partial = new.with_name(f"{new.name}.partial")
         shutil.copyfile(old, partial)
         partial.replace(new)
 
 
 def render_conflicts(audit: Audit) -> str:
-    """List on which faces people differ, a line each."""
-
-    def told(decision: Decision) -> str:
-        return f"{decision.who}: {decision.verdict} ({decision.when})"
-
-    return "\n".join(f"{found[0].id}  {', '.join(map(told, found))}" for found in audit.conflicts)
+    """Return a line for each face on which people differ."""
+    return "\n".join(
+        f"{found[0].id}  {', '.join(f'{one.who}: {one.verdict} ({one.when})' for one in found)}"
+        for found in audit.conflicts
+    )

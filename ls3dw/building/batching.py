@@ -1,4 +1,4 @@
-"""Fills network batches with the faces of many chunks, and hands back what the networks give chunk by chunk."""
+"""Fills network batches with the faces of many chunks, and returns the outputs chunk by chunk."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ls3dw.models.inference.staging import Staged
 
 Begun = TypeVar("Begun")
 
-AHEAD = 2
-"""Batches that the GPU may be behind: while it works on one, the next lies ready."""
+QUEUED = 2
+"""Batches queued on a GPU: while it works on one, the next is ready."""
 
 
 class Annotates(Protocol[Begun]):
-    """What turns faces into annotations: staged and begun first, waited for and finished later."""
+    """Turns faces into annotations in steps: stage, begin, wait for the result, finish."""
 
     @property
     def batch(self) -> int:
-        """Faces that it takes at a time."""
+        """Faces a pass."""
         ...
 
     def stage(self, windows: Windows) -> Windows | Staged: ...
@@ -41,7 +41,7 @@ class Annotates(Protocol[Begun]):
 
 @dataclass
 class _Waiting:
-    """Faces that came together. left: how many no batch has yet; missing: how many have no outputs yet."""
+    """Faces of one `add`. left: how many are in no batch yet; missing: how many have no outputs yet."""
 
     key: Any
     faces: FaceBatch
@@ -54,32 +54,32 @@ class _Waiting:
 
 
 class Batcher(Generic[Begun]):
-    """Feeds an annotator, and yields the key of what was added, its faces and their outputs, for `finish`.
+    """Runs an annotator on full batches; yields the key of an `add`, its faces and their outputs, in order.
 
-    mix: whether a batch may hold faces that came apart. It keeps a GPU full; without it a batch depends on its chunk
+    mix: fill batches with faces of several `add`s, which keeps a GPU full. Without it a batch depends on its chunk
     alone, so that a CPU's last bits never depend on timing.
     """
 
-    def __init__(self, annotator: Annotates[Begun], times: StageTimer, *, mix: bool) -> None:
+    def __init__(self, annotator: Annotates[Begun], timer: StageTimer, *, mix: bool) -> None:
         self._annotator = annotator
-        self._times = times
+        self._timer = timer
         self._mix = mix
         self._waiting: deque[_Waiting] = deque()
         self._begun: deque[tuple[Begun, list[tuple[_Waiting, int]]]] = deque()
 
     def add(self, key: Any, faces: FaceBatch) -> Iterator[tuple[Any, FaceBatch, Floats]]:
-        """Take at least one face; yield what is complete now."""
+        """Add at least one face; yield what is complete."""
         self._waiting.append(_Waiting(key, faces))
         while sum(entry.left for entry in self._waiting) >= self._annotator.batch:
             self._begin()
-            if len(self._begun) > AHEAD:
+            if len(self._begun) > QUEUED:
                 self._collect()
         if not self._mix:
             yield from self.finish()
         yield from self._complete()
 
     def finish(self) -> Iterator[tuple[Any, FaceBatch, Floats]]:
-        """Annotate what is left, in a smaller batch."""
+        """Run what is left in a smaller batch; yield the rest."""
         while any(entry.left for entry in self._waiting):
             self._begin()
         while self._begun:
@@ -89,21 +89,21 @@ class Batcher(Generic[Begun]):
     def _begin(self) -> None:
         parts: list[FaceBatch] = []
         shares: list[tuple[_Waiting, int]] = []
-        room = self._annotator.batch
+        free = self._annotator.batch
         for entry in self._waiting:
-            share = min(entry.left, room)
+            share = min(entry.left, free)
             if share:
                 start = len(entry.faces) - entry.left
                 parts.append(entry.faces.rows(start, start + share))
                 shares.append((entry, share))
                 entry.left -= share
-                room -= share
-        with self._times("networks"):
+                free -= share
+        with self._timer("networks"):
             self._begun.append((self._annotator.begin(join(parts)), shares))
 
     def _collect(self) -> None:
         begun, shares = self._begun.popleft()
-        with self._times("wait: networks run"):
+        with self._timer("wait: networks run"):
             outputs = self._annotator.result(begun)
         start = 0
         for entry, share in shares:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ls3dw import __version__
-from ls3dw.core.files import dump_json, read_json, sha256_file, write_atomic
+from ls3dw.core.files import dump_json, sha256_file
 from ls3dw.core.sample import Drop
-from ls3dw.dataset.card import render_card
+from ls3dw.dataset.balanced_origins import write_origins
+from ls3dw.dataset.card import write_card
 from ls3dw.dataset.decisions import Audit, read_audit
 from ls3dw.dataset.index import rejections, write_drops, write_index
 from ls3dw.dataset.open import Dataset
-from ls3dw.dataset.origins import write_origins
 from ls3dw.dataset.store import (
     AUDITED,
     REGENERATED,
@@ -25,7 +25,8 @@ from ls3dw.dataset.store import (
     publish_version,
     read_dataset,
 )
-from ls3dw.review.contact_sheets import write_contact_sheets
+from ls3dw.review.sheets import write_contact_sheets
+from ls3dw.sources import SOURCES
 
 
 def finish_version(store: Store, version: str, configuration: Mapping[str, Any]) -> list[ShardRecord]:
@@ -39,10 +40,11 @@ def finish_version(store: Store, version: str, configuration: Mapping[str, Any])
     derived = [write_index(store, version, records, audit), write_drops(store, version, drops)]
     dataset = Dataset(store, version, versions=())
     origins, manifest["balanced_origins"] = write_origins(dataset)
+    manifest["annotation_kinds"] = annotation_kinds(store, configuration, manifest["counts"])
     manifest["files"] = [asdict(file) for file in _files(store, version, configuration, records, [*derived, *origins])]
     write_contact_sheets(dataset)
-    write_atomic(store.root / "DATASET_CARD.md", render_card(dataset.index, manifest).encode())
-    write_atomic(store.manifest_file(version), dump_json(manifest))
+    write_card(store, dataset.index, manifest)
+    store.write(store.manifest_file(version), dump_json(manifest))
     publish_version(store, version, configuration.get(REGENERATED))
     return records
 
@@ -69,9 +71,16 @@ def lineage(store: Store, parent: str) -> list[dict[str, Any]]:
 
     So that a row says what made it even when the version that did is deleted.
     """
-    manifest = read_json(store.manifest_file(parent))
+    manifest = store.read_manifest(parent)
     own = {"version": parent, "parent": manifest["parent"], "configuration": manifest["configuration"]}
     return [*manifest.get("lineage", []), own]
+
+
+def annotation_kinds(store: Store, configuration: Mapping[str, Any], sources: Iterable[str]) -> dict[str, str]:
+    """Return by source what its own points are, "2d" or "3d": as its parent has it, or its reader."""
+    asked = configuration.get(REGENERATED)
+    known = store.read_manifest(asked["parent"]).get("annotation_kinds", {}) if asked else {}
+    return {name: known.get(name) or SOURCES[name].annotation_kind for name in sources}
 
 
 def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bool:
@@ -79,7 +88,7 @@ def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bo
     path = store.manifest_file(version)
     if version not in read_dataset(store.root)["versions"] or not path.is_file():
         return False
-    known = read_json(path)
+    known = store.read_manifest(version)
     return all(known.get(key) == value for key, value in manifest.items())
 
 

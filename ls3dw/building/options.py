@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from ls3dw.core.crops import FRAME, JPEG_QUALITY, KEPT_SIDE, KEPT_ZOOM, STILL, Decode
+from ls3dw.core.options import parse_options, read_yaml
 from ls3dw.errors import ConfigurationError
 from ls3dw.sources import SOURCES
 
@@ -151,55 +152,7 @@ def recorded(options: BuildOptions, models: Mapping[str, Any]) -> dict[str, Any]
 
 def make_options(values: Mapping[str, Any]) -> BuildOptions:
     """Build options from the plain values of a pipeline file or a command line; `ConfigurationError` if unusable."""
-    known = {entry.name for entry in fields(BuildOptions)}
-    unknown = sorted(values.keys() - known)
-    if unknown:
-        raise ConfigurationError(f"unknown option {', '.join(unknown)}; expected some of {', '.join(sorted(known))}")
-    plain = {name: value for name, value in values.items() if value is not None}
-    faults = _kind_faults(plain)
-    if faults:
-        raise ConfigurationError("; ".join(faults))
-    try:
-        for name in {"sources", "subsets"} & plain.keys():
-            listed = plain[name].split(",") if isinstance(plain[name], str) else plain[name]
-            plain[name] = tuple(str(entry).strip() for entry in listed)
-        for name in {"root", "out"} & plain.keys():
-            plain[name] = Path(plain[name])
-        if "roots" in plain:
-            plain["roots"] = {str(name): Path(folder) for name, folder in plain["roots"].items()}
-        for name in _TEXTS & plain.keys():
-            plain[name] = str(plain[name])
-        return BuildOptions(**plain)
-    except (TypeError, AttributeError) as error:
-        raise ConfigurationError(f"an option has a value of the wrong kind ({error})") from error
-
-
-_NUMBERS: Final = ("limit", "batch", "workers", "shard_size")
-_TEXTS: Final = frozenset(
-    {"gpu", "model_2d", "model_3d", "model_depth", "annotations", "guidance", "decode", "engine", "version_name"}
-)
-"""A pipeline file may give these as numbers: `gpu: 0`."""
-
-
-def _kind_faults(values: Mapping[str, Any]) -> list[str]:
-    faults = [
-        f"{name} {values[name]!r}: expected a whole number"
-        for name in _NUMBERS
-        if name in values and type(values[name]) is not int
-    ]
-    if not isinstance(values.get("flip", True), bool):
-        faults.append(f"flip {values['flip']!r}: expected true or false")
-    return faults
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a pipeline file of any kind; `ConfigurationError` if that cannot be done."""
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"{path}: not a readable pipeline ({error})") from error
+    return parse_options(BuildOptions, {name: value for name, value in values.items() if value is not None})
 
 
 def read_pipeline(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Decides what a build has to do: the parts of every source, and of those the shards that are not finished yet."""
+"""Plans a build: the parts of every source, and the shards of them that are not finished yet."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ls3dw.sources import LS3DW, Count, Source, open_source
 
 
 @dataclass(frozen=True)
-class Part:
-    """A media, and how much of it is wanted and done. name: that of its part of the source, safe in a path.
+class PartPlan:
+    """A media, and how much of it is wanted and done.
 
-    selected: ids of the faces to annotate again, in a version that builds on another; None: all.
+    name: of its part of the source, safe in a path; done: numbers of finished shards; selected: ids of the faces to
+    annotate again, in a version that builds on another; None: all.
     """
 
     media: Media
@@ -33,13 +34,13 @@ class Part:
 
 @dataclass(frozen=True)
 class SourcePlan:
-    """What is there of a source, and what is left to do. counted: what its counts count."""
+    """What is there of a source, and what is left to do. counted: the unit of `counts`, such as pictures."""
 
     name: str
     annotation_kind: str
     counted: str
     counts: list[Count]
-    parts: list[Part]
+    parts: list[PartPlan]
 
     @property
     def units(self) -> int:
@@ -47,7 +48,7 @@ class SourcePlan:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """All sources of a build, and the finished shards of its version."""
 
     sources: list[SourcePlan]
@@ -57,8 +58,8 @@ class Plan:
     def units(self) -> int:
         return sum(source.units for source in self.sources)
 
-    def work(self, options: BuildOptions, chunk_size: int) -> list[DecodeTask]:
-        """Return the unfinished parts as units of work, the longest first, so that none is waited for at the end."""
+    def tasks(self, options: BuildOptions, chunk_size: int) -> list[DecodeTask]:
+        """Return the decoding tasks of unfinished parts, the longest first, so that none is left alone at the end."""
         pending = [(source.name, part) for source in self.sources for part in source.parts if not part.complete]
         pending.sort(key=lambda entry: -entry[1].units)
         return [
@@ -78,15 +79,15 @@ class Plan:
         ]
 
 
-def make_plan(options: BuildOptions, store: Store) -> Plan:
-    """List the sources and compare them with what the version has already."""
-    records = list(store.markers(options.version_name))
+def make_plan(options: BuildOptions, store: Store, version: str) -> BuildPlan:
+    """List the sources and compare them with the shards that the version has."""
+    records = list(store.markers(version))
     done: dict[tuple[str, str], list[ShardRecord]] = {}
     for record in records:
         done.setdefault((record.source, record.part), []).append(record)
     opened = list(_open_sources(options))
     _check_subsets(options, opened)
-    return Plan([_plan_source(source, options, done) for source in opened], records)
+    return BuildPlan([_plan_source(source, options, done) for source in opened], records)
 
 
 def _open_sources(options: BuildOptions) -> Iterator[Source]:
@@ -110,7 +111,7 @@ def _check_subsets(options: BuildOptions, sources: list[Source]) -> None:
 def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, str], list[ShardRecord]]) -> SourcePlan:
     wanted = source.matching(options.subsets) if options.subsets else None
     media = source.media(wanted, options.shard_size) if wanted != [] else []
-    parts: list[Part] = []
+    parts: list[PartPlan] = []
     left = options.limit
     for entry in media:
         if left is not None and left <= 0:
@@ -123,11 +124,11 @@ def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, st
 
 
 def _holds(media: Media, record: ShardRecord, shard_size: int) -> bool:
-    """Say whether a shard of the media's part came out of this media: pictures fill one shard, a video all."""
+    """Whether a shard of the part is from this media: a group of pictures is one shard, a video is all of them."""
     return media.start is None or media.start // shard_size == record.number
 
 
-def _plan_part(source: str, media: Media, name: str, left: int | None, records: list[ShardRecord]) -> Part:
+def _plan_part(source: str, media: Media, name: str, left: int | None, records: list[ShardRecord]) -> PartPlan:
     units = media.expected if left is None else min(left, media.expected)
     for record in records:
         if record.expected != units:
@@ -135,7 +136,7 @@ def _plan_part(source: str, media: Media, name: str, left: int | None, records: 
                 f"{source}/{name}: had {record.expected} faces when {record.name} was written and has {units} now;"
                 " the source changed since: choose another --out"
             )
-    return Part(
+    return PartPlan(
         media=media,
         name=name,
         units=units,

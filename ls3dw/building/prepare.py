@@ -1,6 +1,6 @@
-"""What a decoding process does: it reads one part of a source, cuts every face and sends chunks of them on.
+"""What a decoding process runs: reads one part of a source, cuts every face, sends them in chunks.
 
-No torch here: these processes start in a moment and stay small.
+Without torch, so that these processes start fast and stay small.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.annotations import Annotations
 from ls3dw.core.crops import (
     FRAME,
     STILL,
@@ -34,7 +35,7 @@ from ls3dw.errors import PictureError
 
 @dataclass(frozen=True)
 class PreparedFace:
-    """A sample without its picture, and what was cut from it. picture: JPEG; empty where it is kept already."""
+    """A face as its shard stores it. picture: JPEG bytes; empty if the data set has it already."""
 
     id: str
     media: str
@@ -54,11 +55,12 @@ class PreparedFace:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some faces of one shard with their windows, in order, and the drops since the chunk before.
+    """Some faces of one shard, in order, with what the networks need and, later, what they give.
 
-    windows: None without faces; number: counts the chunks of the shard from 0; read: units behind this chunk; closes:
-    the shard's last chunk; ends: the last chunk of its media; expected: units that the media's listing promised;
-    seconds: what the stages of this process took since the chunk before.
+    number: of the chunk in its shard, from 0; windows: None without faces, and once they were annotated; drops: since
+    the chunk before; read: units that the chunk covers; closes: last chunk of the shard; ends: last chunk of the media;
+    expected: units that the media's listing promised; seconds: by stage, since the chunk before; annotations: None
+    until it was annotated, and without faces.
     """
 
     source: str
@@ -73,6 +75,7 @@ class Chunk:
     ends: bool
     expected: int
     seconds: Mapping[str, float]
+    annotations: Annotations | None = None
 
     @property
     def nbytes(self) -> int:
@@ -81,17 +84,21 @@ class Chunk:
         return windows + sum(face.picture.nbytes for face in self.faces)
 
     def without_windows(self) -> Chunk:
-        """Return what is left to write once the networks have the windows."""
+        """Return the chunk without what only the networks need."""
         return replace(self, windows=None)
+
+    def annotated(self, annotations: Annotations) -> Chunk:
+        """Return the chunk with its annotations, ready to be written."""
+        return replace(self, windows=None, annotations=annotations)
 
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """The unit of work: read `media` and yield its chunks. Picklable.
+    """Reads `media` and yields its chunks. Picklable.
 
-    part: the media's name as part of a path; expected: units to count on; done: shards that are finished already;
-    limit: units to read at most; selected: ids of the only faces to take, whose pictures are kept already and are not
-    encoded again; None: all, with their pictures.
+    part: the media's name, safe in a path; expected: units it should have; done: numbers of finished shards; limit:
+    units to read at most; selected: ids of the faces to take, whose pictures the data set has; None: all faces, with
+    their pictures.
     """
 
     source: str
@@ -106,20 +113,20 @@ class DecodeTask:
     selected: frozenset[str] | None = None
 
     def __call__(self) -> Iterator[Chunk]:
-        times = StageTimer()
-        for chunk in self._chunks(times):
-            with times("wait: others are behind"):
-                yield replace(chunk, seconds=times.take())
+        timer = StageTimer()
+        for chunk in self._chunks(timer):
+            with timer("wait: others are behind"):
+                yield replace(chunk, seconds=timer.take())
 
-    def _chunks(self, times: StageTimer) -> Iterator[Chunk]:
+    def _chunks(self, timer: StageTimer) -> Iterator[Chunk]:
         collector = _Collector(self)
-        for number, outcome in self._units(times):
+        for number, outcome in self._units(timer):
             yield from collector.move_to(number // self.shard_size)
-            yield from collector.add(self._prepare(outcome, times))
+            yield from collector.add(self._prepare(outcome, timer))
         yield from collector.finish()
 
-    def _units(self, times: StageTimer) -> Iterator[tuple[int, Outcome]]:
-        for number, outcome in times.waiting("decode", self.media.read(self._is_done)):
+    def _units(self, timer: StageTimer) -> Iterator[tuple[int, Outcome]]:
+        for number, outcome in timer.waiting("decode", self.media.read(self._is_done)):
             if self.limit is not None and number - (self.media.start or 0) >= self.limit:
                 return
             if self.selected is None or outcome.id in self.selected:
@@ -128,24 +135,24 @@ class DecodeTask:
     def _is_done(self, number: int) -> bool:
         return number // self.shard_size in self.done
 
-    def _prepare(self, outcome: Outcome, times: StageTimer) -> tuple[PreparedFace, Window] | Drop:
+    def _prepare(self, outcome: Outcome, timer: StageTimer) -> tuple[PreparedFace, Window] | Drop:
         if isinstance(outcome, Drop):
             return outcome
         try:
-            with times("decode"):
+            with timer("decode"):
                 pixels = outcome.load()
             if isinstance(outcome, StoredSample):
-                return _cut_stored(outcome, pixels, times)
-            return _cut(outcome, pixels, self, times)
+                return _cut_stored(outcome, pixels, timer)
+            return _cut(outcome, pixels, self, timer)
         except PictureError as error:
             return Drop(outcome.id, outcome.source, "unreadable picture", str(error))
 
 
 class _Collector:
-    """Gathers outcomes into chunks. A shard's last chunk waits until it is known to be the last."""
+    """Gathers outcomes into chunks. Keeps a shard's chunk back until it is known whether it is the last."""
 
-    def __init__(self, work: DecodeTask) -> None:
-        self._work = work
+    def __init__(self, task: DecodeTask) -> None:
+        self._task = task
         self._shard: int | None = None
         self._number = 0
         self._faces: list[tuple[PreparedFace, Window]] = []
@@ -161,7 +168,7 @@ class _Collector:
         if isinstance(outcome, Drop):
             self._drops.append(outcome)
             return
-        if len(self._faces) == self._work.chunk_size:
+        if len(self._faces) == self._task.chunk_size:
             yield self._take(closes=False, ends=False)
         self._faces.append(outcome)
 
@@ -172,10 +179,10 @@ class _Collector:
     def _take(self, *, closes: bool, ends: bool) -> Chunk:
         assert self._shard is not None
         drops = tuple(self._drops)
-        work = self._work
+        task = self._task
         chunk = Chunk(
-            source=work.source,
-            part=work.part,
+            source=task.source,
+            part=task.part,
             shard=self._shard,
             number=self._number,
             faces=tuple(face for face, _ in self._faces),
@@ -184,7 +191,7 @@ class _Collector:
             read=len(self._faces) + len(drops),
             closes=closes,
             ends=ends,
-            expected=work.expected,
+            expected=task.expected,
             seconds={},
         )
         self._faces, self._drops = [], []
@@ -192,20 +199,20 @@ class _Collector:
         return chunk
 
 
-def _cut(sample: Sample, pixels: Picture, work: DecodeTask, times: StageTimer) -> tuple[PreparedFace, Window]:
-    with times("cut and hash"):
+def _cut(sample: Sample, pixels: Picture, task: DecodeTask, timer: StageTimer) -> tuple[PreparedFace, Window]:
+    with timer("cut and hash"):
         kept = cut_stored(pixels, sample.box)
-        window = cut_window(pixels, sample.box, work.decode).in_rgb(sample.order)
+        window = cut_window(pixels, sample.box, task.decode).in_rgb(sample.order)
         face = _face(sample, (pixels.shape[1], pixels.shape[0]), kept)
-    if work.selected is None:
-        with times("encode pictures"):
+    if task.selected is None:
+        with timer("encode pictures"):
             chroma = STILL if sample.frame is None else FRAME
             face = replace(face, picture=encode_picture(kept.pixels, chroma, sample.order))
     return face, window
 
 
-def _cut_stored(sample: StoredSample, pixels: Picture, times: StageTimer) -> tuple[PreparedFace, Window]:
-    with times("cut and hash"):
+def _cut_stored(sample: StoredSample, pixels: Picture, timer: StageTimer) -> tuple[PreparedFace, Window]:
+    with timer("cut and hash"):
         kept = StoredPicture(pixels, sample.to_picture)
         window = cut_stored_window(kept, sample.box).in_rgb(sample.order)
         return _face(sample, (sample.width, sample.height), kept), window

@@ -1,12 +1,12 @@
-"""Starts what networks on GPUs will run in before it is known what they are: there and here, torch takes seconds to
-import, and so both do it at once."""
+"""Starts the processes of GPUs before their networks are known, so that they and the parent import torch (seconds) at
+the same time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
 
-from ls3dw.core.parallel.worker import Process
+from ls3dw.core.parallel.processes import Process
 
 DEVICES = Path("/dev")
 
@@ -14,21 +14,21 @@ _IMPORTED = "ls3dw.models.annotator"
 
 
 class Prestart:
-    """Processes for the networks of a build to come; a context manager that ends those that are not taken.
+    """Started processes for the networks of a build; a context manager that ends those that were not taken.
 
-    gpu: as in `ls3dw build --gpu`; nothing is started for none, nor where there seems to be no GPU.
+    gpu: as in `ls3dw build --gpu`. Starts none where there seems to be no GPU.
     """
 
     def __init__(self, gpu: str) -> None:
         count = len(gpu.split(",")) if gpu != "none" and seems_to_have_gpu() else 0
-        self._processes = [Process(_IMPORTED) for _ in range(count)]
+        self._processes = [Process("network", _IMPORTED) for _ in range(count)]
 
     def take(self) -> Process | None:
-        """Hand over one that nobody has, if there is one."""
+        """Return a process that was not taken yet, if any."""
         return self._processes.pop() if self._processes else None
 
     def end(self) -> None:
-        """End those that nobody has."""
+        """End the processes that were not taken."""
         while process := self.take():
             process.end()
 
@@ -40,5 +40,5 @@ class Prestart:
 
 
 def seems_to_have_gpu() -> bool:
-    """Say whether the system shows a GPU that torch may know, without asking torch."""
+    """Whether the system lists a GPU; needs no torch."""
     return any(any(DEVICES.glob(pattern)) for pattern in ("nvidia[0-9]*", "kfd", "dxg"))

@@ -1,4 +1,4 @@
-"""The sources' own points as annotations: what was published becomes a version, and no network runs."""
+"""The sources' own points as annotations; no network runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ls3dw.models.face_batch import FaceBatch
 from ls3dw.models.inference.device import check_device
 
 
-class Published:
-    """Stands where an `Annotator` does in a build, and gives every face the points that came with it.
+class PublishedPoints:
+    """Takes the place of an `Annotator`: returns the points that came with each face.
 
-    For sources of projected 3D points, which `FaceBatch.guidance` brings. What was not published (the visible contour,
-    depth, confidences) is NaN; the pose is that of the points.
+    For sources of projected 3D points, given as `FaceBatch.guidance`. What was not published (visible contour, depth,
+    confidences) is NaN; the pose comes from the points.
     """
 
     model_2d = None
@@ -30,17 +30,17 @@ class Published:
         self.batch = CPU_BATCH
 
     def stage(self, windows: Windows) -> Windows:
-        """Return the windows: nobody looks at them."""
+        """Return the windows, which are not used."""
         return windows
 
     def begin(self, faces: FaceBatch) -> FaceBatch:
-        """Return the faces: there is nothing to wait for."""
+        """Return the faces."""
         return faces
 
     def result(self, begun: FaceBatch) -> Floats:
-        """Return the points of the faces that `begin` was given."""
+        """Return the points of the faces."""
         if begun.guidance is None:
-            raise ValueError("faces without the source's own points, which are to be their annotations")
+            raise ValueError("faces without points of their source: expected guidance (N, 68, 2)")
         return begun.guidance.astype(np.float32)
 
     def finish(self, faces: FaceBatch, points: Floats) -> Annotations:

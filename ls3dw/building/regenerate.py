@@ -1,24 +1,25 @@
-"""Annotates the faces of a data set again: a new version of its annotations, whose pictures stay as they are."""
+"""Annotates the faces of a data set again: a new version of its annotations; the pictures stay as they are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from ls3dw.building.options import SAMPLE, BuildOptions
-from ls3dw.building.pipeline import Build, Report, model_records
-from ls3dw.building.plan import Part, Plan, SourcePlan, make_plan
+from ls3dw.building.pipeline import Begin, Pipeline, Report, make_version, model_records
+from ls3dw.building.plan import BuildPlan, PartPlan, SourcePlan, make_plan
 from ls3dw.building.prestart import Prestart
-from ls3dw.building.rewrite import Rewriter, Selected
+from ls3dw.building.rewrite import Selected, ShardRewriter
 from ls3dw.building.selection import failures_of, select
 from ls3dw.building.stored import StoredMedia
+from ls3dw.building.write import VersionFiles
 from ls3dw.core.files import read_json, sha256_file
 from ls3dw.dataset.open import Dataset, open_dataset
-from ls3dw.dataset.store import REGENERATED, ShardRecord, Store, read_dataset
+from ls3dw.dataset.store import REGENERATED, ShardRecord, Store, check_version, read_dataset
+from ls3dw.dataset.versions import free_name
 from ls3dw.errors import ConfigurationError
 from ls3dw.models.weights.zoo import BUNDLED, DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
 from ls3dw.sources import SOURCES
@@ -26,38 +27,36 @@ from ls3dw.sources import SOURCES
 Origin = Literal["stored", "sources"]
 
 _INHERITED: Final = ("limit", "shard_size", "subsets")
-"""What decides which faces there are: taken from the parent, so that the versions share their pictures."""
+"""Options that decide which faces there are: taken from the parent, so that the versions share their pictures."""
 
 
 @dataclass(frozen=True)
-class RegenerateOptions(BuildOptions):
-    """What `ls3dw regenerate` was asked for, with what it takes from its parent; `settle` makes them.
+class RegenerateOptions:
+    """What `ls3dw regenerate` was asked for, with what it takes from its parent; `resolve_options` makes them.
 
-    origin: where the pictures come from; only: the faces that are annotated again, as in `selection`, all if
-    empty; parent: the version whose rows are kept for the others.
+    build: how faces are annotated and where; origin: where the pictures come from; only: the faces to annotate again,
+    as in `selection`, all if empty; parent: the version whose rows the others keep.
     """
 
-    origin: Origin = "stored"
-    only: tuple[str, ...] = ()
-    parent: str = field(default="", kw_only=True)
+    build: BuildOptions
+    origin: Origin
+    only: tuple[str, ...]
+    parent: str
 
-    def _choice_faults(self) -> list[str]:
-        faults = super()._choice_faults()
+    def __post_init__(self) -> None:
         if self.origin not in get_args(Origin):
-            faults.append(f"from {self.origin!r}: expected one of {', '.join(get_args(Origin))}")
-        if self.origin == "stored" and self.decode == "reference":
-            faults.append("decode 'reference' crops to whole pixels of the source's picture: add --from sources")
-        return faults
-
-    def _root_faults(self) -> list[str]:
-        return super()._root_faults() if self.origin == "sources" else []
+            raise ConfigurationError(f"from {self.origin!r}: expected one of {', '.join(get_args(Origin))}")
+        if self.origin == "stored" and self.build.decode == "reference":
+            raise ConfigurationError(
+                "decode 'reference' crops to whole pixels of the source's picture: add --from sources"
+            )
 
 
-def settle(dataset: Path, given: Mapping[str, Any]) -> RegenerateOptions:
-    """Return the options for what was asked for. given: fields of `RegenerateOptions`, without what is inherited.
+def resolve_options(dataset: Path, given: Mapping[str, Any]) -> RegenerateOptions:
+    """Complete the given options. given: fields of `RegenerateOptions` and `BuildOptions` by name, without `build`.
 
-    Without a name, a version that was begun with the same, or the newest if it is just that, is gone on with; else
-    it is the next free one of v2, v3, ... Without a parent, it is the newest version.
+    Without a name, takes a version that was begun with the same options, or the newest if it was made with them; else
+    the next free name. Without a parent, takes the newest version. The rest comes from the parent.
     """
     store = Store(dataset)
     listed = read_dataset(dataset)
@@ -67,56 +66,55 @@ def settle(dataset: Path, given: Mapping[str, Any]) -> RegenerateOptions:
     begun = _begun(store, [name] if name else [listed["newest"], *unfinished])
     for version, known in begun.items():
         if known[REGENERATED]["parent"] in listed["versions"] and parent in (None, known[REGENERATED]["parent"]):
-            options = _inherit(store, {**wanted, "parent": known[REGENERATED]["parent"], "version_name": version})
-            if name or configuration(store, options, _models(options)) == known:
+            options = _inherit(store, known[REGENERATED]["parent"], {**wanted, "version_name": version})
+            if name or configuration(store, options, _models(options.build)) == known:
                 return options
     chosen = open_dataset(dataset, parent).version
     if name in listed["versions"]:
         raise ConfigurationError(
             f"{dataset}: version {name} is there already and does not build on {chosen}; choose another --version-name"
         )
-    return _inherit(store, {**wanted, "parent": chosen, "version_name": name or _free_name(store, listed)})
+    return _inherit(store, chosen, {**wanted, "version_name": name or free_name(store)})
 
 
 def _begun(store: Store, versions: list[str]) -> dict[str, dict[str, Any]]:
-    """Return the configurations of those versions that were begun and build on another."""
+    """Return the configurations of those of the versions that build on another."""
     files = {version: store.configuration_file(version) for version in versions if version}
     known = {version: read_json(path) for version, path in files.items() if path.is_file()}
     return {version: values for version, values in known.items() if isinstance(values, dict) and REGENERATED in values}
 
 
-def _free_name(store: Store, listed: Mapping[str, Any]) -> str:
-    """Return the next free name; one that a row may still name as its maker is not free, even if it is deleted."""
-    parents = {asked["parent"] for asked in listed.get("lineage", {}).values()}
-    names = (f"v{number}" for number in count(2))
-    return next(name for name in names if name not in parents and not store.version(name).exists())
-
-
-def _inherit(store: Store, values: dict[str, Any]) -> RegenerateOptions:
+def _inherit(store: Store, parent_name: str, given: Mapping[str, Any]) -> RegenerateOptions:
     """Complete the options with what the parent was made from."""
-    parent = open_dataset(store.root, values["parent"])
+    parent = open_dataset(store.root, parent_name)
     known = parent.manifest["configuration"]
-    values = _as_parent(known, values) | values | {key: known[key] for key in _INHERITED}
-    rows = select(parent.index, values.get("only", ()), lambda version: open_dataset(store.root, version).index)
+    own = {"origin": "stored", "only": ()} | {key: given[key] for key in ("origin", "only") if key in given}
+    values = {key: value for key, value in given.items() if key not in own}
+    values |= {key: known[key] for key in _INHERITED}
+    # A parent of published points was not annotated by networks.
+    if known["annotations"] != "published":
+        values = _parent_networks(known, values) | values
+    rows = select(parent.index, own["only"], lambda version: open_dataset(store.root, version).index)
     sources = tuple(parent.index.loc[rows, "source"].unique())
-    # A subset of a source that is not opened would be taken for a mistake.
+    # Sources that are not opened must not miss their subsets.
     there = set(parent.index.loc[parent.index["source"].isin(sources), "subset"])
     values["subsets"] = tuple(subset for subset in known["subsets"] if subset in there)
     values["sources"] = (SAMPLE,) if known["data"] == "embedded sample" else sources
-    return RegenerateOptions(out=store.root, **values)
+    if own["origin"] == "stored":
+        # No source is opened.
+        values.setdefault("root", store.root)
+    return RegenerateOptions(BuildOptions(out=store.root, **values), parent=parent_name, **own)
 
 
-def _as_parent(known: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how the parent was annotated, for what was not asked for; points as published say nothing of that."""
-    if known["annotations"] == "published":
-        return {}
+def _parent_networks(known: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how the parent was annotated, for the networks that were not given."""
     options = {f"model_{role}": model for role, model in known["models"].items() if f"model_{role}" not in values}
     weights = {option: _bundled(option, model) for option, model in options.items()}
     return {"decode": known["decode"], "flip": known["flip"], "guidance": known["guidance"], **weights}
 
 
 def _bundled(option: str, model: Mapping[str, Any] | None) -> str:
-    """Return the name of weights that a version was made with; a file's place is not recorded."""
+    """Return the name of weights that a version was made with; the path of a file is not recorded."""
     if model is None:
         return "none"
     name: str = model["name"]
@@ -133,17 +131,17 @@ def _models(options: BuildOptions) -> dict[str, Any]:
 
 
 def configuration(store: Store, options: RegenerateOptions, models: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the content of the version: the parent's configuration with what was asked for in it.
+    """Return what decides the content of the version: the parent's configuration with the options in it.
 
-    The manifests of the versions it takes rows or failures from are part of it, by their SHA-256.
+    The versions it takes rows or failures from are part of it, by the SHA-256 of their manifests.
     """
     used = sorted({options.parent, *failures_of(options.only)})
     return {
         **open_dataset(store.root, options.parent).manifest["configuration"],
-        "annotations": options.annotations,
-        "decode": options.decode,
-        "flip": options.flip,
-        "guidance": options.guidance,
+        "annotations": options.build.annotations,
+        "decode": options.build.decode,
+        "flip": options.build.flip,
+        "guidance": options.build.guidance,
         "models": dict(models),
         REGENERATED: {
             "parent": options.parent,
@@ -154,40 +152,42 @@ def configuration(store: Store, options: RegenerateOptions, models: Mapping[str,
     }
 
 
-class Regeneration(Build):
-    """One run of `ls3dw regenerate`: a build whose faces are those of the parent version."""
+class Regeneration:
+    """One run of `ls3dw regenerate`: annotates faces of the parent version again, and does nothing twice.
 
-    options: RegenerateOptions
+    prestart: processes that were started for its networks, if any.
+    """
 
-    def __init__(self, options: RegenerateOptions, ahead: Prestart | None = None) -> None:
-        super().__init__(options, ahead)
+    def __init__(self, options: RegenerateOptions, prestart: Prestart | None = None) -> None:
+        self.options = options
+        self.version = options.build.version_name
+        self.store = Store(options.build.out)
+        self.pipeline = Pipeline(options.build, prestart)
+        self.configuration = configuration(self.store, options, self.pipeline.models)
 
-    def record(self, models: dict[str, Any]) -> dict[str, Any]:
-        """Return what decides the content of the version."""
-        return configuration(self.store, self.options, models)
-
-    def planned(self) -> Plan:
-        """List the shards with faces to annotate again that are not finished yet."""
-        done = {(record.source, record.name) for record in self.store.markers(self.options.version_name)}
+    def plan(self) -> BuildPlan:
+        """List the unfinished shards that have faces to annotate again; writes nothing."""
+        check_version(self.store, self.version, self.configuration)
+        done = {(record.source, record.name) for record in self.store.markers(self.version)}
         selected = {key: ids for key, ids in self.selected.items() if key not in done}
         todo = [record for record in self.records if (record.source, record.name) in selected]
         if self.options.origin == "stored":
-            return Plan(list(_stored_plans(self.store, todo, selected, self.options.shard_size)), [])
-        # The parent's own plan: every part with the shards it came to, checked to be as large as it was.
-        plan = make_plan(replace(self.options, version_name=self.options.parent), self.store)
-        return Plan([_source_plan(source, todo, selected) for source in plan.sources], [])
+            return BuildPlan(list(_stored_plans(self.store, todo, selected, self.options.build.shard_size)), [])
+        # The parent's own plan: every part with its shards, checked to be as large as it was.
+        plan = make_plan(self.options.build, self.store, self.options.parent)
+        return BuildPlan([_source_plan(source, todo, selected) for source in plan.sources], [])
 
-    def writer(self, plan: Plan) -> Rewriter:
-        """Return what lays the new rows over those of the parent."""
-        version, parent = self.options.version_name, self.options.parent
-        return Rewriter(self.store, version, self.configuration, parent, self.records, self.selected)
+    def run(self, begin: Begin, report: Report) -> list[ShardRecord]:
+        """Annotate; begin, report: as in `Build.run`."""
 
-    def annotate(self, plan: Plan, report: Report) -> None:
-        """Copy the shards that stay as they are, and make the others."""
-        writer = self.writer(plan)
-        writer.carry_over()
-        super().annotate(plan, report)
-        writer.check_whole()
+        def annotate(plan: BuildPlan) -> None:
+            files = VersionFiles(self.store, self.version, self.configuration)
+            rewriter = ShardRewriter(files, self.options.parent, self.records, self.selected)
+            rewriter.copy_unchanged()
+            self.pipeline.run(plan, rewriter.add, report)
+            rewriter.check_complete()
+
+        return make_version(self.store, self.version, self.configuration, self.plan, begin, annotate)
 
     @cached_property
     def parent(self) -> Dataset:
@@ -212,7 +212,7 @@ def _stored_plans(
 ) -> Iterator[SourcePlan]:
     for name in dict.fromkeys(record.source for record in records):
         parts = [
-            Part(
+            PartPlan(
                 media=StoredMedia(
                     name=record.part,
                     start=record.number * shard_size,
@@ -234,7 +234,7 @@ def _stored_plans(
 
 
 def _source_plan(source: SourcePlan, todo: list[ShardRecord], selected: Selected) -> SourcePlan:
-    """Keep of a source's plan what has faces to annotate again."""
+    """Reduce the plan of a source to the parts with faces to annotate again."""
     parts = []
     for part in source.parts:
         own = [r for r in todo if (r.source, r.part) == (source.name, part.name) and r.number in part.done]

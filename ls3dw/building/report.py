@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ls3dw.building.pipeline import Build
-from ls3dw.building.plan import Plan
+from ls3dw.building.plan import BuildPlan
 from ls3dw.building.regenerate import Regeneration
 from ls3dw.dataset.open import Dataset, open_dataset
 from ls3dw.dataset.summary import network_names, render_summary, summarise
@@ -47,9 +47,9 @@ class BuildReport:
     summary: Mapping[str, Any]
 
     @classmethod
-    def of(cls, run: Build) -> BuildReport:
+    def of(cls, run: Build | Regeneration) -> BuildReport:
         """Read the counts of the version that a build has finished."""
-        dataset = open_dataset(run.options.out, run.options.version_name)
+        dataset = open_dataset(run.store.root, run.version)
         summary = summarise(dataset)
         parent = None
         annotated = len(dataset)
@@ -66,7 +66,7 @@ class BuildReport:
             sources={name: SourceCounts(**counts) for name, counts in summary["sources"].items()},
             gallery=Path(summary["gallery"]),
             drops=dataset.store.drops_file(dataset.version),
-            timing=run.timing(),
+            timing=run.pipeline.timing(),
             summary=summary,
         )
 
@@ -96,7 +96,7 @@ class BuildReport:
         return f"{text}\nparent     {self.parent}; {self.annotated} of {self.faces} faces annotated again"
 
 
-def differing_counts(plan: Plan) -> Iterator[str]:
+def differing_counts(plan: BuildPlan) -> Iterator[str]:
     """Yield a line for each subset whose number of pictures or videos is not the published one."""
     for source in plan.sources:
         for count in source.counts:
@@ -132,11 +132,11 @@ def describe_regeneration(run: Regeneration) -> str:
     return "\n".join([*lines, *_equipment(run)])
 
 
-def _equipment(run: Build) -> list[str]:
+def _equipment(run: Build | Regeneration) -> list[str]:
     return [
         f"networks   {network_names(run.configuration['models'])}",
-        f"devices    {', '.join(run.devices)}",
-        f"output     {run.options.out}, version {run.options.version_name}; nothing was written",
+        f"devices    {', '.join(run.pipeline.devices)}",
+        f"output     {run.store.root}, version {run.version}; nothing was written",
     ]
 
 

@@ -1,11 +1,10 @@
-"""Gathers the annotated chunks of each shard and writes it: faces, annotations, and last the marker."""
+"""Writes shards from annotated chunks: pictures, annotations, and last the marker."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,103 +19,45 @@ from ls3dw.dataset.store import FileRecord, ShardRecord, Store, configuration_ha
 from ls3dw.errors import DatasetError
 
 
-@dataclass(frozen=True)
-class AnnotatedChunk:
-    """A chunk and what the networks say of its faces; None where it has no face."""
+class ShardGatherer:
+    """Collects chunks until all of a shard are there; any thread may use it."""
 
-    chunk: Chunk
-    annotations: Annotations | None
-
-
-@dataclass
-class _Gathering:
-    chunks: dict[int, AnnotatedChunk] = field(default_factory=dict)
-    total: int | None = None
-
-    def add(self, done: AnnotatedChunk) -> bool:
-        """Take a chunk; True when the shard is complete."""
-        self.chunks[done.chunk.number] = done
-        if done.chunk.closes:
-            self.total = done.chunk.number + 1
-        return len(self.chunks) == self.total
-
-    def in_order(self) -> list[AnnotatedChunk]:
-        return [self.chunks[number] for number in sorted(self.chunks)]
-
-
-class ShardWriter:
-    """Writes the shards of one version of a data set.
-
-    kinds: by source, which predicted points its own ones are compared with: "2d" or "3d"; None: with none.
-    """
-
-    def __init__(
-        self, store: Store, version: str, configuration: Mapping[str, Any], kinds: Mapping[str, str | None]
-    ) -> None:
-        self._kinds = kinds
-        self._store = store
-        self._version = version
-        self._configuration = dict(configuration)
-        self._configuration_hash = configuration_hash(configuration)
-        self._open: dict[tuple[str, str, int], _Gathering] = {}
+    def __init__(self) -> None:
+        self._chunks: dict[tuple[str, str, int], dict[int, Chunk]] = {}
         self._changing = threading.Lock()
 
-    def add(self, done: AnnotatedChunk) -> None:
-        """Take a chunk; write its shard if that is complete now. Several threads may, each with its own chunks."""
-        if complete := self._gather(done):
-            self._store.write_marker(self._version, self._write(complete))
-
-    def _gather(self, done: AnnotatedChunk) -> list[AnnotatedChunk] | None:
-        """Take a chunk; return all of its shard's, in order, once there are no others to come."""
-        key = (done.chunk.source, done.chunk.part, done.chunk.shard)
+    def add(self, chunk: Chunk) -> list[Chunk] | None:
+        """Add a chunk; return all chunks of its shard, in order, when it was the last one missing."""
+        key = (chunk.source, chunk.part, chunk.shard)
         with self._changing:
-            if self._open.setdefault(key, _Gathering()).add(done):
-                return self._open.pop(key).in_order()
-        return None
+            chunks = self._chunks.setdefault(key, {})
+            chunks[chunk.number] = chunk
+            last = max(chunks)
+            if not chunks[last].closes or len(chunks) <= last:
+                return None
+            del self._chunks[key]
+        return [chunks[number] for number in sorted(chunks)]
 
-    def _write(self, done: list[AnnotatedChunk]) -> ShardRecord:
-        """Write the files of a shard and return its record."""
-        first, last = done[0].chunk, done[-1].chunk
-        faces = [face for part in done for face in part.chunk.faces]
-        files: tuple[FileRecord, ...] = ()
-        if faces:
-            shard = shard_name(first.part, first.shard)
-            kept = self._write_faces(first.source, shard, face_rows(faces))
-            files = kept, self._write_annotations(first.source, shard, self._rows(first.source, faces, done))
-        return ShardRecord(
-            source=first.source,
-            part=first.part,
-            number=first.shard,
-            last=last.ends,
-            expected=first.expected,
-            read=sum(part.chunk.read for part in done),
-            written=len(faces),
-            drops=tuple(drop for part in done for drop in part.chunk.drops),
-            files=files,
-            configuration=self._configuration_hash,
-        )
 
-    def _rows(self, source: str, faces: list[PreparedFace], done: list[AnnotatedChunk]) -> dict[str, NDArray[Any]]:
-        """Return the columns of an annotation shard for these faces."""
-        rows = _annotation_rows(faces, [part.annotations for part in done if part.annotations], self._kinds[source])
-        rows["guided"] = _guided(rows["annotation"], self._configuration)
-        rows["made_by"] = np.full(len(faces), self._version)
-        return rows
+class VersionFiles:
+    """Writes the files of one version of a data set."""
 
-    def _write_annotations(self, source: str, shard: str, rows: Rows) -> FileRecord:
-        data = encode_shard(ANNOTATION_COLUMNS, rows, {}, self._attributes(source))
-        return self._store.write(self._store.annotations(self._version, source, shard), data)
+    def __init__(self, store: Store, version: str, configuration: Mapping[str, Any]) -> None:
+        self.store = store
+        self.version = version
+        self.configuration = dict(configuration)
+        self.configuration_hash = configuration_hash(configuration)
 
-    def _write_faces(self, source: str, shard: str, rows: Rows) -> FileRecord:
-        """Write the pictures, which all versions share; what is there already must be the same to the byte."""
-        path = self._store.faces(source, shard)
+    def write_faces(self, source: str, shard: str, rows: Rows) -> FileRecord:
+        """Write the pictures, which all versions share; those that exist must be the same to the byte."""
+        path = self.store.faces(source, shard)
         known = {column.name for column in FACE_COLUMNS}
         others = {name: values for name, values in rows.items() if name not in known}
         attributes: dict[str, str | int] = {"format": FORMAT, "source": source}
         data = encode_shard(FACE_COLUMNS, rows, others, attributes)
         if not path.exists():
-            return self._store.write(path, data)
-        record = FileRecord.of(path, self._store.root, data)
+            return self.store.write(path, data)
+        record = FileRecord.of(path, self.store.root, data)
         if sha256_file(path) != record.sha256:
             raise DatasetError(
                 f"{path}: holds other pictures than the source gives now; the source or the options changed since:"
@@ -124,20 +65,74 @@ class ShardWriter:
             )
         return record
 
-    def _attributes(self, source: str) -> dict[str, str | int]:
-        return {
+    def write_annotations(self, source: str, shard: str, rows: Rows) -> FileRecord:
+        """Write an annotation shard."""
+        attributes: dict[str, str | int] = {
             "format": FORMAT,
-            "version": self._version,
+            "version": self.version,
             "source": source,
-            "models": json.dumps(self._configuration["models"], sort_keys=True),
-            "configuration": json.dumps(self._configuration, sort_keys=True),
+            "models": json.dumps(self.configuration["models"], sort_keys=True),
+            "configuration": json.dumps(self.configuration, sort_keys=True),
         }
+        data = encode_shard(ANNOTATION_COLUMNS, rows, {}, attributes)
+        return self.store.write(self.store.annotations(self.version, source, shard), data)
+
+    def write_marker(self, record: ShardRecord) -> None:
+        """Write the marker, which makes a shard finished."""
+        self.store.write_marker(self.version, record)
+
+    def annotation_rows(self, chunks: list[Chunk], kind: str | None) -> dict[str, NDArray[Any]]:
+        """Return the columns of an annotation shard. kind: "2d" or "3d": what the source's points are compared with."""
+        faces = [face for chunk in chunks for face in chunk.faces]
+        rows = _annotation_rows(faces, [chunk.annotations for chunk in chunks if chunk.annotations], kind)
+        rows["guided"] = _guided(rows["annotation"], self.configuration)
+        rows["made_by"] = np.full(len(faces), self.version)
+        return rows
+
+
+class ShardWriter:
+    """Writes the shards of a version from its chunks; any thread may use it.
+
+    kinds: by source, the predicted points its own ones are compared with: "2d", "3d" or None.
+    """
+
+    def __init__(self, files: VersionFiles, kinds: Mapping[str, str | None]) -> None:
+        self._files = files
+        self._kinds = kinds
+        self._gatherer = ShardGatherer()
+
+    def add(self, chunk: Chunk) -> None:
+        """Add an annotated chunk; write its shard if it is complete."""
+        if chunks := self._gatherer.add(chunk):
+            self._files.write_marker(self._write(chunks))
+
+    def _write(self, chunks: list[Chunk]) -> ShardRecord:
+        first, last = chunks[0], chunks[-1]
+        faces = [face for chunk in chunks for face in chunk.faces]
+        files: tuple[FileRecord, ...] = ()
+        if faces:
+            shard = shard_name(first.part, first.shard)
+            pictures = self._files.write_faces(first.source, shard, face_rows(faces))
+            rows = self._files.annotation_rows(chunks, self._kinds[first.source])
+            files = pictures, self._files.write_annotations(first.source, shard, rows)
+        return ShardRecord(
+            source=first.source,
+            part=first.part,
+            number=first.shard,
+            last=last.ends,
+            expected=first.expected,
+            read=sum(chunk.read for chunk in chunks),
+            written=len(faces),
+            drops=tuple(drop for chunk in chunks for drop in chunk.drops),
+            files=files,
+            configuration=self._files.configuration_hash,
+        )
 
 
 def _annotation_rows(
     faces: list[PreparedFace], annotations: list[Annotations], kind: str | None
 ) -> dict[str, NDArray[Any]]:
-    """Turn faces and what the networks say of them into the columns that need no configuration."""
+    """Return the columns that need no configuration."""
     names = ("landmarks_2d", "landmarks_3d", "confidence_2d", "confidence_3d", "crop", "pose")
     rows = {name: np.concatenate([getattr(part, name) for part in annotations]) for name in names}
     rows["id"] = np.array([face.id for face in faces])
@@ -149,7 +144,7 @@ def _annotation_rows(
 
 
 def _guided(annotation: NDArray[np.float32], configuration: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Say which faces were guided by the source's points: those that have all of them, if that was asked for."""
+    """Return which faces (N,) were guided by the source's points: those that have all, if that was asked for."""
     whole = np.isfinite(annotation).all(axis=(1, 2))
     model = configuration["models"]["3d"]
     guided = configuration["guidance"] == "annotated" and model is not None and model["kind"] == "2d-to-3d"

@@ -50,11 +50,11 @@ def bench(as_json: bool, **given: Any) -> None:
     from ls3dw.building.bench.table import render
 
     options = BenchOptions(**given)
-    report = run_bench(options, _tell)
+    report = run_bench(options, _show)
     click.echo(json.dumps(report.to_dict(), indent=1) if as_json else render(report))
 
 
-def _tell(stage: str) -> None:
-    """Say on a terminal what is being timed."""
+def _show(stage: str) -> None:
+    """Print the stage that is being timed, on a terminal."""
     if sys.stderr.isatty():
         click.echo(f"\r\033[K{stage} ...", nl=False, err=True)

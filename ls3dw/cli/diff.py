@@ -16,7 +16,6 @@ from ls3dw.cli.options import json_option
 @click.argument("after", metavar="V2")
 @click.option(
     "--moved",
-    "threshold",
     type=click.FloatRange(min=0),
     default=0.25,
     show_default=True,
@@ -25,24 +24,19 @@ from ls3dw.cli.options import json_option
 @click.option("--top", type=click.IntRange(min=0), default=12, show_default=True, help="Faces shown of each kind.")
 @click.option("--gallery/--no-gallery", default=True, show_default=True, help="Write plots and a page of pairs.")
 @json_option
-def diff(dataset: Path, before: str, after: str, threshold: float, top: int, gallery: bool, as_json: bool) -> None:
+def diff(dataset: Path, before: str, after: str, moved: float, top: int, gallery: bool, as_json: bool) -> None:
     """Say what moved from version V1 to V2: by source, yaw and landmark group, and against the sources' own points.
 
     Plots and a page of the faces that changed most go to galleries/V2/diff-V1 in the data set.
     """
-    from ls3dw.dataset.open import open_dataset
-    from ls3dw.evaluation.diff import compare, most_changed
-    from ls3dw.evaluation.diff_report import render_diff, report
+    from ls3dw.evaluation.diff import run_diff
     from ls3dw.review.pairs import write_pairs
 
-    first, second = open_dataset(dataset, before), open_dataset(dataset, after)
-    moves = compare(first, second, threshold)
-    chosen = most_changed(moves, top)
-    page = write_pairs(first, second, moves, chosen) if gallery else None
+    report = run_diff(dataset, before, after, moved=moved, top=top)
+    page = write_pairs(report) if gallery else None
     if as_json:
-        values = report(moves, chosen, threshold) | {"dataset": str(dataset), "gallery": page and str(page)}
-        click.echo(json.dumps(values, indent=1))
+        click.echo(json.dumps(report.to_dict() | {"gallery": page and str(page)}, indent=1))
         return
-    click.echo(render_diff(moves, chosen, threshold))
+    click.echo(report.render())
     if page:
         click.echo(f"\ngallery    {page}")

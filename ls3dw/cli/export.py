@@ -13,11 +13,17 @@ from ls3dw.cli.options import json_option, version_option
 
 @click.command()
 @click.argument("dataset", type=click.Path(path_type=Path))
-@click.option("--format", "kind", type=click.Choice(["ls3d-w"]), required=True, help="ls3d-w: as LS3D-W was released.")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["ls3d-w", "menpo"]),
+    required=True,
+    help="ls3d-w: as LS3D-W was released, .t7 files; menpo: .ljson files for menpo.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
 @version_option
 @click.option("--source", "sources", multiple=True, metavar="NAME", help="Only faces of this source (repeatable).")
-@click.option("--round", "whole_pixels", is_flag=True, help="Whole pixels, truncated as in the release.")
+@click.option("--round", "whole_pixels", is_flag=True, help="Of ls3d-w: whole pixels, truncated as in the release.")
 @json_option
 def export(
     dataset: Path,
@@ -32,12 +38,13 @@ def export(
 
     \b
     ls3dw export ls3dw-data --format ls3d-w --out LS3D-W
+    ls3dw export ls3dw-data --format menpo --out for-menpo
     """
-    from ls3dw.dataset.export import FORMATS, Options
+    from ls3dw.dataset.exporters import FORMATS, ExportOptions
     from ls3dw.dataset.open import open_dataset
 
     opened = open_dataset(dataset, version)
-    done = FORMATS[kind](opened, out, Options(sources, whole_pixels))
+    done = FORMATS[kind](opened, out, ExportOptions(sources, whole_pixels))
     if as_json:
         click.echo(json.dumps({"out": str(out), "version": opened.version, **asdict(done)}, indent=1))
         return

@@ -50,12 +50,12 @@ def gallery(
     ls3dw gallery ls3dw-data --sheet worst.pdf
     """
     from ls3dw.dataset.open import open_dataset
-    from ls3dw.review.gallery.choose import Request
-    from ls3dw.review.gallery.write import write_gallery
-    from ls3dw.review.worst_sheets import write_worst
+    from ls3dw.review.gallery.choose import GalleryOptions
+    from ls3dw.review.gallery.writer import write_gallery
+    from ls3dw.review.sheets import write_worst
 
     wanted = dict.fromkeys(shows or (() if sheet else ("worst",)))
-    requests = [Request(show, sources, subsets, yaw, limit, seed) for show in wanted]
+    requests = [GalleryOptions(show, sources, subsets, yaw, limit, seed) for show in wanted]
     opened = open_dataset(dataset, version)
     drawn = write_worst(opened, sheet) if sheet else []
     done = [write_gallery(opened, request, full) for request in requests]

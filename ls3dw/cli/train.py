@@ -7,15 +7,14 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from ls3dw.training.distributed import Group
-    from ls3dw.training.loop.trainer import Trainer
-    from ls3dw.training.options import TrainOptions
+    from ls3dw.training import TrainPlan
 
 
 @click.command()
@@ -45,69 +44,45 @@ def train(
     ls3dw train pipelines/train_small.yaml
     ls3dw train pipelines/train_2dfan.yaml --set minutes=10 --set data.0.pool=8192
     torchrun --nproc-per-node 2 -m ls3dw train pipelines/train_full.yaml \\
-        --set minutes=null --set steps=60000 --set lanes=2
+        --set minutes=null --set steps=60000 --set slices=2
     """
     if resume and restart:
         raise click.UsageError("--resume and --restart: choose one")
     logging.getLogger("ls3dw").setLevel(logging.INFO)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.training.distributed import join, leave
-    from ls3dw.training.options import read_change, read_options
+    from ls3dw.training import plan_training, read_options, run_training
+    from ls3dw.training.options import read_change
 
     options = read_options(pipeline, dict(read_change(change) for change in changes))
-    folder = out or Path("ls3dw-train") / options.name
     if dry_run:
-        _print_plan(options, folder)
+        _print_plan(plan_training(options, out=out))
         return
-    group = join(gpu)
-    try:
-        _train(options, folder, group, resume, restart, as_json)
-    finally:
-        leave()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    report = run_training(options, out=out, gpu=gpu, resume=resume, restart=restart, stop=stop.is_set)
+    if report.stopped:
+        click.echo(f"stopped after step {report.steps}; run the same command again to go on", err=True)
+        sys.exit(128 + signal.SIGTERM)
+    if not report.models:  # not the first of several processes
+        return
+    if as_json:
+        click.echo(json.dumps(report.results, indent=1))
+        return
+    for name, figures in report.results.items():
+        figure = "mae" if "mae" in figures else "nme"
+        click.echo(f"{name:<36} {figure} {100 * figures[figure]:.2f} %")
+    for name, path in report.models.items():
+        click.echo(f"{name:<20} {path}")
 
 
-def _train(options: TrainOptions, folder: Path, group: Group, resume: bool, restart: bool, as_json: bool) -> None:
-    from ls3dw.training.export import export
-    from ls3dw.training.loop.folder import prepare_folder
-    from ls3dw.training.loop.trainer import Trainer
-
-    with prepare_folder(folder, options, group, resume, restart):
-        trainer = Trainer(options, folder, group)
-        signal.signal(signal.SIGTERM, lambda *_: setattr(trainer, "stopping", True))
-        results = trainer.run()
-        if trainer.stopping:
-            click.echo(f"stopped after step {trainer.taken}; run the same command again to go on", err=True)
-            sys.exit(128 + signal.SIGTERM)
-        if not group.leads:
-            return
-        contracts = export(trainer.exported, folder / "models", options, trainer.taken, results)
-        if as_json:
-            click.echo(json.dumps(results, indent=1))
-            return
-        _print_results(trainer)
-        for name in contracts:
-            click.echo(f"{name:<20} {folder / 'models' / name}.safetensors")
-
-
-def _print_plan(options: TrainOptions, folder: Path) -> None:
-    from ls3dw.training.data.feed import share_out
-    from ls3dw.training.loop.dry import open_all
-    from ls3dw.training.objective.schedule import length_of
-
-    files = open_all(options)
-    length = length_of(options, sum(map(len, files.values())))
-    for number, (stream, count) in enumerate(zip(options.data, share_out(options.batch, options.data), strict=True)):
-        faces = f"{len(files[number])} faces" if number in files else f"a pool of {stream.pool}"
+def _print_plan(plan: TrainPlan) -> None:
+    options, steps = plan.options, plan.length.steps
+    for number, (stream, count) in enumerate(zip(options.data, plan.counts, strict=True)):
+        faces = f"{plan.faces[number]} faces" if number in plan.faces else f"a pool of {stream.pool}"
         click.echo(f"{stream.stream:<10} {count} of {options.batch} a step, {faces}")
     for name, network in options.networks.items():
         click.echo(f"{name:<20} {network.kind}, {dict(network.network)}, from {network.init}")
     for name, stages in options.cascades.items():
         click.echo(f"{name:<20} cascade of {' and '.join(stages)}")
-    click.echo(f"length     {length.steps or '?'} steps" if length.steps else f"length     {options.minutes:g} minutes")
-    click.echo(f"output     {folder}; nothing was written")
-
-
-def _print_results(trainer: Trainer) -> None:
-    for name, figures in trainer.results.items():
-        what = "mae" if "mae" in figures else "nme"
-        click.echo(f"{name:<36} {what} {100 * figures[what]:.2f} %")
+    click.echo(f"length     {steps} steps" if steps else f"length     {options.minutes:g} minutes")
+    click.echo(f"output     {plan.folder}; nothing was written")

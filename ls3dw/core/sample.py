@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ls3dw.core.markup import POINTS
 
 Floats: TypeAlias = NDArray[np.float32]
+Doubles: TypeAlias = NDArray[np.float64]
 Picture: TypeAlias = NDArray[np.uint8]
 
 ColourOrder = Literal["RGB", "BGR"]
@@ -29,6 +30,7 @@ Reason = Literal[
     "unreadable video",
     "frame without annotation",
     "annotation without frame",
+    "uncertain frame number",
     "repeated id",
     "rejected in audit",
 ]
@@ -52,7 +54,7 @@ class Sample:
     annotation: (68, 2) float32, NaN where the source has no such point; box: (4,) float32 x0 y0 x1 y1;
     media: file under the source's root; frame: number in a video, from 1; yaw: degrees, where the source has it;
     load: gives the picture with its channels in `order`;
-    flags: e.g. "broken" for a frame whose published annotation is known to be wrong;
+    flags: notes for users, e.g. "broken" for a frame whose published annotation is known to be wrong;
     extra: further arrays of the source, the same names and shapes for all its samples.
     """
 

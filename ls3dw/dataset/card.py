@@ -1,4 +1,4 @@
-"""The data set card: what is in a version, where it comes from and how it was made, written from the data itself."""
+"""The data set card: contents, sources and making of a version, written from its index and manifest."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ import numpy as np
 
 from ls3dw.core.metrics import FAILURE, auc
 from ls3dw.core.resources import manifest as source_manifest
+from ls3dw.dataset.records import seal_text
+from ls3dw.dataset.store import Store
+from ls3dw.sources import SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
 
+CARD: Final = "DATASET_CARD.md"
 YAW_EDGES: Final = (0, 30, 60, 90)
 
 
+def write_card(store: Store, index: pd.DataFrame, manifest: Mapping[str, Any]) -> None:
+    """Write DATASET_CARD.md, with its SHA-256 at its end."""
+    store.write(store.root / CARD, seal_text(render_card(index, manifest)))
+
+
 def render_card(index: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
-    """Return the card as Markdown. index: one row a face; manifest: of the same version."""
+    """Return the card as Markdown. index, manifest: of one version."""
     sections = (
         f"# Data set card: LS3D-W by ls3dw, version {manifest['version']}",
         "Faces with 68 landmarks in 2D and in 3D (iBUG mark-up), made with ls3dw"
@@ -31,7 +40,7 @@ def render_card(index: pd.DataFrame, manifest: Mapping[str, Any]) -> str:
         "## Left out\n\n" + _drops(manifest["counts"]),
         "## How it was made\n\n" + _making(manifest["configuration"]),
         "## Sources, licences, citations\n\n" + _sources(manifest),
-        f"## Limits\n\n- {MADE_BY[manifest['configuration']['annotations']]}\n{LIMITS}",
+        f"## Limits\n\n- {MADE_BY[manifest['configuration'].get('annotations', 'network')]}\n{LIMITS}",
     )
     return "\n\n".join(sections) + "\n"
 
@@ -42,7 +51,7 @@ MADE_BY: Final = {
     "published": "The landmarks are the sources' own points as published; no network ran, and what was not published"
     " (visible contour, depth, confidences) is NaN.",
 }
-"""By where the annotations come from."""
+"""By the option `annotations`."""
 
 LIMITS: Final = """\
 - The pictures belong to their sources, each under its own licence (above); most allow research only.
@@ -111,9 +120,9 @@ def _making(configuration: Mapping[str, Any]) -> str:
 
 
 def _sources(manifest: Mapping[str, Any]) -> str:
-    if manifest["configuration"]["data"] == "embedded sample":
+    if manifest["configuration"].get("data") == "embedded sample":
         return EMBEDDED
-    return "\n\n".join(_source(name) for name in manifest["counts"])
+    return "\n\n".join(_source(name) for name in manifest["counts"] if name in SOURCES)
 
 
 def _source(name: str) -> str:

@@ -1,4 +1,4 @@
-"""What people decided on galleries: read from their files, merged, kept in the data set, settled face by face."""
+"""Decisions of people on faces: read from files, merged, stored in the data set, and resolved face by face."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ls3dw.core.files import dump_json, read_json, sha256
+from ls3dw.dataset.gate import Shape, inside, is_text, read_checked
 from ls3dw.dataset.store import AUDITED, FileRecord, Store
 from ls3dw.errors import AuditError
 
@@ -19,15 +20,15 @@ KIND: Final = "ls3dw decisions"
 
 REJECT: Final = "reject"
 VERDICTS: Final = (REJECT, "annotation wrong", "prediction wrong", "accept")
-"""The strictest first. A decision without one is a note alone."""
+"""The strictest first. A decision with an empty verdict is only a note."""
 
 Resolve = Literal["latest", "reject"]
-"""Of verdicts that differ: the latest counts, or the strictest."""
+"""Which verdict counts where people differ: the latest, or the strictest."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What one person decided on one face. when: ISO time with its zone; version, gallery: where it was seen."""
+    """One person's decision on one face. when: ISO time with zone; version, gallery: where it was made."""
 
     id: str
     verdict: str
@@ -43,15 +44,15 @@ class Decision:
 
     @property
     def text(self) -> str:
-        """Who, when and why, as drops.parquet has it."""
+        """Who, when and why, for drops.parquet."""
         return f"{self.who}, {self.when}" + (f": {self.note}" if self.note else "")
 
 
 @dataclass(frozen=True)
 class Audit:
-    """All decisions that a version takes into account, at most one a face and person.
+    """All decisions that a version follows, at most one per face and person.
 
-    resolve: what counts where people differ; None: they do not.
+    resolve: which verdict counts where people differ; None if they do not.
     """
 
     decisions: tuple[Decision, ...] = ()
@@ -59,15 +60,15 @@ class Audit:
 
     @cached_property
     def conflicts(self) -> list[list[Decision]]:
-        """Decisions on each face on which people differ."""
+        """The decisions on each face on which people differ."""
         return [found for found in self._by_face.values() if len({decision.verdict for decision in found}) > 1]
 
     @cached_property
     def outcomes(self) -> dict[str, Decision]:
-        """What counts, by face. `AuditError` where people differ and nothing says who is right."""
+        """The decision that counts, by face. `AuditError` where people differ and `resolve` is None."""
         if self.conflicts and self.resolve is None:
             raise AuditError(_differ(self.conflicts))
-        return {face: self._settle(found) for face, found in self._by_face.items()}
+        return {face: self._choose(found) for face, found in self._by_face.items()}
 
     @cached_property
     def rejected(self) -> dict[str, Decision]:
@@ -81,15 +82,15 @@ class Audit:
                 found.setdefault(decision.id, []).append(decision)
         return found
 
-    def _settle(self, found: list[Decision]) -> Decision:
-        # The name as well, so that the order of the files never matters.
+    def _choose(self, found: list[Decision]) -> Decision:
+        # Sorted by name too, so that the order of the files does not matter.
         latest = sorted(found, key=lambda decision: (decision.time, decision.who), reverse=True)
         if self.resolve == "reject":
             return min(latest, key=lambda decision: VERDICTS.index(decision.verdict))
         return latest[0]
 
     def summary(self) -> dict[str, Any]:
-        """Return who decided how much and when, as manifests have it."""
+        """Return for the manifest who decided, how often, and when."""
         people = []
         for who in sorted({decision.who for decision in self.decisions}):
             times = sorted((d.time, d.when) for d in self.decisions if d.who == who)
@@ -116,11 +117,11 @@ def _differ(conflicts: list[list[Decision]]) -> str:
 
 
 def merge(*sets: Iterable[Decision]) -> tuple[Decision, ...]:
-    """Merge decisions: of those of one person on one face, the latest stays. The order of the sets does not matter."""
+    """Merge decisions: of one person's on one face, the latest stays. The order of the sets does not matter."""
     latest: dict[tuple[str, str], Decision] = {}
     for decision in (decision for each in sets for decision in each):
         key = decision.id, decision.who
-        # Two decisions of one moment: any rule will do that does not look at their order.
+        # Ties are broken by content, not by order.
         if key not in latest or _moment(decision) > _moment(latest[key]):
             latest[key] = decision
     return tuple(latest[key] for key in sorted(latest))
@@ -132,7 +133,7 @@ def _moment(decision: Decision) -> tuple[Any, ...]:
 
 @dataclass(frozen=True)
 class DecisionsFile:
-    """What a gallery exported. manifest: SHA-256 of the manifest of the version that was looked at."""
+    """A file that a gallery exported. manifest: SHA-256 of the manifest of the version that was reviewed."""
 
     path: Path
     version: str
@@ -141,7 +142,7 @@ class DecisionsFile:
 
 
 def read_decisions(path: Path) -> DecisionsFile:
-    """Read a decisions.json; `AuditError` says all that is wrong with it."""
+    """Read a decisions.json; `AuditError` lists its faults."""
     values = read_json(path, AuditError)
     if not isinstance(values, dict) or values.get("kind") != KIND or values.get("format") != FORMAT:
         raise AuditError(f"{path}: not a decisions.json of format {FORMAT}; export it on the gallery's page")
@@ -163,26 +164,43 @@ _ENTRY: Final = ("id", "verdict", "note", "when")
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return is_text(value) and bool(value.strip())
 
 
 def _entry_faults(entry: Any) -> list[str]:
-    if not isinstance(entry, dict) or not all(isinstance(entry.get(name), str) for name in _ENTRY):
+    if not isinstance(entry, dict) or not all(is_text(entry.get(name)) for name in _ENTRY):
         return [f"expected texts {', '.join(_ENTRY)}"]
     faults = []
     if entry["verdict"] not in ("", *VERDICTS):
         faults.append(f"verdict {entry['verdict']!r}; expected one of {', '.join(VERDICTS)}")
-    try:
-        zone = datetime.fromisoformat(entry["when"]).tzinfo
-    except ValueError:
-        zone = None
-    if zone is None:
+    if not _is_time(entry["when"]):
         faults.append(f"when {entry['when']!r}; expected an ISO time with its zone, as 2026-01-31T12:00:00Z")
     return faults
 
 
+def _is_time(text: str) -> bool:
+    try:
+        when = datetime.fromisoformat(text)
+        when.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return False
+    return when.tzinfo is not None
+
+
+_STORED: Final[Shape] = {
+    "resolve": (None, "latest".__eq__, "reject".__eq__),
+    "decisions": [
+        {
+            **dict.fromkeys(("id", "note", "who", "version", "gallery"), str),
+            "verdict": ("".__eq__, *(verdict.__eq__ for verdict in VERDICTS)),
+            "when": lambda value: isinstance(value, str) and _is_time(value),
+        }
+    ],
+}
+
+
 def write_audit(store: Store, audit: Audit) -> FileRecord:
-    """Keep an audit in the data set, under its own hash: versions that share it share the file."""
+    """Store an audit under its hash: versions with the same decisions share the file."""
     data = encode_audit(audit)
     return store.write(store.audit_file(sha256(data)), data)
 
@@ -193,14 +211,11 @@ def encode_audit(audit: Audit) -> bytes:
 
 
 def read_audit(store: Store, configuration: Mapping[str, Any]) -> Audit:
-    """Read the audit that a version's configuration names; an empty one where it names none."""
+    """Read the audit that a version's configuration names; an empty one if it names none."""
     if AUDITED not in configuration:
         return Audit()
-    path = store.audit_file(configuration[AUDITED]["decisions"])
-    values = read_json(path, AuditError)
-    try:
-        names = {field.name for field in fields(Decision)}
-        decisions = tuple(Decision(**{name: str(entry[name]) for name in names}) for entry in values["decisions"])
-        return Audit(decisions, values["resolve"])
-    except (KeyError, TypeError) as error:
-        raise AuditError(f"{path}: damaged; run ls3dw verify") from error
+    path = inside(store.root, store.audit_file(configuration[AUDITED]["decisions"]))
+    values = read_checked(path, _STORED)
+    names = {field.name for field in fields(Decision)}
+    decisions = tuple(Decision(**{name: entry[name] for name in names}) for entry in values["decisions"])
+    return Audit(decisions, values["resolve"])

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.crops import decode_kept
-from ls3dw.core.files import read_json
 from ls3dw.core.geometry import Affine, apply
 from ls3dw.core.sample import Floats, Picture
 from ls3dw.dataset.index import read_index, read_subset
 from ls3dw.dataset.shards import ANNOTATION_COLUMNS, Shard
 from ls3dw.dataset.store import Store, read_dataset
 from ls3dw.errors import DatasetError
+from ls3dw.sources import SOURCES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+AnnotationKind = Literal["2d", "3d"]
 
 _OPEN_SHARDS: Final = 16
 
@@ -58,24 +62,59 @@ class Face:
         """Turn image pixels (68, 2 or 3) into pixels of `image`."""
         return apply(self.picture_affine, points)
 
+    def to_menpo(self) -> Any:
+        """Return the picture as a `menpo.image.Image` with landmark groups landmarks_2d, landmarks_3d and annotation.
+
+        Points are (68, 2), y x in pixels of the picture, as menpo has them; z is left out. `annotation` is left out if
+        a point is missing.
+        """
+        from menpo.image import Image
+        from menpo.shape import PointCloud
+
+        image = Image.init_from_channels_at_back(self.image)
+        for name in ("landmarks_2d", "landmarks_3d", "annotation"):
+            points = self.to_picture(getattr(self, name)[:, :2].astype(np.float64))
+            if np.isfinite(points).all():
+                image.landmarks[name] = PointCloud(points[:, ::-1])
+        return image
+
 
 class Dataset:
-    """One version of a data set. `len(ds)`, `ds[row]` or `ds[id]`, iteration, and `ds.index`."""
+    """One version of a data set. `len(ds)`, `ds[row]` or `ds[id]`, iteration, and `ds.index`.
+
+    It can be pickled, used after a fork, and read from several threads.
+    """
 
     def __init__(self, store: Store, version: str, versions: tuple[str, ...]) -> None:
         self.store = store
         self.version = version
         self.versions = versions
+        self._start_reading()
+
+    def _start_reading(self) -> None:
         self._shards: OrderedDict[Path, Shard] = OrderedDict()
+        self._lock = threading.Lock()
+        self._process = os.getpid()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files and locks stay in their process; tables are read again where they are needed.
+        return {"store": self.store, "version": self.version, "versions": self.versions}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(**state)  # type: ignore[misc]
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
         """Configuration, models, counts and files of the version."""
-        path = self.store.manifest_file(self.version)
-        values = read_json(path)
-        if not isinstance(values, dict) or not {"counts", "configuration", "files"} <= values.keys():
-            raise DatasetError(f"{path}: not a manifest; delete it and run the same ls3dw build again")
-        return values
+        return self.store.read_manifest(self.version)
+
+    def annotation_kind(self, source: str) -> AnnotationKind | None:
+        """Return what a source's own points are: visible contour (2d) or projected 3D points (3d).
+
+        The manifest records it; for data sets without that record it is the registry's. None: an unknown source.
+        """
+        recorded = self.manifest.get("annotation_kinds", {}).get(source)
+        return recorded or (SOURCES[source].annotation_kind if source in SOURCES else None)
 
     @cached_property
     def index(self) -> pd.DataFrame:
@@ -83,8 +122,7 @@ class Dataset:
         return read_index(self.store, self.version)
 
     def subset(self, name: str) -> pd.DataFrame:
-        """Read subsets/<version>/<name>.parquet: one row a face, `id` first; `ls3dw subset` and `ls3dw split` write
-        them."""
+        """Read subsets/<version>/<name>.parquet, which `ls3dw subset` and `ls3dw split` write: one row a face."""
         return read_subset(self.store, self.version, name)
 
     @cached_property
@@ -93,7 +131,7 @@ class Dataset:
 
     @cached_property
     def _places(self) -> tuple[NDArray[Any], ...]:
-        """Source, shard and row of each face as arrays: a row of a DataFrame takes 100 times longer to get."""
+        """Source, shard and row of each face as arrays: a DataFrame's row takes 100 times longer."""
         return tuple(self.index[name].to_numpy() for name in ("source", "shard", "row"))
 
     def __len__(self) -> int:
@@ -109,6 +147,10 @@ class Dataset:
         source, shard, row = (column[key] for column in self._places)
         return self._face(str(source), str(shard), int(row))
 
+    def to_menpo(self, key: int | str) -> Any:
+        """Return a face as a `menpo.image.Image` with its landmarks; see `Face.to_menpo`."""
+        return self[key].to_menpo()
+
     def __iter__(self) -> Iterator[Face]:
         return (self[row] for row in range(len(self)))
 
@@ -121,14 +163,22 @@ class Dataset:
         parts = [(np.empty(0, dtype=int), np.empty((0, *known[name].shape), dtype=dtype))]
         for (source, shard), rows in self.index.groupby(["source", "shard"], sort=False):
             file = self.store.annotations(self.version, str(source), str(shard))
-            with Shard(file) as annotations:
-                parts.append((rows.index.to_numpy(), annotations.column(name)[rows["row"].to_numpy()]))
+            with Shard(file, self.store.root) as annotations:
+                parts.append((rows.index.to_numpy(), annotations.take(name, rows["row"].to_numpy())))
         order = np.argsort(np.concatenate([places for places, _ in parts]), kind="stable")
         return np.asarray(np.concatenate([values for _, values in parts])[order])
 
     def _face(self, source: str, shard: str, row: int) -> Face:
+        if self._process != os.getpid():
+            self._start_reading()  # after a fork: file positions and the lock are the parent's
+        with self._lock:
+            return self._read_face(source, shard, row)
+
+    def _read_face(self, source: str, shard: str, row: int) -> Face:
         faces = self._open(self.store.faces(source, shard))
         annotations = self._open(self.store.annotations(self.version, source, shard))
+        if row >= min(len(faces), len(annotations)):
+            raise DatasetError(f"{annotations.path}: has no row {row} of the index; run ls3dw verify")
         names = ("landmarks_2d", "landmarks_3d", "confidence_2d", "confidence_3d", "annotation", "box", "pose", "crop")
         return Face(
             id=str(annotations.cell("id", row)),
@@ -140,7 +190,7 @@ class Dataset:
 
     def _open(self, path: Path) -> Shard:
         if path not in self._shards:
-            self._shards[path] = Shard(path)
+            self._shards[path] = Shard(path, self.store.root)
             if len(self._shards) > _OPEN_SHARDS:
                 self._shards.popitem(last=False)[1].close()
         self._shards.move_to_end(path)
@@ -148,7 +198,7 @@ class Dataset:
 
 
 def open_dataset(path: str | Path, version: str | None = None) -> Dataset:
-    """Open a data set; version: a name, or None for the newest. `DatasetError` says why it cannot be opened."""
+    """Open a data set. version: a name, or None for the newest. Raise `DatasetError` if it cannot be opened."""
     store = Store(Path(path))
     listed = read_dataset(store.root)
     versions: tuple[str, ...] = tuple(listed["versions"])

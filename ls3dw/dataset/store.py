@@ -1,4 +1,4 @@
-"""Where everything lies in a data set's folder, and the small JSON files that hold it together."""
+"""The paths of a data set, and its small JSON files: dataset.json, configurations, manifests, markers."""
 
 from __future__ import annotations
 
@@ -7,20 +7,59 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ls3dw.core.files import LOCK, dump_json, is_safe_name, read_json, sha256, write_atomic
+from ls3dw.core.files import LOCK, dump_json, is_safe_name, read_json, sha256, sha256_file, write_atomic
 from ls3dw.core.sample import Drop
+from ls3dw.dataset.gate import Shape, check, inside, is_count, is_digest, is_path, read_checked
 from ls3dw.errors import ConfigurationError, DatasetError
 
 FORMAT: Final = 1
 
 REGENERATED: Final = "regenerated"
-"""The entry of a configuration that says which version it builds on and what was made again; a build has none."""
+"""Entry of a configuration: the parent version and what was made again; a build has none."""
 
 CONTACT_SHEETS: Final = "contact-sheets"
 """The gallery that every build writes."""
 
 AUDITED: Final = "audited"
-"""The entry of a configuration that names the decisions of people that a version follows."""
+"""Entry of a configuration: which decisions of people a version follows."""
+
+DIGEST: Final = "sha256"
+"""Entry of dataset.json: the SHA-256 of the file as it is without this entry."""
+
+_FILE: Final[Shape] = {"path": is_path, "size": is_count, "sha256": is_digest}
+_DROP: Final[Shape] = {"id": str, "source": str, "reason": str, "detail": str}
+_ORIGIN: Final[Shape] = {"parent": is_safe_name, "from": str, "only": [str], "manifests": {...: is_digest}}
+_MODEL: Final[Shape] = {"name": str, "sha256": str}
+_CONFIGURATION: Final[Shape] = {
+    "models": {...: (None, _MODEL)},
+    f"{REGENERATED}?": (None, _ORIGIN),
+    f"{AUDITED}?": {"decisions": is_digest},
+}
+_MARKER: Final[Shape] = {
+    **dict.fromkeys(("source", "part"), is_safe_name),
+    **dict.fromkeys(("number", "expected", "read", "written"), is_count),
+    "last": bool,
+    "drops": [_DROP],
+    "files": [_FILE],
+    "configuration": is_digest,
+}
+_DATASET: Final[Shape] = {
+    "newest": (None, is_safe_name),
+    "versions": [is_safe_name],
+    "lineage?": {...: _ORIGIN},
+    "pinned?": [is_safe_name],
+    "manifests?": {...: is_digest},
+    f"{DIGEST}?": is_digest,
+}
+_MANIFEST: Final[Shape] = {
+    "version": is_safe_name,
+    "configuration": {"annotations?": ("network".__eq__, "published".__eq__), "data?": str, **_CONFIGURATION},
+    "counts": {...: {"read": is_count, "written": is_count, "dropped": {...: is_count}}},
+    "files": [_FILE],
+    "lineage?": [{"version": is_safe_name, "parent": (None, is_safe_name), "configuration": _CONFIGURATION}],
+    "balanced_origins?": {...: is_count},
+    "annotation_kinds?": {...: ("2d".__eq__, "3d".__eq__)},
+}
 
 
 @dataclass(frozen=True)
@@ -61,12 +100,21 @@ class ShardRecord:
 
     @classmethod
     def from_dict(cls, values: Any, where: Path) -> ShardRecord:
+        """Make a record of a marker's values, which must fit its place: `where` is the marker's path."""
         try:
+            check(values, _MARKER, where)
             drops = tuple(Drop(**drop) for drop in values.pop("drops"))
             files = tuple(FileRecord(**file) for file in values.pop("files"))
-            return cls(**values, drops=drops, files=files)
-        except (TypeError, KeyError, AttributeError) as error:
-            raise DatasetError(f"{where}: not a marker of this version of ls3dw; delete it and build again") from error
+            record = cls(**values, drops=drops, files=files)
+        except (TypeError, KeyError, AttributeError, DatasetError) as error:
+            raise DatasetError(
+                f"{where}: not a marker of this version of ls3dw ({error}); delete it and build again"
+            ) from error
+        version, source = where.parent.parent.name, where.parent.name
+        places = {f"faces/{source}/{record.name}.h5", f"annotations/{version}/{source}/{record.name}.h5"}
+        if (record.source, record.name) != (source, where.stem) or not {file.path for file in files} <= places:
+            raise DatasetError(f"{where}: a marker of another shard; delete it and build again")
+        return record
 
 
 def shard_name(part: str, number: int) -> str:
@@ -120,7 +168,21 @@ class Store:
     def markers(self, version: str) -> Iterator[ShardRecord]:
         """Yield the records of all finished shards of a version, by source and name."""
         for path in sorted(self.version(version).glob("*/*.json")):
+            inside(self.root, path)
             yield ShardRecord.from_dict(read_json(path), path)
+
+    def read_manifest(self, version: str) -> dict[str, Any]:
+        """Read a version's manifest; `DatasetError` where it is damaged or another version's."""
+        path = inside(self.root, self.manifest_file(version))
+        values: dict[str, Any] = read_checked(path, _MANIFEST)
+        if values["version"] != version:
+            raise DatasetError(f"{path}: the manifest of version {values['version']}; run ls3dw verify")
+        return values
+
+    def read_configuration(self, version: str) -> dict[str, Any]:
+        """Read what a version, finished or not, is made with."""
+        values: dict[str, Any] = read_checked(inside(self.root, self.configuration_file(version)), _CONFIGURATION)
+        return values
 
     def begun(self) -> list[str]:
         """Return the names of all versions that were begun, finished or not."""
@@ -129,11 +191,13 @@ class Store:
         return sorted(name for name in names if is_safe_name(name))
 
     def write(self, path: Path, data: bytes | memoryview) -> FileRecord:
+        """Write a file of the data set, never through a link that leads out of it."""
+        inside(self.root, path.parent)
         write_atomic(path, data)
         return FileRecord.of(path, self.root, data)
 
     def write_marker(self, version: str, record: ShardRecord) -> None:
-        write_atomic(self.marker(version, record.source, record.name), dump_json(asdict(record)))
+        self.write(self.marker(version, record.source, record.name), dump_json(asdict(record)))
 
 
 def configuration_hash(configuration: Mapping[str, Any]) -> str:
@@ -145,10 +209,10 @@ def claim_version(store: Store, version: str, configuration: Mapping[str, Any]) 
     if not store.dataset_file.exists():
         if any(entry.name != LOCK for entry in store.root.iterdir()):
             raise ConfigurationError(f"{store.root}: not empty and not a data set; choose another --out")
-        write_atomic(store.dataset_file, dump_json({"format": FORMAT, "newest": None, "versions": []}))
+        write_dataset(store, {"format": FORMAT, "newest": None, "versions": []})
     path = store.configuration_file(version)
     if not path.exists():
-        write_atomic(path, dump_json(dict(configuration)))
+        store.write(path, dump_json(dict(configuration)))
 
 
 def check_version(store: Store, version: str, configuration: Mapping[str, Any]) -> None:
@@ -176,12 +240,36 @@ def check_version(store: Store, version: str, configuration: Mapping[str, Any]) 
 def read_dataset(root: Path) -> dict[str, Any]:
     """Read dataset.json; `DatasetError` where there is no data set that this version of ls3dw can read."""
     path = root / "dataset.json"
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: could not be read ({error})") from error
+    if not found:
         raise DatasetError(f"{root}: not a data set (no dataset.json); make one with ls3dw build --out {root}")
-    values = read_json(path)
+    values = read_json(inside(root, path))
     if not isinstance(values, dict) or values.get("format") != FORMAT or "versions" not in values:
         raise DatasetError(f"{path}: expected format {FORMAT}; use the ls3dw that wrote it")
-    return values
+    check(values, _DATASET, path)
+    names = values["versions"]
+    if len(set(names)) < len(names) or (values["newest"] is None) != (not names):
+        raise DatasetError(f"{path}: versions {', '.join(names)}, newest {values['newest']}; damaged: get a copy")
+    if values["newest"] is not None and values["newest"] not in names:
+        raise DatasetError(f"{path}: newest is {values['newest']}, which is not among its versions; get a copy")
+    values.pop(DIGEST, None)
+    return dict(values)
+
+
+def write_dataset(store: Store, values: Mapping[str, Any]) -> None:
+    """Write dataset.json with the SHA-256 of each version's manifest and its own."""
+    manifests = values.get("manifests", {})
+    digests = {
+        name: manifests.get(name) or sha256_file(store.manifest_file(name))
+        for name in values["versions"]
+        if name in manifests or store.manifest_file(name).is_file()
+    }
+    rest = {key: value for key, value in values.items() if key != "manifests"}
+    vouched = rest | {"manifests": digests} if digests else rest
+    store.write(store.dataset_file, dump_json(vouched | {DIGEST: sha256(dump_json(vouched))}))
 
 
 def publish_version(store: Store, version: str, asked: Mapping[str, Any] | None = None) -> None:
@@ -191,4 +279,5 @@ def publish_version(store: Store, version: str, asked: Mapping[str, Any] | None 
     values |= {"newest": version, "versions": versions}
     if asked is not None:
         values["lineage"] = values.get("lineage", {}) | {version: dict(asked)}
-    write_atomic(store.dataset_file, dump_json(values))
+    values["manifests"] = {name: digest for name, digest in values.get("manifests", {}).items() if name != version}
+    write_dataset(store, values)

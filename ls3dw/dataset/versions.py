@@ -1,27 +1,29 @@
-"""The versions of a data set: which there are, what they were made with, and how one is pinned or deleted."""
+"""The versions of a data set: list, pin, delete."""
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ls3dw.core.files import TEMPORARY, dump_json, exclusive, is_safe_name, read_json, remove_partial, write_atomic
-from ls3dw.dataset.card import render_card
+from ls3dw.core.files import TEMPORARY, exclusive, is_safe_name, remove_partial
+from ls3dw.dataset.card import write_card
+from ls3dw.dataset.gate import inside
 from ls3dw.dataset.open import open_dataset
-from ls3dw.dataset.store import REGENERATED, Store, read_dataset
+from ls3dw.dataset.store import REGENERATED, Store, read_dataset, write_dataset
 from ls3dw.errors import ConfigurationError, DatasetError
 
 
 @dataclass(frozen=True)
 class Version:
-    """What a list of versions says of one.
+    """One line of the list of versions.
 
-    parent, origin, only: what it builds on, where its pictures came from, which faces were made again; None or empty
-    for one that was built from the sources. builds_on: all versions that it needs or descends from. networks: by
-    role. faces: None while it is unfinished.
+    parent, origin, only: the version it builds on, where its pictures came from, which faces were annotated again;
+    None or empty if it was built from the sources. builds_on: all versions it needs or descends from. networks: names
+    by role. faces: None while it is unfinished.
     """
 
     name: str
@@ -37,11 +39,11 @@ class Version:
 
 
 def list_versions(root: Path) -> list[Version]:
-    """List the finished versions in the order they were finished, and then those that were only begun."""
+    """List the finished versions in the order they were finished, then the unfinished ones."""
     store, listed = Store(root), read_dataset(root)
     finished = [_finished(store, name, listed) for name in listed["versions"]]
     left = [name for name in store.begun() if name not in listed["versions"]]
-    return finished + [_describe(name, read_json(store.configuration_file(name)), listed, ()) for name in left]
+    return finished + [_describe(name, store.read_configuration(name), listed, ()) for name in left]
 
 
 def _finished(store: Store, name: str, listed: Mapping[str, Any]) -> Version:
@@ -75,6 +77,22 @@ def _describe(
     )
 
 
+def free_name(store: Store) -> str:
+    """Return the name of the next version: "v" and a number above that of every version that there is or was.
+
+    Deleted versions count where something still names them: rows in `made_by`, lineages in their manifests.
+    """
+    listed = read_dataset(store.root)
+    names = {*listed["versions"], *(path.name for path in store.root.glob("annotations/*"))}
+    for name, asked in listed.get("lineage", {}).items():
+        names |= {name, asked["parent"], *asked.get("manifests", {})}
+    for version in listed["versions"]:
+        if store.manifest_file(version).is_file():
+            names |= {entry["version"] for entry in store.read_manifest(version).get("lineage", [])}
+    numbers = [int(name[1:]) for name in names if re.fullmatch(r"v[0-9]{1,9}", name)]
+    return f"v{max([1, *numbers]) + 1}"
+
+
 def render_versions(versions: list[Version]) -> str:
     """Return the list as text."""
     lines = [f"{'version':<12} {'faces':>8} {'mean NME':>8}  {'builds on':<12} networks"]
@@ -89,7 +107,7 @@ def render_versions(versions: list[Version]) -> str:
 
 
 def pin(root: Path, name: str) -> None:
-    """Keep a version from being deleted until it is unpinned."""
+    """Protect a version from deletion."""
     with exclusive(_existing(root)):
         listed = read_dataset(root)
         _check_listed(root, name, listed)
@@ -97,7 +115,7 @@ def pin(root: Path, name: str) -> None:
 
 
 def unpin(root: Path, name: str) -> None:
-    """Let a pinned version be deleted again."""
+    """Allow a pinned version to be deleted again."""
     with exclusive(_existing(root)):
         listed = read_dataset(root)
         if name not in listed.get("pinned", []):
@@ -108,9 +126,9 @@ def unpin(root: Path, name: str) -> None:
 def delete(root: Path, name: str, *, force: bool = False) -> None:
     """Delete a version with its subsets and galleries; pictures stay.
 
-    A pinned version is never deleted; the last one and one that others build on only with force. First it is no
-    longer listed, then its folders get names that nothing takes for a version's, then they go: killed at any moment,
-    the version is there whole or not listed, and running this again, or any build, clears away what is left.
+    A pinned version is never deleted; the last one, or one that others build on, only with `force`. The version is
+    taken off the list first, then its folders are renamed, then removed: killed at any moment, it is whole or not
+    listed, and the next run of this or of a build removes the rest.
     """
     with exclusive(_existing(root)):
         store = Store(root)
@@ -123,13 +141,14 @@ def delete(root: Path, name: str, *, force: bool = False) -> None:
         elif not folders:
             _check_listed(root, name, listed)
         for path in folders:
+            inside(root, path)
             doomed = path.rename(path.with_name(path.name + TEMPORARY))
             shutil.rmtree(doomed)
         _describe_newest(store)
 
 
 def _folders(store: Store, name: str) -> list[Path]:
-    # The annotations first: without them the rest is nobody's.
+    # Annotations first; the rest depends on them.
     return [store.version(name), store.root / "subsets" / name, store.root / "galleries" / name]
 
 
@@ -161,11 +180,11 @@ def _describe_newest(store: Store) -> None:
         card.unlink(missing_ok=True)
         return
     newest = open_dataset(store.root)
-    write_atomic(card, render_card(newest.index, newest.manifest).encode())
+    write_card(store, newest.index, newest.manifest)
 
 
 def _existing(root: Path) -> Path:
-    """Check that there is a data set before a lock is put there."""
+    """Check that there is a data set before a lock file is written there."""
     read_dataset(root)
     return root
 
@@ -176,4 +195,4 @@ def _check_listed(root: Path, name: str, listed: Mapping[str, Any]) -> None:
 
 
 def _write(root: Path, listed: Mapping[str, Any], **changes: Any) -> None:
-    write_atomic(Store(root).dataset_file, dump_json({**listed, **changes}))
+    write_dataset(Store(root), {**listed, **changes})

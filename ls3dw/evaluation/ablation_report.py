@@ -10,9 +10,9 @@ from typing import Any, Final
 from ls3dw.core.files import dump_json, write_atomic
 from ls3dw.dataset.open import Dataset
 from ls3dw.evaluation.ablations import Ablation, AblationOptions, Result
-from ls3dw.evaluation.evaluate import Interval
 from ls3dw.evaluation.plots import Line, draw_lines
 from ls3dw.evaluation.report import to_csv
+from ls3dw.evaluation.scores import Interval
 
 AXES: Final[dict[Ablation, tuple[str, str, float]]] = {
     "yaw": ("by yaw", "|yaw| (degrees)", 1),

@@ -1,6 +1,6 @@
 """The ablations of "How far are we" on any data set with a truth: pose, boxes, resolution, size of the network.
 
-The networks run again on the pictures that the data set keeps, some faces at a time; only errors are held.
+The networks run again on the kept pictures, a batch at a time; only errors stay in memory.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ls3dw.dataset.open import Dataset, Face
 from ls3dw.dataset.shards import Shard
 from ls3dw.errors import DatasetError
 from ls3dw.evaluation.bootstrap import mean_intervals
-from ls3dw.evaluation.evaluate import Interval, independent_units
-from ls3dw.evaluation.measure import Question, Truth, read_truth
+from ls3dw.evaluation.measure import EvaluationProtocol, Truth, read_truth
+from ls3dw.evaluation.scores import Interval, independent_units
 from ls3dw.models.annotator import Annotator
 from ls3dw.models.weights.zoo import Model, parameters
 
@@ -32,23 +32,23 @@ Ablation = Literal["yaw", "noise", "resolution", "size"]
 ABLATIONS: Final[tuple[Ablation, ...]] = get_args(Ablation)
 
 NOISE: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
-"""Each edge of the box moves by up to this share of its side."""
+"""Largest move of each edge of the box, as a share of its side."""
 
 HEIGHTS: Final = (200.0, 150.0, 100.0, 75.0, 50.0, 40.0, 30.0)
-"""Height of the box in pixels that a larger face is reduced to."""
+"""Height of the box in pixels to which larger faces are reduced."""
 
 AS_STORED: Final = 0.0
-"""The level of the ablations that leave the pictures as they are."""
+"""Level of the ablations that do not change the pictures."""
 
 KINDS: Final = ("2d", "3d")
 
 Networks = Mapping[str, Callable[[], Annotator]]
-"""Name -> makes the annotator; each is let go of before the next."""
+"""Name -> function that makes the annotator; only one exists at a time."""
 
 
 @dataclass(frozen=True)
 class AblationOptions:
-    """limit: faces at most, spread over the data set; threshold: of AUC and failures; seed: of boxes and intervals."""
+    """limit: most faces, spread over the data set; threshold: of AUC and failures; seed: of boxes and intervals."""
 
     limit: int | None = None
     normaliser: Normaliser = "box"
@@ -58,10 +58,13 @@ class AblationOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """One point of a plot. level: share of noise, pixels of height, millions of parameters (of 3D points those of the
-    2D network too, where it guides), or the bin's number; as fractions: nme_mean, auc, failure_rate, and the interval
-    of the AUC (None with less than two independent faces). change: the AUC less that of the first level on the same
-    faces, with its interval; None for the first and where faces are not shown at several levels."""
+    """One point of a plot.
+
+    level: share of noise, pixels of height, millions of parameters (for guided 3D points those of the 2D network, too),
+    or number of the bin; nme_mean, auc, failure_rate, auc_interval: fractions, the interval None with fewer than two
+    independent faces; change: AUC minus that of the first level on the same faces, with its interval, or None for the
+    first level and for ablations without levels.
+    """
 
     network: str
     points: str
@@ -78,7 +81,7 @@ class Result:
 
 @dataclass(frozen=True)
 class View:
-    """A face as the networks are shown it. box: (4,) pixels of `image`; to_image: affine from the source's pixels."""
+    """A face as input of the networks. box: (4,) pixels of `image`; to_image: affine from the source's pixels."""
 
     image: Picture
     box: NDArray[np.float64]
@@ -95,8 +98,11 @@ def run_ablation(
     options: AblationOptions,
     report: Callable[[int], None] = lambda faces: None,
 ) -> list[Result]:
-    """Run the networks on the data set's faces at every level; report: told how many faces it has gone through."""
-    truths = {kind: read_truth(dataset, Question(points=kind, normaliser=options.normaliser)) for kind in ("2d", "3d")}
+    """Run the networks on the faces at every level. report: called with the number of faces after each batch."""
+    truths = {
+        kind: read_truth(dataset, EvaluationProtocol(points=kind, normaliser=options.normaliser))
+        for kind in ("2d", "3d")
+    }
     rows = _chosen(dataset, truths, options.limit)
     levels: Sequence[float] = {"noise": NOISE, "resolution": HEIGHTS}.get(ablation, (AS_STORED,))
     vary: Vary = {"noise": shaken, "resolution": reduced}.get(ablation, as_stored)
@@ -160,7 +166,7 @@ def _annotate(annotator: Annotator, views: Sequence[View]) -> tuple[NDArray[np.f
 
 
 def _at_work(annotator: Annotator, kind: str) -> tuple[Model, ...]:
-    """Return the networks that a kind of points takes: where 2D points guide the 3D ones, both."""
+    """Return the networks that a kind of points needs: both, if 2D points guide the 3D network."""
     if kind == "2d":
         return (annotator.model_2d,)
     guided = annotator.model_3d.contract.kind == "2d-to-3d"
@@ -168,7 +174,7 @@ def _at_work(annotator: Annotator, kind: str) -> tuple[Model, ...]:
 
 
 def as_stored(face: Face, level: float, seed: int) -> View:
-    """Show a face as the data set keeps it."""
+    """Return a face unchanged."""
     corners = face.to_picture(face.box.reshape(2, 2).astype(np.float64))
     return View(face.image, corners.ravel(), face.picture_affine)
 
@@ -176,7 +182,7 @@ def as_stored(face: Face, level: float, seed: int) -> View:
 def shaken(face: Face, level: float, seed: int) -> View:
     """Move each edge of the face's box by a uniform draw of up to `level` times its side.
 
-    The draws depend on seed and id alone: a face's box moves the same way at every level, only farther.
+    The draws depend on seed and id: a box moves in the same direction at every level, only farther.
     """
     view = as_stored(face, level, seed)
     rng = np.random.default_rng([seed, int(sha256(face.id.encode())[:16], 16)])
@@ -186,7 +192,7 @@ def shaken(face: Face, level: float, seed: int) -> View:
 
 
 def reduced(face: Face, level: float, seed: int) -> View:
-    """Reduce a face, by area, to a box of `level` pixels of height; a smaller one stays as it is."""
+    """Reduce a face by area to a box of `level` pixels of height; smaller ones stay unchanged."""
     view = as_stored(face, level, seed)
     height, width = view.image.shape[:2]
     factor = level / float(view.box[3] - view.box[1])
@@ -260,8 +266,8 @@ def true_yaw(dataset: Dataset) -> NDArray[np.float64]:
     """Return the yaw of each face (N,) in degrees: its source's own, or where it has none the version's."""
     yaw = dataset.index["yaw"].to_numpy(dtype=np.float64).copy()
     for (source, shard), rows in dataset.index.groupby(["source", "shard"], sort=False):
-        with Shard(dataset.store.faces(str(source), str(shard))) as faces:
-            own = faces.column("yaw")[rows["row"].to_numpy()]
+        with Shard(dataset.store.faces(str(source), str(shard)), dataset.store.root) as faces:
+            own = faces.take("yaw", rows["row"].to_numpy())
         places = rows.index.to_numpy()
         yaw[places] = np.where(np.isnan(own), yaw[places], own)
     return yaw

@@ -1,4 +1,4 @@
-"""Bootstrap confidence intervals of means, by drawing faces, or whole videos, again with replacement."""
+"""Bootstrap confidence intervals of means, resampling faces or whole videos."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ RESAMPLES: Final = 1000
 LEVEL: Final = 0.95
 ALONE: Final = 1024
 BINS: Final = 1024
-"""With more units than `ALONE + BINS`, the `ALONE` that weigh most stay single, and the rest is drawn by bins of units
-that hardly differ. The intervals of a million faces then cost no more than those of some thousand."""
+"""With more than `ALONE + BINS` units, the `ALONE` largest are drawn singly, the rest by bins of similar units: a
+million faces cost no more than some thousand."""
 
 _DRAWS: Final = 1 << 22
-"""Draws held at a time."""
+"""Draws in memory at a time."""
 
 
 def mean_intervals(
@@ -26,10 +26,10 @@ def mean_intervals(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
 ) -> NDArray[np.float64]:
-    """Return the percentile interval of the mean of each column: (N, K) -> (K, 2). The same seed, the same interval.
+    """Return the percentile interval of the mean of each column: (N, K) -> (K, 2).
 
-    units: (N,) labels of what is drawn together (frames of one video are no independent faces); None: each row alone.
-    NaN where there are fewer than two units: nothing is known of the spread then.
+    units: (N,) labels of rows that are drawn together, as frames of one video; None: each row alone. With fewer than
+    two units the interval is NaN. The same seed gives the same interval.
     """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or not np.isfinite(array).all():
@@ -59,7 +59,7 @@ def _by_unit(values: NDArray[np.float64], units: ArrayLike | None) -> tuple[NDAr
 def _resampled(
     sums: NDArray[np.float64], sizes: NDArray[np.float64], rng: np.random.Generator, resamples: int
 ) -> NDArray[np.float64]:
-    """Return the means (resamples, K) of as many new draws of all units."""
+    """Return the means (resamples, K) of resampled units."""
     total = len(sums)
     binned = total > ALONE + BINS
     chances = np.full(total, 1 / total)
@@ -75,7 +75,7 @@ def _resampled(
 
 
 def _counts(rng: np.random.Generator, rows: int, units: int) -> NDArray[np.float64]:
-    """Count how often each unit is drawn; the same as a multinomial of equal chances, at a tenth of its cost."""
+    """Count how often each unit is drawn: a multinomial of equal chances, ten times faster than numpy's."""
     drawn = rng.integers(0, units, size=(rows, units)) + units * np.arange(rows)[:, None]
     return np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
 
@@ -83,7 +83,7 @@ def _counts(rng: np.random.Generator, rows: int, units: int) -> NDArray[np.float
 def _binned(
     sums: NDArray[np.float64], sizes: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Draw the units that weigh most one by one, and the rest in bins of units with nearly the same first column.
+    """Keep the largest units single and put the rest into bins of units with a similar first column.
 
     Returns sums, sizes and chances of the bins; a drawn bin counts as its mean unit.
     """

@@ -1,264 +1,204 @@
-"""Compares two versions of a data set: which faces moved, how far, and whether toward the sources' own points."""
+"""`ls3dw diff`: compares two versions, and reports as text, plain values and plots."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.core.markup import GROUPS
-from ls3dw.core.metrics import FAILURE, box_size, point_errors
-from ls3dw.core.sample import Floats
-from ls3dw.dataset.open import Dataset
-from ls3dw.dataset.shards import Shard
-from ls3dw.errors import DatasetError
-from ls3dw.evaluation.evaluate import groups
-from ls3dw.sources import SOURCES
+from ls3dw.core.metrics import FAILURE
+from ls3dw.dataset.open import open_dataset
+from ls3dw.evaluation.moves import MOVED, Change, Moves, PartMove, changes, compare, most_changed
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from matplotlib.axes import Axes
 
-MOVED: Final = 0.25
-"""A face has moved when its points did by more than this on average, in pixels of the 256-pixel crop."""
+Chosen = Mapping[str, NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
-class Moves:
-    """How far the faces that two versions share moved; N rows in the order of the first version's index.
+class DiffReport:
+    """Differences between two versions. moved: threshold, pixels of the crop; chosen: rows of `moves` of the faces
+    that changed most, by kind of change."""
 
-    index: of the first version; nme_before, nme_after: NaN where the source has no points; moved_2d, moved_3d,
-    moved_z: mean distance of the 68 points in pixels of the crop, z NaN without depth in both; share: of 2D and 3D
-    points, as a fraction of sqrt(w h) of the box; parts: by landmark group. only_before, only_after: faces that the
-    other version does not have.
-    """
-
-    before: str
-    after: str
-    index: pd.DataFrame
-    nme_before: Floats
-    nme_after: Floats
-    moved_2d: Floats
-    moved_3d: Floats
-    moved_z: Floats
-    share: Floats
-    parts: list[PartMove]
-    only_before: int
-    only_after: int
-
-    def __len__(self) -> int:
-        return len(self.index)
+    dataset: Path
+    moves: Moves
+    moved: float
+    chosen: Chosen
 
     @property
-    def moved(self) -> Floats:
-        """The mean distance of a face's 2D and 3D points (N,), pixels of the crop."""
-        return ((self.moved_2d + self.moved_3d) / 2).astype(np.float32)
+    def changes(self) -> list[Change]:
+        """The table."""
+        return changes(self.moves, self.moved)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        return report(self.moves, self.chosen, self.moved) | {"dataset": str(self.dataset)}
+
+    def render(self) -> str:
+        """Return the report as text."""
+        return render_diff(self.moves, self.chosen, self.moved)
 
 
-@dataclass(frozen=True)
-class PartMove:
-    """How far one landmark group moved on average. moved: faces; the rest: crop pixels, and fractions of the box."""
+def run_diff(dataset: str | Path, before: str, after: str, *, moved: float = MOVED, top: int = 12) -> DiffReport:
+    """Compare two versions of a data set.
 
-    name: str
-    moved: int
-    mean_2d: float
-    mean_3d: float
-    nme_before: float | None
-    nme_after: float | None
-
-
-@dataclass(frozen=True)
-class Change:
-    """A row of the table. Distances in pixels of the crop, share and NME as fractions, the rest counts faces.
-
-    better, worse: by NME against the source's own points; failures: NME above 7 %.
+    moved: mean move in pixels of the 256-pixel crop from which a face counts as moved; top: faces of each kind of
+    change. `review.write_pairs` makes a page of the report.
     """
-
-    group: str
-    name: str
-    faces: int
-    moved: int
-    mean: float
-    median: float
-    highest: float
-    mean_2d: float
-    mean_3d: float
-    share: float
-    compared: int
-    nme_before: float | None
-    nme_after: float | None
-    better: int
-    worse: int
-    failures_before: int
-    failures_after: int
+    moves = compare(open_dataset(dataset, before), open_dataset(dataset, after), moved)
+    return DiffReport(Path(dataset), moves, moved, most_changed(moves, top))
 
 
-def compare(before: Dataset, after: Dataset, threshold: float = MOVED) -> Moves:
-    """Compare two versions of one data set, shard by shard: no more than a few numbers a face stay in memory."""
-    shards, other = _shards(before), _shards(after)
-    keys = [key for key in shards if key in other]
-    if not keys:
-        raise DatasetError(f"{before.store.root}: versions {before.version} and {after.version} share no face")
-    rows = np.concatenate([shards[key] for key in keys])
-    totals, columns = _PartTotals(threshold), []
-    for source, shard in keys:
-        pair = _read_pair(before, after, source, shard)
-        columns.append(_moves(pair))
-        totals.add(pair)
-    joined = {name: np.concatenate([part[name] for part in columns]).astype(np.float32) for name in columns[0]}
-    return Moves(
-        before=before.version,
-        after=after.version,
-        index=before.index.iloc[rows].reset_index(drop=True),
-        parts=totals.parts(),
-        only_before=len(before.index) - len(rows),
-        only_after=len(after.index) - len(rows),
-        **joined,
-    )
-
-
-def _shards(dataset: Dataset) -> dict[tuple[str, str], NDArray[np.int64]]:
-    """Return the rows of the index in each shard, by source and shard."""
-    found: Any = dataset.index.groupby(["source", "shard"], sort=False).indices
-    return {(str(source), str(shard)): rows for (source, shard), rows in found.items()}
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """One shard of both versions. zoom: (N,) pixels of the crop to one of the image; kind: points to compare with."""
-
-    before: dict[str, NDArray[Any]]
-    after: dict[str, NDArray[Any]]
-    zoom: NDArray[np.float64]
-    kind: str
-
-    def distances(self, name: str) -> NDArray[np.float64]:
-        """Return how far each point moved: (N, 68), pixels of the image."""
-        return point_errors(self.before[name][..., :2], self.after[name][..., :2])
-
-    def errors(self, side: dict[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Return the distance of each point to the source's own (N, 68), as a fraction of the box; NaN without."""
-        predicted = side["landmarks_2d"] if self.kind == "2d" else side["landmarks_3d"][..., :2]
-        size = box_size(side["box"])  # the tight box of the source's points, as for the NME of a face
-        return np.asarray(point_errors(predicted, side["annotation"]) / size[:, None])
-
-
-_COLUMNS: Final = ("id", "landmarks_2d", "landmarks_3d", "annotation", "box", "crop", "nme")
-
-
-def _read_pair(before: Dataset, after: Dataset, source: str, shard: str) -> _Pair:
-    sides = []
-    for dataset in (before, after):
-        with Shard(dataset.store.annotations(dataset.version, source, shard)) as file:
-            sides.append({name: file.column(name) for name in _COLUMNS})
-    first, second = sides
-    if not np.array_equal(first["id"], second["id"]):
-        raise DatasetError(f"{source}/{shard}: the versions have other faces in it; run ls3dw verify on both")
-    zoom = np.sqrt(np.abs(np.linalg.det(first["crop"][..., :2])))
-    return _Pair(first, second, zoom, SOURCES[source].annotation_kind)
-
-
-def _moves(pair: _Pair) -> dict[str, NDArray[Any]]:
-    flat, projected = (pair.distances(name).mean(axis=1) for name in ("landmarks_2d", "landmarks_3d"))
-    depth = np.abs(pair.before["landmarks_3d"][..., 2] - pair.after["landmarks_3d"][..., 2]).mean(axis=1)
+def face_values(moves: Moves, row: int) -> dict[str, Any]:
+    """Return one face as plain values."""
+    before, after = float(moves.nme_before[row]), float(moves.nme_after[row])
     return {
-        "nme_before": pair.before["nme"],
-        "nme_after": pair.after["nme"],
-        "moved_2d": flat * pair.zoom,
-        "moved_3d": projected * pair.zoom,
-        "moved_z": depth * pair.zoom,
-        "share": (flat + projected) / 2 / box_size(pair.before["box"]),
+        "id": str(moves.index["id"].iat[row]),
+        "yaw": float(moves.index["yaw"].to_numpy()[row]),
+        "moved": float(moves.moved[row]),
+        "nme_before": before if np.isfinite(before) else None,
+        "nme_after": after if np.isfinite(after) else None,
     }
 
 
-class _PartTotals:
-    """Sums over the faces of all shards, by landmark group."""
-
-    def __init__(self, threshold: float) -> None:
-        self._threshold = threshold
-        self._faces = self._compared = 0
-        self._moved = np.zeros(len(GROUPS), dtype=np.int64)
-        self._sums = np.zeros((4, len(GROUPS)))
-
-    def add(self, pair: _Pair) -> None:
-        flat, projected = (
-            _by_part(pair.distances(name)) * pair.zoom[:, None] for name in ("landmarks_2d", "landmarks_3d")
-        )
-        errors = [_by_part(pair.errors(side)) for side in (pair.before, pair.after)]
-        whole = np.isfinite(errors[0]).all(axis=1)
-        self._faces += len(flat)
-        self._compared += int(whole.sum())
-        self._moved += ((flat + projected) / 2 > self._threshold).sum(axis=0)
-        self._sums += [flat.sum(axis=0), projected.sum(axis=0), *(error[whole].sum(axis=0) for error in errors)]
-
-    def parts(self) -> list[PartMove]:
-        flat, projected = self._sums[:2] / self._faces
-        errors = self._sums[2:] / self._compared if self._compared else None
-        return [
-            PartMove(
-                name=name,
-                moved=int(self._moved[number]),
-                mean_2d=float(flat[number]),
-                mean_3d=float(projected[number]),
-                nme_before=None if errors is None else float(errors[0, number]),
-                nme_after=None if errors is None else float(errors[1, number]),
-            )
-            for number, name in enumerate(GROUPS)
-        ]
+def report(moves: Moves, chosen: Chosen, threshold: float = MOVED) -> dict[str, Any]:
+    """Return everything as plain values. chosen: rows of the faces that changed most."""
+    return {
+        "before": moves.before,
+        "after": moves.after,
+        "threshold": threshold,
+        "faces": len(moves),
+        "only_before": moves.only_before,
+        "only_after": moves.only_after,
+        "depth": _mean(moves.moved_z),
+        "changes": [asdict(row) for row in changes(moves, threshold)],
+        "landmark_groups": [asdict(part) for part in moves.parts],
+        "most_changed": {name: [face_values(moves, int(row)) for row in rows] for name, rows in chosen.items()},
+    }
 
 
-def _by_part(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average points (N, 68) over each landmark group: (N, 9)."""
-    return np.stack([values[:, list(members)].mean(axis=1) for members in GROUPS.values()], axis=1)
+def _mean(values: NDArray[Any]) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean(dtype=np.float64)) if len(finite) else None
 
 
-def changes(moves: Moves, threshold: float = MOVED) -> list[Change]:
-    """Make the table: all faces, by source, by subset, and by yaw as the first version has it."""
-    return [
-        _change(group, name, moves, chosen, threshold) for group, name, chosen in groups(moves.index) if chosen.any()
+def render_diff(moves: Moves, chosen: Chosen, threshold: float = MOVED) -> str:
+    """Return the report as text."""
+    head = (
+        f"{'':<24} {'faces':>7} {'moved':>7} {'mean':>6} {'median':>6} {'most':>6} {'2D':>6} {'3D':>6} {'of box':>7}"
+        f"  {'NME before':>10} {'after':>7} {'better':>7} {'worse':>7} {'failures':>13}"
+    )
+    lines = [
+        f"{moves.before} to {moves.after}: {len(moves)} faces in both"
+        + (f", {moves.only_before} only in {moves.before}" if moves.only_before else "")
+        + (f", {moves.only_after} only in {moves.after}" if moves.only_after else ""),
+        f"distances in pixels of the 256-pixel crop; moved: by more than {threshold:g} on average; NME in per cent",
+        "",
+        head,
     ]
+    group = "all"
+    for row in changes(moves, threshold):
+        if row.group != group:
+            lines.append(f"by {row.group}" + (f", as {moves.before} has it" if row.group == "yaw" else ""))
+        group = row.group
+        lines.append(_line(row))
+    depth = _mean(moves.moved_z)
+    lines += ["by landmark group", *map(_part_line, moves.parts)]
+    lines += [] if depth is None else ["", f"depth moved by {depth:.3f} on average"]
+    for name, rows in chosen.items():
+        lines += ["", f"most {name}" if name == "moved" else f"changed most for the {name}"]
+        lines += [_face_line(face_values(moves, int(row))) for row in rows] or ["  none"]
+    return "\n".join(lines)
 
 
-def _change(group: str, name: str, moves: Moves, chosen: NDArray[np.bool_], threshold: float) -> Change:
-    moved = moves.moved[chosen].astype(np.float64)
-    before, after = (values[chosen].astype(np.float64) for values in (moves.nme_before, moves.nme_after))
-    both = np.isfinite(before) & np.isfinite(after)
-    before, after = before[both], after[both]
-    return Change(
-        group=group,
-        name=name,
-        faces=len(moved),
-        moved=int((moved > threshold).sum()),
-        mean=float(moved.mean()),
-        median=float(np.median(moved)),
-        highest=float(moved.max()),
-        mean_2d=float(moves.moved_2d[chosen].mean(dtype=np.float64)),
-        mean_3d=float(moves.moved_3d[chosen].mean(dtype=np.float64)),
-        share=float(moves.share[chosen].mean(dtype=np.float64)),
-        compared=len(before),
-        nme_before=float(before.mean()) if len(before) else None,
-        nme_after=float(after.mean()) if len(after) else None,
-        better=int((after < before).sum()),
-        worse=int((after > before).sum()),
-        failures_before=int((before > FAILURE).sum()),
-        failures_after=int((after > FAILURE).sum()),
+def _line(row: Change) -> str:
+    distances = " ".join(f"{value:>6.2f}" for value in (row.mean, row.median, row.highest, row.mean_2d, row.mean_3d))
+    failures = f"{row.failures_before} -> {row.failures_after}"
+    return (
+        f"{row.name:<24} {row.faces:>7} {row.moved:>7} {distances} {100 * row.share:>5.2f} %"
+        f"  {_percent(row.nme_before):>10} {_percent(row.nme_after):>7} {row.better:>7} {row.worse:>7} {failures:>13}"
     )
 
 
-def most_changed(moves: Moves, count: int) -> dict[str, NDArray[np.int64]]:
-    """Return rows of `moves`: those that came nearer to the source's points, went away from them, and moved most.
+def _part_line(part: PartMove) -> str:
+    return (
+        f"{part.name:<32} {part.moved:>7} {'':>20} {part.mean_2d:>6.2f} {part.mean_3d:>6.2f} {'':>7}"
+        f"  {_percent(part.nme_before):>10} {_percent(part.nme_after):>7}"
+    )
 
-    The most changed come first; faces that did not change are not among them, and equal ones keep their order.
-    """
-    gain = moves.nme_before.astype(np.float64) - moves.nme_after
-    return {
-        "better": _largest(gain, count),
-        "worse": _largest(-gain, count),
-        "moved": _largest(moves.moved.astype(np.float64), count),
+
+def _face_line(face: Mapping[str, Any]) -> str:
+    errors = f"NME {_percent(face['nme_before'])} -> {_percent(face['nme_after'])}"
+    return f"  {face['id']:<40} moved {face['moved']:>6.2f}   {errors}   yaw {face['yaw']:.0f}"
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+LIMIT: Final = 0.1
+"""End of the error curves."""
+
+
+def plots(moves: Moves) -> dict[str, bytes]:
+    """Draw the plots as PNG files: errors of both versions, how far faces moved, and which parts of the face."""
+    drawings: dict[str, Callable[[Axes, Moves], None]] = {
+        "errors.png": _draw_errors,
+        "moved.png": _draw_moved,
+        "groups.png": _draw_parts,
     }
+    return {name: _png(draw, moves) for name, draw in drawings.items()}
 
 
-def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    order = np.argsort(-np.nan_to_num(values, nan=-np.inf), kind="stable")[:count]
-    return order[values[order] > 0]
+def _png(draw: Callable[[Axes, Moves], None], moves: Moves) -> bytes:
+    # Without pyplot, which keeps figures and a backend for the whole process.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    draw(figure.add_subplot(), moves)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _draw_errors(axes: Axes, moves: Moves) -> None:
+    both = np.isfinite(moves.nme_before) & np.isfinite(moves.nme_after)
+    for name, errors in ((moves.before, moves.nme_before[both]), (moves.after, moves.nme_after[both])):
+        if len(errors):
+            axes.plot(np.sort(errors) * 100, np.arange(1, len(errors) + 1) / len(errors), label=name)
+    axes.axvline(100 * FAILURE, color="0.7", linewidth=1)
+    axes.set(xlim=(0, 100 * LIMIT), ylim=(0, 1), xlabel="NME (per cent)", ylabel="share of faces")
+    axes.set_title(f"Errors against the sources' own points, {int(both.sum())} faces")
+    if both.any():
+        axes.legend(loc="lower right")
+
+
+def _draw_moved(axes: Axes, moves: Moves) -> None:
+    source = moves.index["source"].to_numpy()
+    edges = np.geomspace(0.01, max(1.0, float(moves.moved.max())), 40)
+    names = sorted(set(source))
+    # A logarithmic scale has no zero: smaller moves count in the first bin.
+    values = [np.maximum(moves.moved[source == name], edges[0]) for name in names]
+    axes.hist(values, bins=edges.tolist(), stacked=True, label=names)
+    axes.set(xscale="log", xlabel="mean move (pixels of the crop)", ylabel="faces")
+    axes.set_title(f"From {moves.before} to {moves.after}")
+    axes.legend()
+
+
+def _draw_parts(axes: Axes, moves: Moves) -> None:
+    place = np.arange(len(moves.parts))
+    axes.barh(place - 0.2, [part.mean_2d for part in moves.parts], 0.4, label="2D")
+    axes.barh(place + 0.2, [part.mean_3d for part in moves.parts], 0.4, label="3D")
+    axes.set_yticks(place, [part.name for part in moves.parts])
+    axes.invert_yaxis()
+    axes.set(xlabel="mean move (pixels of the crop)")
+    axes.set_title(f"From {moves.before} to {moves.after}, by landmark group")
+    axes.legend()

@@ -1,4 +1,4 @@
-"""Figures of the papers to stand beside ours, each with its source. Only those that were seen there."""
+"""Published figures to compare with, each with its source; only those that were found in the paper."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Final
 
 from ls3dw.core.metrics import FAILURE
 from ls3dw.dataset.open import Dataset
-from ls3dw.evaluation.evaluate import Evaluation
-from ls3dw.evaluation.measure import ANNOTATION, Question
+from ls3dw.evaluation.measure import ANNOTATION, EvaluationProtocol
+from ls3dw.evaluation.scores import Evaluation
 
 HOW_FAR: Final = '"How far are we from solving the 2D & 3D face alignment problem?", ICCV 2017'
 
 
 @dataclass(frozen=True)
-class PaperFigure:
-    """A published AUC of the 2D-FAN up to 7 %, as a fraction, on some subsets of a source; row: of our table."""
+class PublishedAuc:
+    """A published AUC of the 2D-FAN up to 7 %, a fraction, on subsets of a source. row: (group, name) of our table."""
 
     row: tuple[str, str]
     source: str
@@ -26,8 +26,8 @@ class PaperFigure:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """A published figure beside ours by the same formula. faces: those of ours."""
+class PaperComparison:
+    """A published figure and ours by the same formula. faces: number of ours."""
 
     title: str
     published: float
@@ -37,13 +37,13 @@ class Beside:
 
 
 PUBLISHED: Final = (
-    PaperFigure(("subset", "300vw/C"), "300vw", frozenset({"C"}), "300-VW category C", 0.641),
-    PaperFigure(("source", "300w"), "300w", frozenset({"indoor", "outdoor"}), "300-W test set", 0.669),
+    PublishedAuc(("subset", "300vw/C"), "300vw", frozenset({"C"}), "300-VW category C", 0.641),
+    PublishedAuc(("source", "300w"), "300w", frozenset({"indoor", "outdoor"}), "300-W test set", 0.669),
 )
 
 
-def beside_paper(dataset: Dataset, evaluation: Evaluation) -> list[Beside]:
-    """List the papers' figures for rows of the table that ask what the paper asked, of the faces that it asked for."""
+def compare_with_paper(dataset: Dataset, evaluation: Evaluation) -> list[PaperComparison]:
+    """Return the published figures for rows of the table with the same protocol and faces."""
     question, index = evaluation.question, dataset.index
     if (question.against, question.normaliser, question.threshold) != (ANNOTATION, "box", FAILURE):
         return []
@@ -55,16 +55,16 @@ def beside_paper(dataset: Dataset, evaluation: Evaluation) -> list[Beside]:
         if figure.row[0] == "source" and not there <= figure.subsets:
             continue
         if row and row.auc_published is not None:
-            result.append(Beside(figure.title, figure.auc, row.auc_published, row.faces, figure.where))
+            result.append(PaperComparison(figure.title, figure.auc, row.auc_published, row.faces, figure.where))
     return result
 
 
-def _in_2d(question: Question) -> bool:
-    """300-W and 300-VW annotate the visible contour."""
+def _in_2d(question: EvaluationProtocol) -> bool:
+    """Return whether 300-W and 300-VW are scored by their visible contour, which they annotate."""
     return question.points in ("source", "2d")
 
 
-def render_beside(found: list[Beside]) -> str:
+def render_comparison(found: list[PaperComparison]) -> str:
     """Return the comparison as text."""
     return "\n".join(
         f"{item.title}: published AUC of 2D-FAN {100 * item.published:.1f} % ({item.where});"

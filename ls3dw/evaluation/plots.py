@@ -1,4 +1,4 @@
-"""Plots as PNG and SVG that are the same bytes for the same numbers. Nothing else uses matplotlib for evaluation.
+"""Plots of an evaluation as PNG and SVG: the same bytes for the same numbers.
 
 Figures are made without pyplot: no window system, no global state.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Told apart by colour-blind people too; then the lines change."""
+"""Safe for colour-blind readers; further methods use other lines."""
 
 LINES: Final = ("-", "--", ":", "-.")
 STEPS: Final = 800
@@ -39,15 +39,14 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "legend.frameon": False,
     "figure.dpi": 100,
-    # A method's name may have dollar signs in it.
+    # Names of methods may contain dollar signs.
     "text.parse_math": False,
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a plot. low, high: its interval, or None; reference: what the others are held against, in black;
-    names: of its points, written above them, or None."""
+    """A line of a plot. low, high: interval or None; reference: drawn in black; names: of its points, or None."""
 
     label: str
     x: Sequence[float]
@@ -90,7 +89,7 @@ def draw_lines(out: Path, lines: Sequence[Line], labels: Mapping[str, Any], tick
 
 
 def draw_over_time(out: Path, panels: Sequence[tuple[str, str, Sequence[Line]]], title: str) -> list[Path]:
-    """Draw panels below each other over one time axis: (title, label of y, lines); a NaN interrupts its line."""
+    """Draw panels (title, label of y, lines) over one time axis; a NaN interrupts a line."""
     with _figure(rows=len(panels)) as (figure, _):
         for axes, (name, label, lines) in zip(figure.axes, panels, strict=True):
             for number, line in enumerate(lines):
@@ -114,7 +113,7 @@ def _look(number: int) -> dict[str, Any]:
 
 @contextmanager
 def _figure(rows: int = 1) -> Iterator[tuple[Figure, Axes]]:
-    """Make a figure in our style, whatever the user's matplotlib is set to."""
+    """Make a figure in our style, independent of the user's settings."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -129,7 +128,7 @@ def _figure(rows: int = 1) -> Iterator[tuple[Figure, Axes]]:
 
 
 def _save(figure: Figure, out: Path) -> list[Path]:
-    """Write PNG and SVG without a date or a program's version in them."""
+    """Write PNG and SVG without date and program version."""
     files = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer = io.BytesIO()

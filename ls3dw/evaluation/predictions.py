@@ -1,28 +1,35 @@
-"""Reads landmarks that another method made, to be scored like our own: `.npz`, `.t7`, or a folder of files."""
+"""Reads landmarks of another method: `.npz`, `.t7`, or a folder of files."""
 
 from __future__ import annotations
 
-import io
+import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.files import is_system_file
 from ls3dw.core.formats import t7
+from ls3dw.core.formats.ljson import parse_ljson
 from ls3dw.core.markup import POINTS
 from ls3dw.core.sample import Floats
 from ls3dw.errors import PredictionError
 from ls3dw.sources.face import Rejected, to_float32
 from ls3dw.sources.pts import parse_face
 
+MOST_BYTES: Final = 1 << 30
+"""Of one array: landmarks of a million faces take 0.8 GB as float32."""
+PREFERRED_GROUP: Final = "landmarks_3d"
+"""Group of LJSON files with several groups that is read."""
+
 
 @dataclass(frozen=True)
 class Predictions:
-    """Landmarks by face. points: id -> (68, 2) float32, 0-based image pixels, NaN where there is no such point."""
+    """Landmarks by face. points: id -> (68, 2) float32, 0-based image pixels, NaN for missing points."""
 
     origin: str
     points: Mapping[str, Floats]
@@ -32,21 +39,22 @@ class Predictions:
         return set(self.points)
 
     def take(self, ids: Iterable[str]) -> Floats:
-        """Return the points of faces (N, 68, 2), NaN for a face that is not there."""
+        """Return the points of faces (N, 68, 2), NaN for faces without a prediction."""
         none = np.full((POINTS, 2), np.nan, dtype=np.float32)
         return np.stack([self.points.get(face, none) for face in ids])
 
 
 def read_predictions(path: Path) -> Predictions:
-    """Read predictions; PredictionError says what is wrong with them.
+    """Read predictions. Raise `PredictionError` if they are damaged or of another layout.
 
     - `.npz`: `id` (N,) text and `landmarks` (N, 68, 2 or 3), 0-based; or one array (68, 2 or 3) an id.
     - `.t7`: a table from id to tensor 68 x 2 (or 3), 0-based; or one with `id` and `landmarks` as above.
-    - a folder: `<id>.pts` (1-based, as all `.pts` files) or `<id>.t7` (0-based, as in LS3D-W), in folders as ids have.
+    - a folder of files in folders as in ids: `<id>.pts` (1-based, as all `.pts` files), `<id>.t7` (0-based, as in
+      LS3D-W), or `<id>.ljson` (0-based, as in menpo; of several groups, `landmarks_3d`).
     """
     kind = path.suffix.lower()
     if not path.exists():
-        raise PredictionError(f"{path}: not there; expected .npz, .t7, or a folder of .pts or .t7 files")
+        raise PredictionError(f"{path}: not there; expected .npz, .t7, or a folder of .pts, .t7 or .ljson files")
     if path.is_dir():
         pairs: Iterable[tuple[str, Any]] = _read_folder(path)
     elif kind == ".npz":
@@ -54,7 +62,7 @@ def read_predictions(path: Path) -> Predictions:
     elif kind == ".t7":
         pairs = _pairs(path, _read_table(path))
     else:
-        raise PredictionError(f"{path}: expected .npz, .t7, or a folder of .pts or .t7 files")
+        raise PredictionError(f"{path}: expected .npz, .t7, or a folder of .pts, .t7 or .ljson files")
     points: dict[str, Floats] = {}
     for face, array in pairs:
         if face in points:
@@ -68,7 +76,9 @@ def read_predictions(path: Path) -> Predictions:
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as file:
-            return {name.removesuffix(".npy"): _read_array(file.read(name)) for name in file.namelist()}
+            return {name.removesuffix(".npy"): _read_array(path, name, file) for name in file.namelist()}
+    except PredictionError:
+        raise
     except MemoryError as error:
         raise PredictionError(
             f"{path}: asks for more memory than there is ({error}); damaged, or too large for this machine"
@@ -78,8 +88,23 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise PredictionError(f"{path}: not a readable .npz file ({error}); write it with numpy.savez") from error
 
 
-def _read_array(data: bytes) -> NDArray[Any]:
-    return np.asarray(np.lib.format.read_array(io.BytesIO(data), allow_pickle=False))
+def _read_array(path: Path, name: str, file: zipfile.ZipFile) -> NDArray[Any]:
+    """Read one array; its header is read first, since a damaged one may claim any size and zeros pack very small."""
+    with file.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read_header(member)
+    array = name.removesuffix(".npy")
+    if dtype.hasobject:
+        raise PredictionError(
+            f"{path}: {array} is an array of Python objects, which only unpickling could read; save numbers"
+            " (array.astype(float)) and text (array.astype(str))"
+        )
+    size = math.prod(shape) * dtype.itemsize
+    if size > MOST_BYTES:
+        raise PredictionError(f"{path}: {array} claims {size} bytes; at most {MOST_BYTES} are read")
+    with file.open(name) as member:
+        return np.asarray(np.lib.format.read_array(member, allow_pickle=False))
 
 
 def _read_table(path: Path) -> dict[Any, Any]:
@@ -110,11 +135,27 @@ def _text(face: Any) -> str:
 
 def _read_folder(path: Path) -> Iterator[tuple[str, Any]]:
     for file in sorted(path.rglob("*")):
+        if any(map(is_system_file, file.relative_to(path).parts)):
+            continue
         face = file.relative_to(path).with_suffix("").as_posix()
         if file.suffix.lower() == ".t7":
             yield face, t7.load(file)
         elif file.suffix.lower() == ".pts":
             yield face, _read_pts(file)
+        elif file.suffix.lower() == ".ljson":
+            yield face, _read_ljson(file)
+
+
+def _read_ljson(file: Path) -> NDArray[Any]:
+    try:
+        groups = parse_ljson(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise PredictionError(f"{file}: not a readable LJSON file ({error}); write it with menpo.io") from error
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    if PREFERRED_GROUP not in groups:
+        raise PredictionError(f"{file}: groups {', '.join(groups) or 'none'}; expected one, or {PREFERRED_GROUP}")
+    return groups[PREFERRED_GROUP]
 
 
 def _read_pts(file: Path) -> Floats:

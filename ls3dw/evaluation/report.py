@@ -1,4 +1,4 @@
-"""Writes an evaluation into a folder: JSON, tables as CSV, the plot of all methods, and the failures."""
+"""The tables of an evaluation: as text, and as files (JSON, CSV, plots, failures)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import numpy as np
 from ls3dw.core.files import dump_json, write_atomic
 from ls3dw.core.markup import GROUPS
 from ls3dw.dataset.open import Dataset
-from ls3dw.evaluation.evaluate import Evaluation
-from ls3dw.evaluation.measure import ANNOTATION, Measured, Question, Truth
-from ls3dw.evaluation.paper import beside_paper
+from ls3dw.evaluation.measure import ANNOTATION, EvaluationProtocol, MethodErrors, Truth
+from ls3dw.evaluation.paper import compare_with_paper, render_comparison
 from ls3dw.evaluation.plots import draw_ced
+from ls3dw.evaluation.scores import Evaluation, render_parts, render_scores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Report:
-    """Some methods on one data set: their errors and their tables, in one order."""
+    """Errors and tables of some methods on one data set, in the same order."""
 
     dataset: Dataset
-    question: Question
+    question: EvaluationProtocol
     truth: Truth
-    measured: Sequence[Measured]
+    measured: Sequence[MethodErrors]
     evaluations: Sequence[Evaluation]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all tables and the papers' figures beside them, without NaN."""
+        """Return all tables and the published figures, without NaN."""
         return {
             "dataset": str(self.dataset.store.root),
             "version": self.dataset.version,
             "question": asdict(self.question),
             "methods": [
                 _without_nan(asdict(evaluation))
-                | {"paper": [asdict(item) for item in beside_paper(self.dataset, evaluation)]}
+                | {"paper": [asdict(item) for item in compare_with_paper(self.dataset, evaluation)]}
                 for evaluation in self.evaluations
             ],
         }
@@ -80,6 +80,22 @@ def write_report(report: Report, out: Path) -> list[Path]:
     for name, data in files.items():
         write_atomic(out / name, data)
     return [out / name for name in files] + _draw(report, out)
+
+
+def render_report(report: Report) -> str:
+    """Return the tables of all methods as text, in per cent."""
+    protocol = report.question
+    against = "the sources' own points" if protocol.against == ANNOTATION else f"version {protocol.against}"
+    parts = []
+    for evaluation in report.evaluations:
+        head = f"{evaluation.method} against {against}; per cent by {protocol.normaliser}"
+        parts.append(f"{head}; failures above {100 * protocol.threshold:g} %\n\n{render_scores(evaluation.scores)}")
+        parts.append(render_parts(evaluation.parts))
+        if paper := render_comparison(compare_with_paper(report.dataset, evaluation)):
+            parts.append(paper)
+        if evaluation.unknown:
+            parts.append(f"{evaluation.unknown} predictions are of faces that are not in the data set")
+    return "\n\n".join(parts)
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -1,4 +1,4 @@
-"""How landmarks behave over the frames of a video: jitter, jumps, and frames where the face is lost."""
+"""Motion of landmarks in videos: jitter, jumps, and frames where the face is lost."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from ls3dw.core.geometry import tight_box
 from ls3dw.core.metrics import FAILURE, mean_errors
 from ls3dw.dataset.open import Dataset
 from ls3dw.errors import DatasetError
-from ls3dw.evaluation.measure import Measured, Truth
+from ls3dw.evaluation.measure import MethodErrors, Truth
 from ls3dw.evaluation.plots import Line, draw_over_time
 
 if TYPE_CHECKING:
     import pandas as pd
 
 JUMP: Final = FAILURE
-"""A face jumps when it moves from one frame to the next by this share of its size more than, or against, the truth."""
+"""A face jumps if its move between two frames differs from the true one by more than this share of its size."""
 
 OVERLAP: Final = 0.5
-"""A face is lost when the box of its landmarks shares less than this with the box of the true ones (intersection over
-union), or when there are no landmarks."""
+"""A face is lost if the boxes of its landmarks and of the true ones overlap (intersection over union) by less, or if it
+has no landmarks."""
 
 SHOWN: Final = 3
-"""Videos in the plot: those with the most jitter."""
+"""Number of videos in the plot, those with the most jitter."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """What one video's F frames show, all (F,); distances are means over the landmarks, as fractions of the face's
-    size, NaN where a neighbouring frame or the truth is missing.
+    """Motion in a video of F frames, all (F,). Distances are means over the landmarks, as fractions of the face's size,
+    NaN where a neighbouring frame or the truth is missing.
 
-    jitter, jitter_own: acceleration (x[t+1] - 2 x[t] + x[t-1]) of the method and of the truth; jitter_error: of the
-    difference between the two, which a slow head or a steady offset does not add to; step, step_own: way from the
-    frame before; jump: see `JUMP`; overlap, lost: see `OVERLAP`.
+    jitter, jitter_own: acceleration (x[t+1] - 2 x[t] + x[t-1]) of the method and of the truth; jitter_error: of their
+    difference, to which slow motion and a constant offset do not add; step, step_own: move from the frame before;
+    jump: see `JUMP`; overlap, lost: see `OVERLAP`.
     """
 
     nme: NDArray[np.float64]
@@ -54,7 +54,7 @@ class Motion:
 
 @dataclass(frozen=True)
 class VideoMotion:
-    """One method on one video, in numbers: means over frames, and counts. longest_lost: frames in a row."""
+    """One method on one video: means over frames, and counts. longest_lost: most lost frames in a row."""
 
     method: str
     video: str
@@ -69,7 +69,7 @@ class VideoMotion:
 
 
 def measure_motion(points: ArrayLike, truth: ArrayLike, sizes: ArrayLike, frames: ArrayLike) -> Motion:
-    """Measure one video: points, truth (F, P, 2) image pixels; sizes (F,); frames (F,) numbers that rise."""
+    """Measure one video. points, truth: (F, P, 2) image pixels; sizes: (F,); frames: (F,) increasing numbers."""
     moved, own = np.asarray(points, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     size, number = np.asarray(sizes, dtype=np.float64), np.asarray(frames)
     if number.shape != (len(own),) or (np.diff(number) <= 0).any():
@@ -93,7 +93,7 @@ def measure_motion(points: ArrayLike, truth: ArrayLike, sizes: ArrayLike, frames
 
 
 def _steps(points: NDArray[np.float64], frames: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the way from the frame before (F, P, 2), NaN after a gap."""
+    """Return the move from the frame before (F, P, 2), NaN after a gap."""
     out = np.full_like(points, np.nan)
     out[1:] = np.where((np.diff(frames) == 1)[:, None, None], np.diff(points, axis=0), np.nan)
     return out
@@ -117,8 +117,8 @@ def _overlaps(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArra
     return ratio
 
 
-def motion_table(dataset: Dataset, truth: Truth, measured: Sequence[Measured]) -> pd.DataFrame:
-    """Measure all videos of a data set: one row a method and frame: method, id, video, frame, and those of `Motion`."""
+def motion_table(dataset: Dataset, truth: Truth, measured: Sequence[MethodErrors]) -> pd.DataFrame:
+    """Measure all videos: a row per method and frame, with method, id, video, frame and the fields of `Motion`."""
     import pandas as pd
 
     parts = []
@@ -147,7 +147,7 @@ def _videos(dataset: Dataset) -> Iterator[tuple[str, NDArray[np.int64]]]:
 
 
 def summarise_motion(table: pd.DataFrame) -> list[VideoMotion]:
-    """Sum up the rows of `motion_table` for each method and video."""
+    """Summarise `motion_table` by method and video."""
     result = []
     for (method, video), rows in table.groupby(["method", "video"], sort=False):
         means = {

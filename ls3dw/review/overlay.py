@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import cv2
 import numpy as np
@@ -14,16 +14,21 @@ from ls3dw.core.geometry import Affine, apply
 from ls3dw.core.markup import LINES
 from ls3dw.core.sample import Picture
 
+Colour: TypeAlias = tuple[int, int, int]
+
 SMOOTH: Final = 3
-"""Drawn this many times larger and reduced, so that lines are smooth and points keep their sub-pixel place."""
+"""Tiles are drawn this many times larger, then reduced: smooth lines, sub-pixel points."""
+
+MARGIN: Final = 0.3
+"""Around the box of a face in a tile, as a share of its longer side."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """Points (68, 2 or more) to draw, in one colour; lines: whether to join them to a face."""
+    """Points (68, 2 or more) in one colour. lines: also draw the lines of the mark-up."""
 
     points: NDArray[Any]
-    colour: tuple[int, int, int]
+    colour: Colour
     radius: float = 1.4
     lines: bool = False
 
@@ -31,10 +36,11 @@ class Layer:
 def draw_face(picture: Picture, affine: Affine, size: int, layers: list[Layer]) -> Image.Image:
     """Draw a square tile of `size` pixels.
 
-    affine: (2, 3) pixels of `picture` to pixels of the tile; the layers' points are in pixels of the tile.
+    affine: (2, 3) from pixels of `picture` to pixels of the tile, in which the layers' points are.
     """
-    large = _enlarge(affine)
-    tile = _warp(picture, large, size * SMOOTH)
+    large = affine * SMOOTH + np.array([[0, 0, 1], [0, 0, 1]]) * (SMOOTH - 1) / 2
+    whole = (size * SMOOTH, size * SMOOTH)
+    tile = Image.fromarray(cv2.warpAffine(picture, large, whole, flags=cv2.INTER_LINEAR))
     canvas = ImageDraw.Draw(tile)
     for layer in layers:
         points = layer.points[:, :2] * SMOOTH + (SMOOTH - 1) / 2
@@ -44,21 +50,13 @@ def draw_face(picture: Picture, affine: Affine, size: int, layers: list[Layer]) 
     return tile.resize((size, size), Image.Resampling.BOX)
 
 
-def _enlarge(affine: Affine) -> Affine:
-    return affine * SMOOTH + np.array([[0, 0, 1], [0, 0, 1]]) * (SMOOTH - 1) / 2
-
-
-def _warp(picture: Picture, affine: Affine, size: int) -> Image.Image:
-    return Image.fromarray(cv2.warpAffine(picture, affine, (size, size), flags=cv2.INTER_LINEAR))
-
-
 def _draw_points(canvas: ImageDraw.ImageDraw, points: NDArray[Any], layer: Layer) -> None:
     radius = layer.radius * SMOOTH
     for x, y in points[np.isfinite(points).all(axis=1)].tolist():
         canvas.ellipse((x - radius, y - radius, x + radius, y + radius), fill=layer.colour)
 
 
-def _draw_lines(canvas: ImageDraw.ImageDraw, points: NDArray[Any], colour: tuple[int, int, int]) -> None:
+def _draw_lines(canvas: ImageDraw.ImageDraw, points: NDArray[Any], colour: Colour) -> None:
     for first, second in LINES:
         pair = points[[first, second]]
         if np.isfinite(pair).all():
@@ -66,7 +64,10 @@ def _draw_lines(canvas: ImageDraw.ImageDraw, points: NDArray[Any], colour: tuple
 
 
 def tile_affine(box: NDArray[Any], size: int, margin: float) -> Affine:
-    """Map image pixels to a square tile that holds `box` (4,) with `margin` of its longer side all around."""
+    """Return the affine from image pixels to a square tile around `box` (4,).
+
+    margin: on each side, as a share of the longer side of the box.
+    """
     centre = (box[:2] + box[2:]).astype(np.float64) / 2
     side = float(max(box[2] - box[0], box[3] - box[1])) * (1 + 2 * margin)
     zoom = size / side

@@ -24,13 +24,16 @@ def parse_mat(data: bytes) -> Face:
     """Read a `.mat` file.
 
     extra: z (68,) float32, pixels, as published; pt2d (21, 2) float32, NaN where invisible;
-    pose (3,) float32: yaw, pitch, roll in degrees with the signs of `Pose_Para`. The last two are NaN if absent.
+    pose (3,) float32: yaw, pitch, roll in degrees with the signs of `Pose_Para`.
+    Only `pt3d_68` is needed. The others are NaN where they are absent or of another shape; flags name the latter.
     """
     try:
         fields = read_arrays(data, FIELDS)
     except ValueError as error:
         raise _malformed(str(error)) from error
-    solid = fields.get("pt3d_68", np.empty(0))
+    if "pt3d_68" not in fields:
+        raise _malformed("no numeric pt3d_68 in the file")
+    solid = fields["pt3d_68"]
     if solid.ndim != 2 or solid.shape[0] != 3:
         raise _malformed(f"pt3d_68 has shape {solid.shape}; expected (3, {POINTS})")
     if solid.shape[1] != POINTS:
@@ -38,25 +41,27 @@ def parse_mat(data: bytes) -> Face:
     points, z = zero_based(solid[:2].T), to_float32(solid[2])
     if not np.isfinite(z).all():
         raise Rejected("non-finite points", "a depth in pt3d_68")
-    pose = _pose(fields.get("Pose_Para"))
-    extra = {"z": z, "pt2d": _visible_points(fields.get("pt2d")), "pose": pose}
-    return Face(points, points, extra, yaw=float(pose[0]) if np.isfinite(pose[0]) else None)
+    flat, parameters = fields.get("pt2d"), fields.get("Pose_Para")
+    odd = {
+        "odd pt2d": flat is not None and flat.shape != (2, VISIBLE_POINTS),
+        "odd Pose_Para": parameters is not None and parameters.size < 3,
+    }
+    pose = _pose(parameters)
+    extra = {"z": z, "pt2d": _visible_points(flat), "pose": pose}
+    flags = tuple(flag for flag, there in odd.items() if there)
+    return Face(points, points, extra, float(pose[0]) if np.isfinite(pose[0]) else None, flags)
 
 
 def _visible_points(flat: NDArray[np.float64] | None) -> Floats:
-    if flat is None:
+    if flat is None or flat.shape != (2, VISIBLE_POINTS):
         return np.full((VISIBLE_POINTS, 2), np.nan, dtype=np.float32)
-    if flat.shape != (2, VISIBLE_POINTS):
-        raise _malformed(f"pt2d has shape {flat.shape}; expected (2, {VISIBLE_POINTS})")
     visible = (flat != INVISIBLE).all(axis=0)
     return zero_based(np.where(visible, flat, np.nan).T)
 
 
 def _pose(parameters: NDArray[np.float64] | None) -> Floats:
-    if parameters is None:
+    if parameters is None or parameters.size < 3:
         return np.full(3, np.nan, dtype=np.float32)
-    if parameters.size < 3:
-        raise _malformed(f"Pose_Para has {parameters.size} values; expected pitch, yaw, roll, ...")
     pitch, yaw, roll = to_float32(parameters.ravel()[:3])
     with np.errstate(over="ignore"):  # nonsense angles of a damaged file become infinite
         return np.degrees(np.array([yaw, pitch, roll], dtype=np.float32))

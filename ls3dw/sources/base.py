@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, NamedTuple
@@ -25,7 +26,8 @@ class Count(NamedTuple):
 
 
 class Source(ABC):
-    """A data set in a folder. Iterate over it for its samples; what it could not give is then in `drops`.
+    """A data set in a folder. Iterate over it for its samples; `drops` then has what could not be used, and `notes`
+    counts the flags of the samples.
 
     A sample holds its decoded picture: let go of it before taking many more.
     """
@@ -39,6 +41,7 @@ class Source(ABC):
     def __init__(self, root: str | Path) -> None:
         self.root = existing_folder(self.name, root)
         self.drops: list[Drop] = []
+        self.notes: Counter[str] = Counter()
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -77,12 +80,13 @@ class Source(ABC):
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples of the default subsets."""
-        self.drops = []
+        self.drops, self.notes = [], Counter()
         for media in self.media():
             for _, outcome in media.read(lambda number: False):
                 if isinstance(outcome, Drop):
                     self.drops.append(outcome)
                 else:
+                    self.notes.update(outcome.flags)
                     yield outcome
 
     def _chosen(self, asked: Collection[str] | None) -> list[str]:

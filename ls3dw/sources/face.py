@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+import errno
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.geometry import tight_box
 from ls3dw.core.sample import ColourOrder, Drop, Floats, Picture, Reason, Sample
+from ls3dw.errors import SourceError
 
 LEAST_SEEN = 0.1
 """Share of a face's box that must lie in the picture: faces cut by its edge are usual, a stray point is a fault."""
@@ -32,13 +35,14 @@ class Face:
     """What an annotation file says, in 0-based pixels.
 
     points: (P, 2) float32, all the points it has; annotation: (68, 2) float32, NaN where it has no such point;
-    extra and yaw: as in Sample.
+    extra, yaw and flags: as in Sample.
     """
 
     points: Floats
     annotation: Floats
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     yaw: float | None = None
+    flags: tuple[str, ...] = ()
 
 
 Parser: TypeAlias = Callable[[bytes], Face]
@@ -72,12 +76,29 @@ def to_float32(values: NDArray[np.float64]) -> Floats:
         return values.astype(np.float32)
 
 
+NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
+"""Errors that mean that there is no such file. All others may pass: the disk, the network, memory, permissions."""
+
+
+@contextlib.contextmanager
+def reading(path: Path, reason: Reason) -> Iterator[None]:
+    """Turn an OSError into Rejected if the file is not there, and otherwise into a SourceError that ends the run."""
+    try:
+        yield
+    except OSError as error:
+        text = error.strerror or str(error)
+        if error.errno in NOT_THERE:
+            raise Rejected(reason, f"{path.name} cannot be read: {text}") from error
+        raise SourceError(
+            f"{path}: cannot be read ({text}); mend the cause and run again: what is finished is kept"
+        ) from error
+
+
 def read_face(path: Path, parse: Parser) -> Face:
     """Read an annotation file; raises Rejected unless its points are finite and span a box."""
-    try:
-        face = parse(path.read_bytes())
-    except OSError as error:
-        raise Rejected("malformed annotation", f"{path.name} cannot be read: {error.strerror}") from error
+    with reading(path, "malformed annotation"):
+        data = path.read_bytes()
+    face = parse(data)
     bad = np.count_nonzero(~np.isfinite(face.points).all(axis=1))
     if bad:
         raise Rejected("non-finite points", f"{path.name}: {bad} of {len(face.points)} points")
@@ -100,7 +121,7 @@ def make_sample(face: Face, picture: Picture, place: Place, order: ColourOrder =
         load=partial(_same, picture),
         frame=place.frame,
         yaw=face.yaw,
-        flags=place.flags,
+        flags=(*place.flags, *face.flags),
         extra=face.extra,
         order=order,
     )

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from ls3dw.core.files import is_system_file
 from ls3dw.errors import SourceError
 
 
@@ -23,9 +24,9 @@ def existing_folder(name: str, root: str | Path) -> Path:
 
 
 def visible(folder: Path) -> list[Path]:
-    """List a folder, sorted, without what systems put there on their own (`.DS_Store`, `._x`, `__MACOSX`)."""
+    """List a folder, sorted, without the files of operating systems (`.DS_Store`, `._x`, `__MACOSX`, ...)."""
     try:
-        return sorted(path for path in folder.iterdir() if not path.name.startswith((".", "__")))
+        return sorted(path for path in folder.iterdir() if not is_system_file(path.name))
     except OSError as error:
         raise SourceError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
 

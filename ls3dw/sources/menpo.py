@@ -12,7 +12,7 @@ from ls3dw.core.markup import POINTS
 from ls3dw.core.sample import Floats
 from ls3dw.sources.face import Face, Rejected, zero_based
 from ls3dw.sources.layout import find, has_files, wrong_layout
-from ls3dw.sources.pts import parse_pts
+from ls3dw.sources.pts import BARE, is_bare, parse_pts
 from ls3dw.sources.stills import AnnotationFormat, Part, StillSource
 
 PROFILE_POINTS: Final = 39
@@ -34,7 +34,8 @@ def parse_menpo(data: bytes) -> Face:
     """
     points = zero_based(parse_pts(data))
     if len(points) == POINTS:
-        return Face(points, points, _extra(_missing(PROFILE_POINTS), 0))
+        extra = _extra(_missing(PROFILE_POINTS), 0)
+        return Face(points, points, extra, flags=(BARE,) if is_bare(data) else ())
     if len(points) == PROFILE_POINTS:
         # The 39 points do not correspond to any of the 68.
         return Face(points, _missing(POINTS), _extra(points, facing(points)))

@@ -6,20 +6,24 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.files import folded
 from ls3dw.core.formats.pictures import decode_picture
 from ls3dw.core.sample import Media, Outcome, Picture, Reason, Sample
 from ls3dw.errors import PictureError
 from ls3dw.sources.base import Count, Source
-from ls3dw.sources.face import Parser, Place, Rejected, make_sample, printable, read_face
+from ls3dw.sources.face import Parser, Place, Rejected, make_sample, printable, read_face, reading
 from ls3dw.sources.layout import visible
 
-PICTURES: Final = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff", ".webp"})
+PICTURES: Final = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"}
+)
+"""The suffixes of the formats that `decode_picture` reads."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +51,36 @@ class Part:
 
 @dataclass(frozen=True)
 class Pair:
-    """The files that share a stem: one of each kind, unless something is wrong."""
+    """The files that share a stem: one of each kind, unless something is wrong.
+
+    near: if a file is missing, others that may be meant: of the same stem, or one that differs only in letter case or
+    in the Unicode form of its accents.
+    """
 
     stem: str
     pictures: tuple[str, ...]
     annotations: tuple[str, ...]
+    near: tuple[str, ...] = ()
 
 
 def list_pairs(folder: Path, suffix: str) -> list[Pair]:
     """List the union of the stems of pictures and annotations, sorted; a file without its partner is kept."""
     pictures: dict[str, list[str]] = {}
     annotations: dict[str, list[str]] = {}
+    alike: dict[str, list[str]] = {}
     for path in visible(folder):
         ending = path.suffix.lower()
         if ending in PICTURES:
             pictures.setdefault(path.stem, []).append(path.name)
         elif ending == suffix:
             annotations.setdefault(path.stem, []).append(path.name)
-    stems = sorted(pictures.keys() | annotations.keys())
-    return [Pair(stem, tuple(pictures.get(stem, ())), tuple(annotations.get(stem, ()))) for stem in stems]
+        alike.setdefault(folded(path.stem), []).append(path.name)
+    pairs = []
+    for stem in sorted(pictures.keys() | annotations.keys()):
+        there = (tuple(pictures.get(stem, ())), tuple(annotations.get(stem, ())))
+        near = () if all(there) else tuple(name for name in alike[folded(stem)] if name not in {*there[0], *there[1]})
+        pairs.append(Pair(stem, *there, near))
+    return pairs
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,8 @@ class StillMedia:
             return place.drop(fault)
 
     def _sample(self, pair: Pair, place: Place) -> Sample:
-        picture_file = self.part.folder / only(pair.pictures, "missing picture")
-        annotation_file = self.part.folder / only(pair.annotations, "missing annotation")
+        picture_file = self.part.folder / only_picture(pair)
+        annotation_file = self.part.folder / only_annotation(pair)
         # The annotation first: it is cheap, and a picture without a usable one need not be decoded.
         face = read_face(annotation_file, self.format.parse)
         data = read_bytes(picture_file)
@@ -121,21 +136,36 @@ class StillMedia:
         return make_sample(face, picture, place)
 
 
-def only(names: tuple[str, ...], missing: Reason) -> str:
-    """Return the only name; raises Rejected when there is none, or more than one."""
+def only_picture(pair: Pair) -> str:
+    """Return the name of the only picture; raises Rejected."""
+    return _only(pair.pictures, "missing picture", pair)
+
+
+def only_annotation(pair: Pair) -> str:
+    """Return the name of the only annotation file; raises Rejected."""
+    return _only(pair.annotations, "missing annotation", pair)
+
+
+def _only(names: tuple[str, ...], missing: Reason, pair: Pair) -> str:
     if not names:
-        raise Rejected(missing, "no such file beside the other of the same stem")
+        raise Rejected(missing, "; ".join(("no file of this stem", *(_why_not(name, pair) for name in pair.near))))
     if len(names) > 1:
         raise Rejected("repeated id", f"{', '.join(names)} share a stem; keep one")
     return names[0]
 
 
+def _why_not(name: str, pair: Pair) -> str:
+    stem, suffix = PurePath(name).stem, PurePath(name).suffix
+    if stem == pair.stem:
+        return f"{name} is not read: pictures are {', '.join(sorted(PICTURES))}"
+    form = "letter case" if stem.lower() == pair.stem.lower() else "Unicode form (NFC, NFD)"
+    return f"{stem!a}{suffix} has another {form} than {pair.stem!a}; rename one"
+
+
 def read_bytes(path: Path) -> bytes:
-    """Read a picture file; raises Rejected."""
-    try:
+    """Read a picture file; raises Rejected if it is not there."""
+    with reading(path, "unreadable picture"):
         return path.read_bytes()
-    except OSError as error:
-        raise Rejected("unreadable picture", f"{path.name} cannot be read: {error.strerror}") from error
 
 
 def decode(data: bytes, name: str) -> Picture:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final, Literal
 
-import numpy as np
-
-from ls3dw.core.sample import Outcome, Picture
-from ls3dw.sources.face import Place, Rejected, make_sample, printable, read_face
+from ls3dw.core.formats.videos import VideoFrame, VideoReader
+from ls3dw.core.sample import Outcome
+from ls3dw.errors import PictureError
+from ls3dw.sources.face import Place, Rejected, make_sample, printable, read_face, reading
 from ls3dw.sources.layout import visible
 from ls3dw.sources.pts import parse_face
 
@@ -54,79 +55,42 @@ def list_labels(folder: Path) -> Labels:
     return labels
 
 
-class Capture:
-    """A video decoded on one thread, forward only: seeking is not exact in every container."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the video; raises Rejected."""
-        import cv2
-
-        name = str(path)
-        if not _is_utf8(name):  # cv2 would end the process
-            raise Rejected("unreadable video", "its path is not UTF-8; rename it")
-        self._video: Any = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
-        if not self._video.isOpened():
-            raise Rejected("unreadable video", f"{path.name} is damaged, empty or of an unknown kind")
-        self._cut = cut_frame(path)
-        self.frame = 0
-
-    def advance(self) -> bool:
-        """Go to the next frame without converting it; False at the end."""
-        grabbed: bool = self._video.grab()
-        self.frame += grabbed
-        return grabbed
-
-    def picture(self) -> Picture:
-        """Return the present frame, (H, W, 3) uint8 BGR; raises Rejected if it is damaged."""
-        if self._cut is not None and self.frame >= self._cut:
-            raise Rejected("unreadable picture", f"the file is cut off within frame {self._cut}")
-        decoded, pixels = self._video.retrieve()
-        if not decoded:
-            raise Rejected("unreadable picture", f"frame {self.frame} cannot be decoded")
-        return np.asarray(pixels, dtype=np.uint8)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._video.release()
+Numbering = Literal["order", "time", "unsettled"]
 
 
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def settle_numbering(video: Path, labels: Labels) -> Numbering:
+    """Decide by which number the frames of a video go whose places by order and by time differ. Decodes it once.
 
-
-def cut_frame(path: Path) -> int | None:
-    """Return the frame, from 1, within which an AVI file ends; None if it is whole, or in another container.
-
-    A decoder shows the rest of a cut frame as grey or smeared blocks without a word, so the chunks are walked here.
+    Their times count only if all lie on the grid of a constant rate. Then that number is right by which the last
+    frame is also the last with an annotation; "unsettled" if neither is.
     """
-    size = path.stat().st_size
-    complete = 0
-    with path.open("rb") as file:
-        for kind, end in _chunks(file):
-            is_frame = kind[2:] in (b"dc", b"db")
-            if end > size:
-                return complete + 1 if is_frame else None
-            complete += is_frame
-    return None
+    with open_video(video) as reader, reading(video, "unreadable video"):
+        frames = [(frame.order, frame.time, frame.damage) for frame in reader.frames()]
+    times = [time for _, time, _ in frames if time is not None]
+    complete = all(time is not None or damage is not None for _, time, damage in frames)
+    if not complete or not times or any(after <= before for before, after in pairwise(times)):
+        return "order"
+    last = max(labels.frames, default=0)
+    if last == times[-1]:
+        return "time"
+    return "order" if last == frames[-1][0] else "unsettled"
 
 
-def _chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Yield kind and end of every chunk of an AVI file that is no list and not empty; nothing for other files."""
-    if file.read(4) != b"RIFF":
-        return
-    file.seek(0)
-    while len(head := file.read(8)) == 8:
-        kind, length = head[:4], int.from_bytes(head[4:], "little")
-        if kind in (b"RIFF", b"LIST"):
-            file.seek(4, 1)  # go on within the list
-            continue
-        if length:
-            yield kind, file.tell() + length
-        file.seek(length + length % 2, 1)
+def open_video(path: Path) -> VideoReader:
+    """Open a video; raises Rejected if it is none, SourceError if it cannot be read."""
+    try:
+        with reading(path, "unreadable video"):
+            return VideoReader(path)
+    except PictureError as error:
+        raise Rejected("unreadable video", str(error)) from error
+
+
+def _unsettled(frame: VideoFrame, labels: Labels) -> Rejected:
+    last = max(labels.frames, default=0)
+    return Rejected(
+        "uncertain frame number",
+        f"frame {frame.order} by order, {frame.time} by time; the last annotation, {last}, fits neither count",
+    )
 
 
 @dataclass(frozen=True)
@@ -150,39 +114,62 @@ class VideoMedia:
         labels = list_labels(self.folder)
         last, end = 0, Rejected("unreadable video", "no frame can be decoded")
         try:
-            for last, outcome in self._frames(labels, skip):
+            for number, outcome in self._frames(labels, skip):
+                yield from self._without_picture(labels, range(last + 1, number), skip)
+                last = number
                 if outcome is not None:
-                    yield last - 1, outcome
+                    yield number - 1, outcome
         except Rejected as fault:
             end = fault
         if last:
             end = Rejected("annotation without frame", f"the video ended at frame {last}")
-        for number, outcome in self._leftovers(labels, last, end):
-            if not skip(number):
-                yield number, outcome
+        for unit, outcome in self._leftovers(labels, last, end):
+            if not skip(unit):
+                yield unit, outcome
 
     def _frames(self, labels: Labels, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome | None]]:
-        """Yield every frame number, from 1, with its outcome, or None if it is skipped; raises Rejected."""
+        """Yield every frame number, from 1, with its outcome, or None if it is skipped; raises Rejected.
+
+        While order and time give the same number, as they nearly always do, nothing has to be settled.
+        """
         video = find_video(self.folder)
         if video is None:
             raise Rejected("unreadable video", "no vid.avi in the folder")
-        capture = Capture(video)
-        try:
-            while capture.advance():
-                skipped = skip(capture.frame - 1)
-                yield capture.frame, None if skipped else self._outcome(capture, video, labels)
-        finally:
-            capture.close()
+        numbering: Numbering | None = None
+        with open_video(video) as reader, reading(video, "unreadable video"):
+            for frame in reader.frames():
+                if numbering is None and frame.time not in (None, frame.order):
+                    numbering = settle_numbering(video, labels)
+                number = frame.time if numbering == "time" else frame.order
+                if number is None:
+                    continue  # damaged, and nothing tells when it was to be shown
+                if skip(number - 1):
+                    yield number, None
+                elif numbering == "unsettled":
+                    yield number, self._frame_place(number, video).drop(_unsettled(frame, labels))
+                else:
+                    yield number, self._outcome(reader, frame, number, video, labels)
 
-    def _outcome(self, capture: Capture, video: Path, labels: Labels) -> Outcome:
-        place = self._frame_place(capture.frame, video)
+    def _outcome(self, reader: VideoReader, frame: VideoFrame, number: int, video: Path, labels: Labels) -> Outcome:
+        place = self._frame_place(number, video)
         try:
-            if capture.frame not in labels.frames:
-                raise Rejected("frame without annotation", f"no {ANNOTATIONS}/{capture.frame:06d}.pts")
-            face = read_face(labels.frames[capture.frame], parse_face)
-            return make_sample(face, capture.picture(), place, order="BGR")
+            if number not in labels.frames:
+                raise Rejected("frame without annotation", f"no {ANNOTATIONS}/{number:06d}.pts")
+            face = read_face(labels.frames[number], parse_face)
+            return make_sample(face, reader.picture(frame), place, order="BGR")
+        except PictureError as error:
+            return place.drop(Rejected("unreadable picture", str(error)))
         except Rejected as fault:
             return place.drop(fault)
+
+    def _without_picture(
+        self, labels: Labels, numbers: range, skip: Callable[[int], bool]
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Yield unit and drop of the annotations of frames for which the file repeats the picture before."""
+        for number in numbers:
+            if number in labels.frames and not skip(number - 1):
+                fault = Rejected("annotation without frame", f"the video has no picture for frame {number}")
+                yield number - 1, self._frame_place(number, labels.frames[number]).drop(fault)
 
     def _leftovers(self, labels: Labels, last: int, end: Rejected) -> Iterator[tuple[int, Outcome]]:
         """Yield unit and drop of the annotations beyond frame `last`, of the strays, or of a video with neither."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ls3dw.core.formats.mat import read_arrays
 from ls3dw.core.markup import POINTS
 from ls3dw.core.sample import Floats, Sample
-from ls3dw.sources.face import Face, Place, Rejected, make_sample, read_face, to_float32, zero_based
+from ls3dw.sources.face import Face, Place, Rejected, make_sample, read_face, reading, to_float32, zero_based
 from ls3dw.sources.layout import find, visible, wrong_layout
 from ls3dw.sources.stills import (
     AnnotationFormat,
@@ -31,7 +31,8 @@ from ls3dw.sources.stills import (
     StillSource,
     decode,
     list_pairs,
-    only,
+    only_annotation,
+    only_picture,
     read_bytes,
 )
 
@@ -97,7 +98,8 @@ def _arrays(data: bytes, names: tuple[str, ...]) -> dict[str, NDArray[np.float64
 
 def _own_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
     """Read what only adds to the points: a picture without its own `.mat` has no pose and no depth."""
-    return _arrays(path.read_bytes(), OWN_FIELDS) if path.is_file() else {}
+    with reading(path, "malformed annotation"):
+        return _arrays(path.read_bytes(), OWN_FIELDS) if path.is_file() else {}
 
 
 def _own_sets(folder: Path) -> list[str]:
@@ -115,13 +117,13 @@ class TurnedMedia(StillMedia):
     landmarks: Path = Path()
 
     def _sample(self, pair: Pair, place: Place) -> Sample:
-        picture_file = self.part.folder / only(pair.pictures, "missing picture")
+        picture_file = self.part.folder / only_picture(pair)
         own = self.part.folder / (pair.annotations[0] if pair.annotations else f"{pair.stem}.mat")
         points = self.landmarks / f"{pair.stem}_pts.mat"
         if points.is_file():
             face = read_face(points, partial(parse_points, own=own))
         else:
-            only(pair.annotations, "missing annotation")
+            only_annotation(pair)
             face = read_face(own, partial(parse_own, turned=not pair.stem.endswith(UNTURNED)))
         return make_sample(face, decode(read_bytes(picture_file), picture_file.name), place)
 

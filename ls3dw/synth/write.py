@@ -15,10 +15,10 @@ from ls3dw.core.crops import encode_picture
 from ls3dw.core.files import dump_json, exclusive, read_json, remove_partial, write_atomic
 from ls3dw.errors import ConfigurationError
 from ls3dw.sources.layout import visible
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.photo.degrade import degrade
 from ls3dw.synth.renderer import Renderer
+from ls3dw.synth.rng import SplitRng
 
 Layout = Literal["heads", "300w-lp"]
 LAYOUTS: Final[tuple[Layout, ...]] = get_args(Layout)
@@ -111,11 +111,11 @@ def _differences(found: Any, asked: dict[str, Any]) -> str:
 
 
 def _render(renderer: Renderer, request: Request, chunk: int) -> Iterator[Head]:
-    draws = Draws(request.seed, renderer.device).child(chunk)
-    rendered = renderer.render(CHUNK, draws)
+    rng = SplitRng(request.seed, renderer.device).child(chunk)
+    rendered = renderer.render(CHUNK, rng)
     images = rendered.images
     if request.degraded:
-        images = (degrade(images.float() / 255, draws) * 255).round().clamp(0, 255).byte()
+        images = (degrade(images.float() / 255, rng) * 255).round().clamp(0, 255).byte()
     columns = (
         images.permute(0, 2, 3, 1).cpu().numpy(),
         *(getattr(rendered, name).cpu().numpy() for name in ("landmarks_2d", "landmarks_3d", "visible", "pose")),

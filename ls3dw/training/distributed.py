@@ -1,7 +1,7 @@
-"""Several processes on one machine, a GPU each, started by torchrun: what one would do, in parts.
+"""Training on several GPUs of one machine, one process each, started by torchrun.
 
-Each process takes its lanes of the batch. Batch norms take their statistics over all processes, and gradients are
-averaged, so that N processes take the step that one would take with the whole batch.
+Each process takes its slices of the batch. Batch norms use statistics over all processes and gradients are averaged, so
+N processes take the same step as one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from ls3dw.errors import ConfigurationError, DeviceError
 
 
 @dataclass(frozen=True)
-class Group:
-    """This process among all; `device` is what it computes on."""
+class ProcessGroup:
+    """The processes of a run: this one's device and rank, and their number."""
 
     device: torch.device
     rank: int = 0
     world: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes files and says what happens."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and logs."""
         return self.rank == 0
 
-    def lanes(self, count: int) -> range:
-        """Return this process's lanes."""
+    def slices(self, count: int) -> range:
+        """Return which of the batch's `count` slices belong to this process."""
         if count % self.world:
-            raise ConfigurationError(f"lanes {count}: {self.world} processes need a multiple of {self.world}")
+            raise ConfigurationError(f"slices {count}: {self.world} processes need a multiple of {self.world}")
         mine = count // self.world
         return range(self.rank * mine, (self.rank + 1) * mine)
 
 
-def join(gpu: str) -> Group:
-    """Choose the device, and meet the other processes where torchrun has started several. gpu: auto, none or an id."""
+def join_group(gpu: str) -> ProcessGroup:
+    """Choose the device, and connect the processes that torchrun started. gpu: auto, none or an id."""
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     device = _device(gpu, int(os.environ.get("LOCAL_RANK", "0")) if world > 1 else 0)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if world > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return Group(device, rank, world)
+    return ProcessGroup(device, rank, world)
 
 
-def leave() -> None:
+def leave_group() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -68,19 +68,19 @@ def _device(gpu: str, local_rank: int) -> torch.device:
 
 
 def average_gradients(parameters: Iterable[nn.Parameter], world: int) -> None:
-    """Bring the gradients of all processes to their mean, in one message."""
+    """Average the gradients over all processes, in one message."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= world
+    joined = torch.cat([gradient.flatten() for gradient in gradients])
+    dist.all_reduce(joined)
+    joined /= world
     start = 0
     for gradient in gradients:
-        gradient.copy_(flat[start : start + gradient.numel()].view(gradient.shape))
+        gradient.copy_(joined[start : start + gradient.numel()].view(gradient.shape))
         start += gradient.numel()
 
 
-class JoinedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over all processes on any device; torch's own synchronised one knows CUDA only."""
+class SyncedBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm over all processes on any device; torch's SyncBatchNorm needs CUDA."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -89,8 +89,9 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.momentum is not None
         moments = torch.stack((x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))))
-        moments = _sum_over_processes(moments) / dist.get_world_size()
-        mean, variance = moments[0], moments[1] - moments[0].square()
+        total: Tensor = _SumOverProcesses.apply(moments)  # type: ignore[no-untyped-call]
+        mean, square = total / dist.get_world_size()
+        variance = square - mean.square()
         with torch.no_grad():
             count = x.numel() / x.shape[1] * dist.get_world_size()
             self.running_mean.lerp_(mean, self.momentum)
@@ -103,7 +104,7 @@ class JoinedBatchNorm2d(nn.BatchNorm2d):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; each one's gradient is the sum of all gradients of the sum."""
+    """The sum of a tensor over all processes; its gradient is the sum of their gradients."""
 
     @staticmethod
     def forward(ctx: object, x: Tensor) -> Tensor:
@@ -118,27 +119,22 @@ class _SumOverProcesses(torch.autograd.Function):
         return total
 
 
-def _sum_over_processes(x: Tensor) -> Tensor:
-    total: Tensor = _SumOverProcesses.apply(x)  # type: ignore[no-untyped-call]
-    return total
-
-
-def join_norms(network: nn.Module, group: Group) -> nn.Module:
-    """Let the batch norms of a network take their statistics over all processes; their names and weights stay."""
+def sync_norms(network: nn.Module, group: ProcessGroup) -> nn.Module:
+    """Let batch norms use statistics over all processes; names and weights stay."""
     if group.world == 1:
         return network
     if group.device.type == "cuda":
-        joined: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return joined
+        synced: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return synced
     for module in network.modules():
         if type(module) is nn.BatchNorm2d:
-            module.__class__ = JoinedBatchNorm2d  # the same parameters and buffers, another forward
+            module.__class__ = SyncedBatchNorm2d  # same parameters and buffers, another forward
     return network
 
 
-def as_single(network: nn.Module) -> nn.Module:
-    """Turn the norms back, in a copy that one process uses alone; in eval mode all kinds compute the same."""
+def unsync_norms(network: nn.Module) -> nn.Module:
+    """Undo `sync_norms` in a copy that one process uses; SyncBatchNorm stays, as eval mode computes the same."""
     for module in network.modules():
-        if isinstance(module, JoinedBatchNorm2d):
+        if isinstance(module, SyncedBatchNorm2d):
             module.__class__ = nn.BatchNorm2d  # type: ignore[assignment]
     return network

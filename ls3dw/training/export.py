@@ -1,4 +1,4 @@
-"""Writes what a run has trained: float16 weights with their contract, and a model card beside them."""
+"""Export of trained networks: float16 weights, contract and model card."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from ls3dw.core.files import dump_json, write_atomic
 from ls3dw.models.weights.contract import Contract
 from ls3dw.models.weights.zoo import parameters, read_contract, save
-from ls3dw.training.networks import Trained, contract_of, scale_depth
-from ls3dw.training.objective.targets import DEPTH_UNIT
+from ls3dw.training.networks import TrainedNetwork, contract_of, scale_depth
+from ls3dw.training.objective.losses import DEPTH_UNIT
 from ls3dw.training.options import TrainOptions, config_hash, recorded
 from ls3dw.training.validation.validate import Figures
 
@@ -18,17 +18,21 @@ LICENCE = "MIT"
 
 
 def export(
-    averages: Mapping[str, Trained], folder: Path, options: TrainOptions, steps: int, results: Mapping[str, Figures]
+    networks: Mapping[str, TrainedNetwork],
+    folder: Path,
+    options: TrainOptions,
+    steps: int,
+    results: Mapping[str, Figures],
 ) -> dict[str, Contract]:
     """Write `<network>.safetensors`, `.json` and `.md` for each network; return their contracts."""
     contracts = {}
-    for name, trained in averages.items():
+    for name, trained in networks.items():
         figures = _figures_of(name, results)
         contract = contract_of(
             name,
             trained.options,
             licence=LICENCE if _only_heads(options) else "weights: as the terms of the training data allow",
-            trained_on=_data(options),
+            trained_on=_describe_data(options),
             origin=f"ls3dw train, pipeline {options.name}, seed {options.seed}, {steps} steps of {options.batch}",
             figures=figures,
         )
@@ -42,7 +46,7 @@ def export(
 
 
 def _only_heads(options: TrainOptions) -> bool:
-    """Say whether nothing but what ls3dw makes itself went into the weights."""
+    """Whether the weights come from rendered heads only, directly and through the weights they started from."""
     own = all(stream.stream == "heads" and not stream.render.get("backgrounds") for stream in options.data)
     before = {network.init for network in options.networks.values()} - {"random"}
     if options.guidance.model is not None:
@@ -50,14 +54,14 @@ def _only_heads(options: TrainOptions) -> bool:
     return own and all(read_contract(name).licence.startswith(LICENCE) for name in sorted(before))
 
 
-def _data(options: TrainOptions) -> str:
+def _describe_data(options: TrainOptions) -> str:
     total = sum(stream.share for stream in options.data)
     names = {"heads": "heads rendered by ls3dw", "dataset": "a data set built by ls3dw"}
     return ", ".join(f"{names.get(s.stream, s.stream)} ({100 * s.share / total:.0f} %)" for s in options.data)
 
 
 def _figures_of(name: str, results: Mapping[str, Figures]) -> dict[str, Figures]:
-    """Pick a network's figures, by set and guidance."""
+    """Select the figures of one network, by set and guidance."""
     found = {}
     for key, figures in results.items():
         of, network, *guidance = key.split("/")

@@ -1,9 +1,9 @@
-"""What a pipeline asks of each network, and of cascades of two."""
+"""Options of networks, of cascades of two, and of the errors of the points that they are given."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from ls3dw.models.weights.contract import CLASSES_OF, COORDINATES, Kind
@@ -18,16 +18,20 @@ NEEDS: Final[dict[Kind, frozenset[str]]] = {
     "2d-to-3d": frozenset({"2d", "3d"}),
     "depth": frozenset({"3d", "z"}),
 }
-"""What a network learns from."""
+"""Labels that a network learns from."""
 
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """network: class and its arguments; init: "random", or weights to start from (a zoo name or a file); noise: how
-    strong the guidance noise is for this network, 1: as in `guidance`; rate: the optimizer's rate times this.
+    """Options of one network.
 
-    Of networks that give coordinates: loss, by default "wing" with its `w` and `epsilon`, in pixels of the network's
-    input (losses.py); stage: 2 is trained on crops straightened by points that err as `first_stage` says.
+    network: class and its arguments
+    init: "random", or weights to start from (a zoo name or a file)
+    noise: factor on the guidance noise
+    rate: factor on the optimizer's rate
+    For networks that give coordinates:
+    loss: by default "wing" with `w` and `epsilon`, in pixels of the network's input (losses.py)
+    stage: 2 trains on crops straightened by points with the errors of `first_stage`
     """
 
     kind: Kind
@@ -60,7 +64,7 @@ class NetworkOptions:
 
 
 def cascade_faults(cascades: Mapping[str, tuple[str, str]], networks: Mapping[str, NetworkOptions]) -> Iterator[str]:
-    """Say what is wrong with cascades, each the names of its two networks."""
+    """Yield what is wrong with cascades; each is the names of its two networks."""
     for name, stages in cascades.items():
         if name in networks:
             yield f"cascades.{name}: a network has this name too"
@@ -74,3 +78,42 @@ def cascade_faults(cascades: Mapping[str, tuple[str, str]], networks: Mapping[st
     for name, options in networks.items():
         if options.stage == 2 and name not in second:
             yield f"networks.{name}: stage 2 of no cascade; name it under cascades: {{NAME: [FIRST, {name}]}}"
+
+
+@dataclass(frozen=True)
+class GuidanceOptions:
+    """Errors of guiding points, in crop pixels; see guidance.py.
+
+    model: a 2D network (a zoo name or a file) whose predictions guide 2D-to-3D FANs on a share `predicted` of the
+    faces, instead of true points with random errors
+    """
+
+    spread: float = 4.0
+    shift: float = 0.7
+    jaw: float = 6.0
+    gross: float = 0.03
+    gross_size: float = 25.0
+    model: str | None = None
+    predicted: float = 0.0
+
+    def faults(self) -> Iterator[str]:
+        if min(self.spread, self.shift, self.jaw, self.gross, self.gross_size, self.predicted) < 0:
+            yield "no value can be negative"
+        if max(self.gross, self.predicted) > 1:
+            yield "gross and predicted are probabilities"
+        if (self.model is not None) != (self.predicted > 0):
+            yield "model and predicted go together: the 2D network, and the share of faces that its predictions guide"
+
+
+@dataclass(frozen=True)
+class FirstStageOptions:
+    """Errors of a cascade's stage one in training stage two: standard deviations of the face's turn (degrees), of the
+    logarithm of its size, and of its place on each axis (sides of its box)."""
+
+    rotation: float = 5.0
+    zoom: float = 0.05
+    shift: float = 0.03
+
+    def faults(self) -> Iterator[str]:
+        if min(asdict(self).values()) < 0:
+            yield "no value can be negative"

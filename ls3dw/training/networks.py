@@ -1,4 +1,4 @@
-"""The networks of a run: made, started, and called with the input that each kind takes."""
+"""The networks of a run: building, initial weights, input."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ls3dw.models.networks.heatmaps import draw_gaussians
 from ls3dw.models.networks.wing import Cascade, CoordinateNet
 from ls3dw.models.weights.contract import CHANNELS_OF, RGB, Contract, Kind
 from ls3dw.models.weights.zoo import load
-from ls3dw.training.data.seeds import seed_of
+from ls3dw.synth.rng import hash_seed
 from ls3dw.training.network_options import CASCADE, NetworkOptions
-from ls3dw.training.objective.targets import DEPTH_UNIT
+from ls3dw.training.objective.losses import DEPTH_UNIT
 
 GUIDANCE_STD: Final[dict[Kind, float]] = {"2d": 0.0, "3d": 0.0, "2d-to-3d": 1.0, "depth": 2.0}
-"""Of the Gaussians that guide a network, in pixels of its 256x256 input, as published."""
+"""Standard deviation of guidance Gaussians in crop pixels, as published."""
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A network in training. The depth network gives depth in `DEPTH_UNIT` px here; its exported weights in px."""
+class TrainedNetwork:
+    """A network in training, or its average. Depth is in units of `DEPTH_UNIT` px here, in px in exported weights."""
 
     name: str
     options: NetworkOptions
@@ -39,23 +39,18 @@ class Trained:
         return self.options.kind
 
     @property
-    def guided(self) -> bool:
-        """Whether it sees Gaussians around points."""
-        return CHANNELS_OF[self.kind] > RGB
-
-    @property
-    def straightened(self) -> bool:
-        """Whether it is stage two of a cascade, whose crops are straightened by points."""
+    def is_second_stage(self) -> bool:
+        """Whether it is stage two of a cascade, which needs points to straighten its crops."""
         return self.options.stage == 2
 
     @property
-    def alone(self) -> bool:
-        """Whether the picture is all that it needs."""
-        return not (self.guided or self.straightened)
+    def image_only(self) -> bool:
+        """Whether it needs no points beside the picture."""
+        return CHANNELS_OF[self.kind] == RGB and not self.is_second_stage
 
 
-class EvenConv2d(nn.Conv2d):
-    """A convolution whose input has empty channels behind the last, up to a multiple of eight, on a GPU."""
+class PaddedConv2d(nn.Conv2d):
+    """A convolution of input with empty channels at the end, which make their number a multiple of eight."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = F.pad(self.weight, (0, 0, 0, 0, 0, x.shape[1] - self.in_channels))
@@ -63,17 +58,17 @@ class EvenConv2d(nn.Conv2d):
 
 
 def contract_of(name: str, options: NetworkOptions, **more: Any) -> Contract:
-    """Describe a network's weights."""
+    """Make the contract of a network's weights; more: fields beside name, kind and network."""
     values = {"name": name, "kind": options.kind, "network": dict(options.network), "sha256": ""}
     return Contract.from_dict(values | {"guidance_std": GUIDANCE_STD[options.kind]} | more, f"networks.{name}")
 
 
-def make_networks(options: Mapping[str, NetworkOptions], seed: int, device: torch.device) -> dict[str, Trained]:
-    """Make the networks on a device, in training mode; `ConfigurationError` names all that cannot be."""
+def make_networks(options: Mapping[str, NetworkOptions], seed: int, device: torch.device) -> dict[str, TrainedNetwork]:
+    """Build the networks on a device, in training mode; raises one `ConfigurationError` for all faults."""
     made, faults = {}, []
     for name, entry in options.items():
         try:
-            made[name] = Trained(name, entry, _prepare(_make(name, entry, seed), device))
+            made[name] = TrainedNetwork(name, entry, _prepare(_make(name, entry, seed), device))
         except (ModelError, TypeError, ValueError) as error:
             faults.append(f"networks.{name}: {error}")
     if faults:
@@ -82,9 +77,9 @@ def make_networks(options: Mapping[str, NetworkOptions], seed: int, device: torc
 
 
 def _make(name: str, options: NetworkOptions, seed: int) -> nn.Module:
-    # The weights' random numbers come from torch's global generator: seeded here for each network, and put back.
+    # Weights are initialised from torch's global generator, so it is seeded for each network and restored.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(seed, "weights", name))
+        torch.manual_seed(hash_seed(seed, "weights", name))
         network = contract_of(name, options).build()
     if options.init != "random":
         model = load(options.init, (options.kind,))
@@ -98,8 +93,8 @@ def _make(name: str, options: NetworkOptions, seed: int) -> nn.Module:
     return network
 
 
-def load_guide(model: str | None, device: torch.device) -> Trained | None:
-    """Load the 2D network that guides others with its predictions, and learns nothing itself."""
+def load_guide(model: str | None, device: torch.device) -> TrainedNetwork | None:
+    """Load the 2D network whose predictions guide others; it is not trained."""
     if model is None:
         return None
     try:
@@ -107,11 +102,13 @@ def load_guide(model: str | None, device: torch.device) -> Trained | None:
     except ModelError as error:
         raise ConfigurationError(f"guidance.model: {error}") from error
     options = NetworkOptions("2d", dict(loaded.contract.network))
-    return Trained(loaded.contract.name, options, _prepare(loaded.network, device).eval())
+    return TrainedNetwork(loaded.contract.name, options, _prepare(loaded.network, device).eval())
 
 
-def make_cascades(options: Mapping[str, tuple[str, str]], networks: Mapping[str, Trained]) -> dict[str, Trained]:
-    """Put cascades together of networks, which go on changing with them."""
+def make_cascades(
+    options: Mapping[str, tuple[str, str]], networks: Mapping[str, TrainedNetwork]
+) -> dict[str, TrainedNetwork]:
+    """Join networks to cascades, which share their weights."""
     made = {}
     for name, stages in options.items():
         first, second = (networks[stage] for stage in stages)
@@ -119,12 +116,12 @@ def make_cascades(options: Mapping[str, tuple[str, str]], networks: Mapping[str,
         assert isinstance(second.network, CoordinateNet)
         network = {"class": CASCADE, "first": dict(first.options.network), "second": dict(second.options.network)}
         cascade = Cascade(first.network, second.network).eval()
-        made[name] = Trained(name, NetworkOptions(first.kind, network), cascade)
+        made[name] = TrainedNetwork(name, NetworkOptions(first.kind, network), cascade)
     return made
 
 
 def scale_depth(network: nn.Module, factor: float) -> None:
-    """Multiply what a depth network gives; others stay as they are."""
+    """Multiply the output of a depth network; leave other networks as they are."""
     if isinstance(network, DepthNet):
         with torch.no_grad():
             network.fc.weight.mul_(factor)
@@ -133,9 +130,9 @@ def scale_depth(network: nn.Module, factor: float) -> None:
 
 def _prepare(network: nn.Module, device: torch.device) -> nn.Module:
     first = network.get_submodule("conv1")
-    assert isinstance(first, nn.Conv2d)  # all classes name it so; an empty channel helps those that are guided
+    assert isinstance(first, nn.Conv2d)
     if first.in_channels % EVEN and first.in_channels > EVEN and device.type == "cuda":
-        even = EvenConv2d(
+        padded = PaddedConv2d(
             first.in_channels,
             first.out_channels,
             first.kernel_size[0],
@@ -143,8 +140,8 @@ def _prepare(network: nn.Module, device: torch.device) -> nn.Module:
             padding=int(first.padding[0]),
             bias=first.bias is not None,
         )
-        even.load_state_dict(first.state_dict())
-        network.add_module("conv1", even)
+        padded.load_state_dict(first.state_dict())
+        network.add_module("conv1", padded)
     network.train().to(device)
     if device.type == "cuda":
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -152,8 +149,10 @@ def _prepare(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 def network_input(images: Tensor, guide: Tensor | None, kind: Kind) -> Tensor:
-    """Put together what a network sees: RGB (B, 3, 256, 256), and for guided ones a Gaussian for each point of `guide`
-    (B, 68, 2), a NaN giving an empty channel. On a GPU in the type of autocast, with one empty channel more."""
+    """Join the input of a network: RGB (B, 3, 256, 256), and if guided a Gaussian for each point of `guide` (B, 68, 2).
+
+    A NaN gives an empty channel. On a GPU the result has the dtype of autocast and one more empty channel.
+    """
     if guide is None:
         return images
     std = GUIDANCE_STD[kind]

@@ -1,4 +1,4 @@
-"""What a training run was asked for: frozen dataclasses, read from a pipeline file, all faults reported at once."""
+"""Options of a training run, read from a pipeline file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from ls3dw.building.options import read_yaml
 from ls3dw.core.files import dump_json, is_safe_name, sha256
+from ls3dw.core.formats.yaml_text import parse_yaml
+from ls3dw.core.options import parse_options, read_yaml
 from ls3dw.errors import ConfigurationError
 from ls3dw.synth.options import RenderOptions
-from ls3dw.training.network_options import NEEDS, NetworkOptions, cascade_faults
-from ls3dw.training.parsing import parse
+from ls3dw.training.network_options import NEEDS, FirstStageOptions, GuidanceOptions, NetworkOptions, cascade_faults
 
 StreamName = Literal["heads", "300wlp", "300w", "menpo", "dataset"]
 
@@ -23,14 +23,21 @@ OFFERS: Final[dict[StreamName, frozenset[str]]] = {
     "menpo": frozenset({"2d"}),
     "dataset": frozenset({"2d", "3d", "z"}),
 }
-"""What the faces of a stream come with."""
+"""Labels of the faces of a stream."""
+
+FORMER_NAMES: Final = {"lanes": "slices", "settle": "freeze_norms"}
+"""Options under the names that they had before; pipeline files may still use them."""
 
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """schedule: "cosine" falls to nearly zero at the end; "geometric" to `last`, by the same factor in equal times;
-    "steps" changes the rate at each (epoch, rate) of `drops`.
-    warm_up: steps over which the rate rises from zero; clip: largest norm of a network's gradient, 0: any."""
+    """The optimizer and its learning rate.
+
+    schedule: "cosine" falls to nearly zero; "geometric" falls to `last` by equal factors in equal times; "steps" sets
+        the rate at each (epoch, rate) of `drops`
+    warm_up: steps over which the rate rises from zero
+    clip: largest norm of a network's gradient, 0: no limit
+    """
 
     kind: Literal["adamw", "rmsprop", "sgd"] = "adamw"
     rate: float = 2e-3
@@ -57,7 +64,7 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class TargetOptions:
-    """std: of the Gaussians in heatmap cells; weight: a cell counts 1 + weight * target times, 0: plain MSE."""
+    """Heatmaps. std: of the Gaussians, in cells; weight: a cell counts 1 + weight * target times, 0: plain MSE."""
 
     std: float = 1.0
     weight: float = 0.0
@@ -69,14 +76,18 @@ class TargetOptions:
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """Ranges of what is drawn for each picture.
+    """Ranges of random augmentation.
 
-    flip: probability; rotation: degrees to either side; scale: smallest and largest zoom; translation: share of the
-    crop's side; box_noise: share of its side by which each edge of the face's box moves; spread: "uniform" over these
-    ranges, or "normal" with the ranges as two standard deviations; reflect: share of pictures that are continued by
-    their mirror image, not by black; colour: factors of the channels in 1 +- colour; occlusion: probability of a
-    rectangle of noise; blur: probability of a Gaussian blur; degrade: of the photographic degradation of rendered heads
-    (blur, noise, JPEG, ...).
+    flip: probability
+    rotation: degrees to either side
+    scale: smallest and largest zoom
+    translation: in sides of the crop
+    box_noise: move of each edge of the face's box, in sides of the box
+    spread: "uniform" over these ranges, or "normal" with the ranges as two standard deviations
+    reflect: share of pictures continued by their mirror image instead of black
+    colour: factors of the channels lie in 1 +- colour
+    occlusion, blur: probability of a rectangle of noise, of a Gaussian blur
+    degrade: probability of photographic degradation (blur, noise, JPEG, ...), rendered heads only
     """
 
     flip: float = 0.5
@@ -105,15 +116,20 @@ class AugmentOptions:
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """Where a share of each batch comes from.
+    """A source of a share of each batch.
 
-    heads: `pool` pictures are kept on the device and drawn again with other augmentation; every `every` steps the
-    `chunk` oldest are replaced (0: never); training begins with `start` of them; render: options
-    of the renderer (`synth.options.RenderOptions`). size above 256 with zoom 256 / size leaves room around the crop for
-    turning and shifting. Others: `root`, and of it some `subsets`; `limit`
-    faces; `version` of a data set, and a `subset` of it that `ls3dw subset` wrote, with its copies; `workers`:
-    processes that decode (0: none).
-    balance: bins of pose that come equally often (pose_bins.py), 0: as they come. augment: in place of the pipeline's.
+    balance: number of pose bins to draw from equally (pose_bins.py), 0: no balancing
+    augment: instead of the pipeline's
+    For heads:
+    pool: pictures kept on the device and drawn many times, each with new augmentation
+    chunk, every: every `every` steps the `chunk` oldest pictures are replaced (0: never)
+    start: pictures at the first step
+    render: options of the renderer (`synth.options.RenderOptions`); size above 256 with zoom 256 / size leaves room
+        around the crop for turning and shifting
+    For all others:
+    root, subsets, limit: folder, its subsets, number of faces
+    version, subset: of a data set; a subset is one that `ls3dw subset` wrote, with its copies
+    workers: decoding processes, 0: none
     """
 
     stream: StreamName
@@ -155,50 +171,8 @@ class StreamOptions:
 
 
 def render_options(values: Mapping[str, Any]) -> RenderOptions:
-    """Build the renderer's options from plain values; `ConfigurationError` names every fault."""
-    faults: list[str] = []
-    options = parse(RenderOptions, values, faults, "render")
-    if options is None or faults:
-        raise ConfigurationError("; ".join(faults))
-    return options
-
-
-@dataclass(frozen=True)
-class GuidanceOptions:
-    """How 2D predictions err, in crop pixels; see guidance.py.
-
-    model: a 2D network (a zoo name or a file) whose own predictions guide 2D-to-3D FANs on a share `predicted` of the
-    faces, in place of true points with errors drawn."""
-
-    spread: float = 4.0
-    shift: float = 0.7
-    jaw: float = 6.0
-    gross: float = 0.03
-    gross_size: float = 25.0
-    model: str | None = None
-    predicted: float = 0.0
-
-    def faults(self) -> Iterator[str]:
-        if min(self.spread, self.shift, self.jaw, self.gross, self.gross_size, self.predicted) < 0:
-            yield "no value can be negative"
-        if max(self.gross, self.predicted) > 1:
-            yield "gross and predicted are probabilities"
-        if (self.model is not None) != (self.predicted > 0):
-            yield "model and predicted go together: the 2D network, and the share of faces that its predictions guide"
-
-
-@dataclass(frozen=True)
-class FirstStageOptions:
-    """How stage one of a cascade errs where stage two is trained: standard deviations of the face's turn in degrees, of
-    the logarithm of its box's size, and of its place on each axis in sides of the box."""
-
-    rotation: float = 5.0
-    zoom: float = 0.05
-    shift: float = 0.03
-
-    def faults(self) -> Iterator[str]:
-        if min(asdict(self).values()) < 0:
-            yield "no value can be negative"
+    """Build the renderer's options from plain values; raises one `ConfigurationError` for all faults."""
+    return parse_options(RenderOptions, values, "render")
 
 
 @dataclass(frozen=True)
@@ -213,9 +187,14 @@ class RealOptions:
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """every: steps between validations, 0: at the end only; rendered: held-out heads, of a `seed` of their own, of
-    which a share (`degrade`) look like photographs of many qualities; real: sources of real faces; flip: average 2D
-    heatmaps or points with those of the mirrored picture on real faces."""
+    """Validation.
+
+    every: steps between validations, 0: at the end only
+    rendered, seed: number of held-out heads, and their own seed
+    degrade: share of heads that are degraded
+    real: sources of real faces
+    flip: on real faces, average 2D predictions with those of the mirrored picture
+    """
 
     every: int = 2000
     rendered: int = 0
@@ -231,7 +210,7 @@ class ValidationOptions:
 
 @dataclass(frozen=True)
 class CheckpointOptions:
-    """every: steps between checkpoints; keep: how many of the last are kept."""
+    """Checkpoints. every: steps between them; keep: number of the last ones to keep."""
 
     every: int = 2000
     keep: int = 2
@@ -243,12 +222,17 @@ class CheckpointOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """A whole pipeline. One of steps, epochs and minutes says how long it runs; `batch` pictures a step (all processes
-    together) in `lanes` with their own random numbers, so that N processes, each with its lanes, see what one would.
+    """A whole pipeline.
 
-    epoch: pictures that count as one, by default those of the file streams. log: steps between lines of the log.
-    settle: share of the run, at its end, in which batch norms keep the statistics of the moving average (norms.py).
-    cascades: the names of two networks each, which are validated and exported as one.
+    batch: pictures a step, over all processes
+    slices: equal parts of the batch with their own random numbers, shared by the processes: any number of processes
+        sees the same faces
+    steps, epochs, minutes: length of the run, one of the three
+    epoch: pictures an epoch, by default those of the file streams
+    ema: decay of the moving average of the weights, 0: none
+    freeze_norms: last share of the run, in which batch norms keep the statistics of the moving average
+    log: steps between lines of the log
+    cascades: names of two networks each, validated and exported as one
     """
 
     name: str
@@ -260,10 +244,10 @@ class TrainOptions:
     epochs: float | None = None
     minutes: float | None = None
     epoch: int | None = None
-    lanes: int = 1
+    slices: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     ema: float = 0.0
-    settle: float = 0.0
+    freeze_norms: float = 0.0
     log: int = 50
     optimizer: OptimizerOptions = field(default_factory=OptimizerOptions)
     targets: TargetOptions = field(default_factory=TargetOptions)
@@ -276,14 +260,14 @@ class TrainOptions:
 
     def faults(self) -> Iterator[str]:
         yield from self._length_faults()
-        if self.batch < 1 or self.lanes < 1 or self.batch % self.lanes:
-            yield f"batch {self.batch}, lanes {self.lanes}: expected lanes that divide the batch"
-        elif self.data and self.batch // self.lanes < len(self.data):
-            yield f"batch {self.batch} in {self.lanes} lanes: too small for {len(self.data)} streams"
+        if self.batch < 1 or self.slices < 1 or self.batch % self.slices:
+            yield f"batch {self.batch}, slices {self.slices}: expected slices that divide the batch"
+        elif self.data and self.batch // self.slices < len(self.data):
+            yield f"batch {self.batch} in {self.slices} slices: too small for {len(self.data)} streams"
         if not 0 <= self.ema < 1 or self.log < 1:
             yield "expected ema from 0 to below 1, and log of at least 1"
-        if not 0 <= self.settle <= 1:
-            yield f"settle {self.settle}: expected a share of the run, from 0 to 1"
+        if not 0 <= self.freeze_norms <= 1:
+            yield f"freeze_norms {self.freeze_norms}: expected a share of the run, from 0 to 1"
         if not self.data or not self.networks:
             yield "expected at least one stream under data and at least one network under networks"
         yield from self._need_faults()
@@ -312,43 +296,43 @@ class TrainOptions:
 
 
 def read_options(path: Path, changes: Mapping[str, Any] | None = None) -> TrainOptions:
-    """Read a training pipeline; changes: dotted names and values that replace those of the file.
+    """Read a training pipeline. changes: values to replace, by dotted name, such as `optimizer.rate`.
 
-    Raises `ConfigurationError` that names every fault.
+    Raises one `ConfigurationError` for all faults.
     """
-    values = read_yaml(path)
-    for name, value in (changes or {}).items():
+    values = _with_present_names(read_yaml(path))
+    for name, value in _with_present_names(changes or {}).items():
         _set(values, name, value)
     return make_options(values, str(path))
 
 
 def make_options(values: Any, where: str = "pipeline") -> TrainOptions:
-    """Check plain values and build the options; `ConfigurationError` names every fault."""
-    faults: list[str] = []
-    options = parse(TrainOptions, values, faults)
-    if faults or options is None:
-        raise ConfigurationError(f"{where}: {'; '.join(faults)}")
-    return options
+    """Build the options from plain values; raises one `ConfigurationError` for all faults."""
+    return parse_options(TrainOptions, _with_present_names(values), prefix=f"{where}: ")
+
+
+def _with_present_names(values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values
+    return {FORMER_NAMES.get(name, name): value for name, value in values.items()}
 
 
 def read_change(text: str) -> tuple[str, Any]:
     """Split `name=value` of the command line; the value is YAML."""
-    import yaml
-
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ConfigurationError(f"--set {text!r}: expected name=value, as in --set optimizer.rate=0.001")
     try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError as error:
+        return name, parse_yaml(value)
+    except ValueError as error:
         raise ConfigurationError(f"--set {text!r}: the value is not YAML") from error
 
 
 def _set(values: Any, name: str, value: Any) -> None:
-    """Replace the value at a dotted name; numbers go into lists: `data.0.root`."""
-    *way, last = name.split(".")
+    """Replace the value at a dotted name, with numbers for places in lists: `data.0.root`."""
+    *path, last = name.split(".")
     place = values
-    for word in way:
+    for word in path:
         if isinstance(place, list) and word.isdecimal() and int(word) < len(place):
             place = place[int(word)]
         elif isinstance(place, dict):
@@ -362,7 +346,7 @@ def _set(values: Any, name: str, value: Any) -> None:
 
 
 def recorded(options: TrainOptions) -> dict[str, Any]:
-    """Return what decides the weights, as plain values: all but validation and checkpoints, which only look on."""
+    """Return the options that decide the weights, as plain values: all but validation and checkpoints."""
     values = asdict(options)
     for name in ("validation", "checkpoint"):
         del values[name]

@@ -137,7 +137,7 @@ def as_on_gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Have builds run networks in processes, as beside GPUs, but on the CPU: one for each of some devices."""
 
     def use(devices: int) -> None:
-        monkeypatch.setattr(pipeline, "apart", lambda device: True)
+        monkeypatch.setattr(pipeline, "needs_process", lambda device: True)
         monkeypatch.setattr(pipeline, "devices", lambda gpu: ["cpu"] * devices)
 
     return use
@@ -166,7 +166,7 @@ def test_processes_give_what_one_gives_here(
         faces = {path.name: path.read_bytes() for path in apart.store.root.glob("faces/*/*.h5")}
         assert faces == {path.name: path.read_bytes() for path in here.store.root.glob("faces/*/*.h5")}
         stages = set(STAGES) - {"wait: others are behind"}
-        assert {stage for stage in stages if apart.times.seconds.get(stage, 0) <= 0} == set()
+        assert {stage for stage in stages if apart.pipeline.timer.seconds.get(stage, 0) <= 0} == set()
 
 
 def count_threads() -> Any:
@@ -194,9 +194,9 @@ def test_processes_wait_where_there_seems_to_be_a_gpu(monkeypatch: pytest.Monkey
         assert two.take() is None
     with Prestart("auto") as untaken:
         (waiting,) = untaken._processes
-    assert gone(waiting.process.pid)
+    assert gone(waiting.pid)
     for process in filter(None, processes):
-        assert not gone(process.process.pid), "who has taken it ends it"
+        assert not gone(process.pid), "who has taken it ends it"
         process.end()
     assert len(processes) == 2
 
@@ -209,7 +209,7 @@ def test_a_build_on_the_cpu_ends_the_processes_that_wait(
     with Prestart("auto") as waiting:
         (process,) = waiting._processes
         Build(options, waiting)
-        assert gone(process.process.pid)
+        assert gone(process.pid)
 
 
 @pytest.mark.slow
@@ -223,7 +223,7 @@ def test_a_build_takes_a_process_that_waits(
         (process,) = waiting._processes
         Build(options, waiting).run(lambda plan: None, lambda chunk: None)
         assert waiting.take() is None
-    assert gone(process.process.pid)
+    assert gone(process.pid)
 
 
 @pytest.mark.slow
@@ -252,9 +252,9 @@ def test_networks_that_are_killed_end_the_build_and_it_goes_on_later(
     options: BuildOptions, as_on_gpus: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_on_gpus(1)
-    whole = pipeline.networks_of
+    whole = pipeline.annotator_maker
     with monkeypatch.context() as broken:
-        broken.setattr(pipeline, "networks_of", lambda *given: partial(kill_parent_of_networks, whole(*given)))
+        broken.setattr(pipeline, "annotator_maker", lambda *given: partial(kill_parent_of_networks, whole(*given)))
         with pytest.raises(WorkerError, match=r"network process \d+ was terminated by SIGKILL"):
             run(options)
     assert len(open_dataset(run(options).store.root)) > LIMIT

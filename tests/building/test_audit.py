@@ -120,6 +120,19 @@ def test_the_same_again_is_nothing_new(ls3dw: Command, data: Path, tmp_path: Pat
     assert open_dataset(data).versions == ("v1", "v2")
 
 
+def test_the_next_name_is_the_one_that_regenerate_takes(
+    ls3dw: Command, data: Path, tmp_path: Path, quick: list[str]
+) -> None:
+    """A name of a version that was deleted may still stand in rows and lineages: it is never used again."""
+    regenerate = ("regenerate", data, *quick)
+    assert ls3dw(*regenerate).status == ls3dw(*regenerate, "--only", "source:menpo").status == 0
+    assert ls3dw("versions", data, "delete", "v2", "--force").status == 0
+    planned = ls3dw(*regenerate, "--only", "source:300w", "--dry-run").out
+    file = decide(data, tmp_path / "a.json", "Ada", [(GONE, "reject")])
+    assert ls3dw("audit", "apply", data, file).out.startswith("version v4: version v3 without 1 face")
+    assert "version v4; nothing was written" in planned
+
+
 def test_broken_off_it_goes_on(ls3dw: Command, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = decide(data, tmp_path / "a.json", "Ada", [(GONE, "reject")])
     with monkeypatch.context() as patch:

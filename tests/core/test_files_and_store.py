@@ -19,6 +19,7 @@ from ls3dw.core.files import (
     dump_json,
     exclusive,
     is_safe_name,
+    partial_path,
     read_json,
     remove_partial,
     safe_name,
@@ -68,11 +69,50 @@ def test_a_failed_write_leaves_what_was_there(
 
 
 def test_half_written_files_of_an_interrupted_run_are_removed(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    for name in ("a/x.h5", f"a/y.h5{TEMPORARY}", f"z.json{TEMPORARY}"):
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "galleries" / f"v1{TEMPORARY}" / "deep").mkdir(parents=True)
+    for name in (
+        "faces/x.h5",
+        f"faces/y.h5{TEMPORARY}",
+        partial_path(Path("faces/a.h5")),
+        partial_path(Path("z.json")),
+    ):
         (tmp_path / name).touch()
     remove_partial(tmp_path)
     assert [path.name for path in tmp_path.rglob("*.*")] == ["x.h5"]
+
+
+def test_what_a_user_keeps_is_not_removed(tmp_path: Path) -> None:
+    other = tmp_path / "other" / "faces"
+    other.mkdir(parents=True)
+    (other / f"a.h5{TEMPORARY}").touch()
+    root = tmp_path / "data"
+    (root / f"movie{TEMPORARY}").mkdir(parents=True)
+    (root / "faces").symlink_to(other)
+    (root / "galleries").mkdir()
+    (root / "galleries" / f"v1{TEMPORARY}").symlink_to(other)
+    for name in (f"thesis{TEMPORARY}", f"thesis.tex{TEMPORARY}"):
+        (root / name).touch()
+    before = sorted(tmp_path.rglob("*"))
+    remove_partial(root)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_writing_does_not_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"whole")
+    (tmp_path / "file").symlink_to("victim")
+    (tmp_path / f"file{TEMPORARY}").symlink_to("victim")
+    write_atomic(tmp_path / "file", b"new")
+    assert (tmp_path / "victim").read_bytes() == b"whole"
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert not (tmp_path / "file").is_symlink()
+    store = Store(tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "data" / "subsets").symlink_to(tmp_path / "outside")
+    with pytest.raises(DatasetError, match="link that leads out"):
+        store.write(store.subset_file("v1", "a"), b"")
+    assert list((tmp_path / "outside").iterdir()) == []
 
 
 @given(st.lists(st.text(max_size=200), unique=True))
@@ -106,10 +146,13 @@ def test_json_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(DatasetError, match=r"a\.json.*No such file"):
         read_json(path)
-    for content in (b"", b"{", b"\xff\xfe\x00"):
+    for content in (b"", b"{", b"\xff\xfe\x00", b"9" * 5000):
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=r"a\.json: damaged, not JSON"):
             read_json(path)
+    path.write_bytes(b"[" * 100_000)
+    with pytest.raises(DatasetError, match="nested too deeply"):
+        read_json(path)
     with pytest.raises(DatasetError, match="cannot be read"):
         read_json(tmp_path)
 
@@ -188,6 +231,32 @@ def test_the_newest_version_is_the_last_that_was_finished(tmp_path: Path) -> Non
     assert read_dataset(tmp_path)["versions"] == ["v2", "v1"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"newest": "/abs/dir"},
+        {"newest": "v2"},
+        {"newest": None},
+        {"versions": ["v1", "v1"]},
+        {"versions": ["v1", "../v2"]},
+        {"versions": {"v1": 1}},
+        {"versions": "v1"},
+        {"pinned": [1]},
+        {"lineage": {"v1": {"parent": "../.."}}},
+        {"lineage": []},
+        {"manifests": {"v1": "0"}},
+        {"sha256": 3},
+    ],
+)
+def test_names_in_a_head_are_checked(tmp_path: Path, change: dict[str, Any]) -> None:
+    claim_version(Store(tmp_path), "v1", CONFIGURATION)
+    publish_version(Store(tmp_path), "v1")
+    path = tmp_path / "dataset.json"
+    path.write_bytes(dump_json(read_json(path) | change))
+    with pytest.raises(DatasetError, match=r"dataset\.json"):
+        read_dataset(tmp_path)
+
+
 def test_what_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no dataset\.json"):
         read_dataset(tmp_path)
@@ -202,17 +271,41 @@ def test_markers_come_back_in_order(tmp_path: Path) -> None:
     drop = Drop("300w/x", "300w", "empty box", "x 1 to 1")
     file = store.write(store.faces("300w", "indoor-0000"), b"pictures")
     assert file == FileRecord("faces/300w/indoor-0000.h5", 8, sha256(b"pictures"))
+
+    def files(source: str, number: int) -> tuple[FileRecord, ...]:
+        return (FileRecord(f"faces/{source}/indoor-{number:04d}.h5", 8, file.sha256),)
+
     records = [
-        ShardRecord(source, "indoor", number, number == 1, 9, 5, 4, (drop,), (file,), "hash")
+        ShardRecord(source, "indoor", number, number == 1, 9, 5, 4, (drop,), files(source, number), sha256(b""))
         for source in ("300w", "menpo")
         for number in (0, 1)
     ]
     for record in reversed(records):
         store.write_marker("v1", record)
     assert list(store.markers("v1")) == records
-    store.marker("v1", "300w", "indoor-0000").write_bytes(b"{}")
-    with pytest.raises(DatasetError, match="not a marker"):
-        list(store.markers("v1"))
+    marker = store.marker("v1", "300w", "indoor-0000")
+    whole = read_json(marker)
+    outside = [whole["files"][0] | {"path": path} for path in ("../../secret", "/etc/passwd", "faces/menpo/a-0000.h5")]
+    for change in (
+        {"source": "../../../outside"},
+        {"source": "menpo"},
+        {"part": "indoor/../x"},
+        {"number": 1},
+        {"number": -1},
+        {"read": True},
+        {"drops": [{}]},
+        {"drops": None},
+        *({"files": [file]} for file in outside),
+        {"files": [whole["files"][0] | {"sha256": "0"}]},
+        {"more": 1},
+    ):
+        marker.write_bytes(dump_json(whole | change))
+        with pytest.raises(DatasetError, match=r"not a marker|another shard"):
+            list(store.markers("v1"))
+    for content in (b"{}", b"[]", b"0"):
+        marker.write_bytes(content)
+        with pytest.raises(DatasetError, match="not a marker"):
+            list(store.markers("v1"))
 
 
 def test_every_fault_of_the_options_is_listed() -> None:

@@ -16,8 +16,8 @@ from scipy.fft import dctn
 from ls3dw.core.phash import distances, face_hash, hash_grey, nearest
 from ls3dw.core.resources import folder
 from ls3dw.core.sample import Sample
+from ls3dw.dataset.balanced_origins import FARTHEST
 from ls3dw.dataset.open import open_dataset
-from ls3dw.dataset.origins import FARTHEST
 from ls3dw.sources import open_source
 
 WHOLE = np.eye(2, 3)

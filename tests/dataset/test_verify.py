@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conftest import Command
 
 from ls3dw.core.files import dump_json, sha256_file
 from ls3dw.dataset.open import open_dataset
+from ls3dw.dataset.store import Store, read_dataset, write_dataset
 
 VERSION = "annotations/v1"
 
@@ -36,7 +38,10 @@ def faults(ls3dw: Command, data: Path) -> dict[str, str]:
 
 def test_a_whole_data_set(ls3dw: Command, sample_data: Path) -> None:
     assert faults(ls3dw, sample_data) == {}
-    assert ls3dw("verify", sample_data).out == "21 files checked, 0 faults\n"
+    told = ls3dw("verify", sample_data)
+    assert re.fullmatch(r"\d+ files checked, 0 faults\n", told.out)
+    assert int(told.out.split()[0]) >= 30
+    assert told.err == ""
 
 
 @pytest.mark.parametrize(
@@ -79,6 +84,9 @@ def test_an_edited_index_whose_manifest_was_edited_too(ls3dw: Command, data: Pat
         (record,) = [file for file in manifest["files"] if file["path"] == path]
         record |= {"size": (data / path).stat().st_size, "sha256": sha256_file(data / path)}
         (data / VERSION / "manifest.json").write_bytes(dump_json(manifest))
+        head = read_dataset(data)
+        del head["manifests"]
+        write_dataset(Store(data), head)
         return faults(ls3dw, data)
 
     assert edited(whole) == {}

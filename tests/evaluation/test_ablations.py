@@ -26,7 +26,7 @@ from ls3dw.evaluation.ablations import (
     shaken,
     true_yaw,
 )
-from ls3dw.evaluation.measure import Question, read_truth
+from ls3dw.evaluation.measure import EvaluationProtocol, read_truth
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ class ByBox:
 
 
 def plain(sample: Dataset, points: np.ndarray) -> np.ndarray:
-    truth = read_truth(sample, Question(points="source"))
+    truth = read_truth(sample, EvaluationProtocol(points="source"))
     return mean_errors(points, truth.points, truth.sizes)
 
 

@@ -17,7 +17,7 @@ from ls3dw.core.markup import GROUPS
 from ls3dw.core.metrics import nme
 from ls3dw.dataset.open import open_dataset
 from ls3dw.errors import DatasetError
-from ls3dw.evaluation.diff import Moves, changes, compare, most_changed
+from ls3dw.evaluation.moves import Moves, changes, compare, most_changed
 
 MOVED_JAW = 3.0
 """Pixels of the crop by which the jaws of menpo are moved to the right, in 2D and 3D."""

@@ -21,10 +21,10 @@ from PIL import Image
 from ls3dw.core.formats import t7
 from ls3dw.dataset.open import Dataset, open_dataset
 from ls3dw.errors import PredictionError
-from ls3dw.evaluation.evaluate import Score, evaluate
-from ls3dw.evaluation.measure import Question, read_truth
+from ls3dw.evaluation.measure import EvaluationProtocol, measure_predictions, read_truth
 from ls3dw.evaluation.paper import PUBLISHED
-from ls3dw.evaluation.predictions import read_predictions
+from ls3dw.evaluation.predictions import Predictions, read_predictions
+from ls3dw.evaluation.scores import Score, evaluate
 
 Table = dict[str, np.ndarray]
 
@@ -140,7 +140,7 @@ def test_bins_of_yaw_share_no_face(sample: Dataset, monkeypatch: pytest.MonkeyPa
     counts = {row.name: row.faces + row.missing for row in evaluate(opened).scores if row.group == "yaw"}
     known = sample.index["nme"].notna().to_numpy()
     place = np.arange(len(sample)) % 8
-    expected = {"0-30": (0, 1), "30-60": (2, 3), "60-90": (4, 5)}
+    expected = {"0-30": (0, 1), "30-60": (2, 3), "60-90": (4, 5), "above 90": (6,)}
     assert counts == {name: int((np.isin(place, places) & known).sum()) for name, places in expected.items()}
 
 
@@ -207,13 +207,28 @@ def test_predictions_of_other_faces_are_counted(ls3dw: Command, sample: Dataset,
 GOOD = np.zeros((68, 2))
 
 
-def test_an_array_larger_than_memory_is_said_to_be_so(tmp_path: Path) -> None:
+def test_an_array_that_claims_too_much_is_refused(tmp_path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (1 << 45, 68, 2)})
     with zipfile.ZipFile(tmp_path / "p.npz", "w") as archive:
         archive.writestr("a.npy", header.getvalue())
-    with pytest.raises(PredictionError, match="asks for more memory than there is"):
+    with pytest.raises(PredictionError, match=r"p\.npz: a claims \d+ bytes; at most 1073741824 are read"):
         read_predictions(tmp_path / "p.npz")
+
+
+@pytest.mark.parametrize("junk", ["300w/01_Indoor/._a.pts", "__MACOSX/300w/01_Indoor/._a.pts"])
+def test_files_of_operating_systems_are_no_predictions(tmp_path: Path, junk: str) -> None:
+    for name, data in (("300w/01_Indoor/a.pts", pts(np.random.default_rng(0).random((68, 2)))), (junk, b"\0\5\x16\7")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    assert read_predictions(tmp_path).ids == {"300w/01_Indoor/a"}
+
+
+def test_ids_of_another_letter_case_are_named(sample: Dataset) -> None:
+    truth = read_truth(sample, EvaluationProtocol())
+    other = Predictions("p.npz", {face.upper(): np.zeros((68, 2), np.float32) for face in sample.index["id"]})
+    with pytest.raises(PredictionError, match=r"differ .* in letter case or Unicode form \(NFC, NFD\): '300VW/"):
+        measure_predictions(sample, truth, other)
 
 
 def npz(path: Path, **arrays: Any) -> None:
@@ -235,7 +250,8 @@ def npz(path: Path, **arrays: Any) -> None:
         ({"landmarks": np.zeros((2, 68, 2))}, "2 landmarks and 0 in id"),
         ({"id": np.array("a"), "landmarks": np.float64(3)}, r"landmarks: \(\); expected"),
         ({"id": np.array(["a", "a"]), "landmarks": np.zeros((2, 68, 2))}, "two predictions of 'a'"),
-        ({"a": np.array([None])}, "not a readable .npz file"),
+        ({"a": np.array([None])}, "a is an array of Python objects, .*; save numbers"),
+        ({"a": np.zeros((68, 2)), "b": np.array(["x", 1], dtype=object)}, "b is an array of Python objects"),
     ],
 )
 def test_wrong_arrays_are_refused(tmp_path: Path, arrays: Table, message: str) -> None:
@@ -342,7 +358,7 @@ def test_a_version_that_lacks_faces(two_versions: Path, monkeypatch: pytest.Monk
     kept = other.index.iloc[3:].sample(frac=1, random_state=0).reset_index(drop=True)
     monkeypatch.setitem(other.__dict__, "index", kept)
     monkeypatch.setattr("ls3dw.evaluation.measure._sibling", lambda dataset, version: other)
-    question = Question(against="v2", points="2d")
+    question = EvaluationProtocol(against="v2", points="2d")
     truth = read_truth(dataset, question)
     assert np.isnan(truth.points[:3]).all()
     assert truth.known.tolist() == [False] * 3 + [True] * (len(dataset) - 3)
@@ -432,10 +448,10 @@ def test_heads_have_their_3d_points_too(tmp_path: Path, ls3dw: Command, quick: l
     assert ls3dw("build", "--source", "heads", "--root", folder, "--out", out, *quick).status == 0
     dataset = open_dataset(out)
     rows = [int(name[-6:]) for name in dataset.index["id"]]
-    truth = read_truth(dataset, Question(points="3d"))
+    truth = read_truth(dataset, EvaluationProtocol(points="3d"))
     np.testing.assert_array_equal(truth.points, true[rows, :, :2])
     np.testing.assert_array_equal(truth.z, true[rows, :, 2])
-    contour = read_truth(dataset, Question(points="source"))
+    contour = read_truth(dataset, EvaluationProtocol(points="source"))
     np.testing.assert_array_equal(contour.points, true[rows, :, :2] + 1)
     assert np.isnan(contour.z).all()
     ended = ls3dw("evaluate", out, "--temporal")

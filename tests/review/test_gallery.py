@@ -19,11 +19,11 @@ from ls3dw.core.files import sha256_file
 from ls3dw.core.geometry import apply
 from ls3dw.core.metrics import FAILURE
 from ls3dw.dataset.open import Dataset, open_dataset
-from ls3dw.review.gallery.choose import Request, choose
-from ls3dw.review.gallery.data import MISSING, NUMBERS, STEPS, head_script
+from ls3dw.review.gallery.choose import GalleryOptions, choose
 from ls3dw.review.gallery.measures import neighbours
+from ls3dw.review.gallery.scripts import MISSING, NUMBERS, STEPS, head_script
 from ls3dw.review.gallery.tiles import TILE, encode_tile, to_tile
-from ls3dw.review.gallery.write import write_gallery
+from ls3dw.review.gallery.writer import write_gallery
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def read_points(folder: Path) -> np.ndarray:
 
 
 def test_worst_first(dataset: Dataset) -> None:
-    chosen = choose(dataset, Request("worst", limit=10))
+    chosen = choose(dataset, GalleryOptions("worst", limit=10))
     errors = dataset.index["nme"].to_numpy()
     assert errors[chosen.rows].tolist() == sorted(errors[np.isfinite(errors)], reverse=True)[:10]
     assert chosen.total == np.isfinite(errors).sum()
@@ -62,18 +62,18 @@ def test_worst_first(dataset: Dataset) -> None:
 
 @pytest.mark.parametrize("show", ["worst", "failures", "confidence", "disagreement", "pose", "jumps", "random"])
 def test_every_show_is_in_its_order(dataset: Dataset, show: str) -> None:
-    chosen = choose(dataset, Request(show, limit=20))
+    chosen = choose(dataset, GalleryOptions(show, limit=20))
     scores = chosen.scores if chosen.show.largest else -chosen.scores
     assert (np.diff(scores) <= 0).all()
     assert len(set(chosen.rows.tolist())) == len(chosen.rows) == min(20, chosen.total) > 0
 
 
 def test_failures_are_those_above_the_threshold(dataset: Dataset) -> None:
-    assert choose(dataset, Request("failures")).total == int((dataset.index["nme"] > FAILURE).sum())
+    assert choose(dataset, GalleryOptions("failures")).total == int((dataset.index["nme"] > FAILURE).sum())
 
 
 def test_disagreement_by_a_plain_loop(dataset: Dataset) -> None:
-    chosen = choose(dataset, Request("disagreement", limit=3))
+    chosen = choose(dataset, GalleryOptions("disagreement", limit=3))
     for row, score in zip(chosen.rows, chosen.scores, strict=True):
         face = dataset[int(row)]
         width, height = np.ptp(face.landmarks_3d[:, :2], axis=0)
@@ -89,7 +89,7 @@ def test_a_frame_out_of_line_is_a_jump(dataset: Dataset, monkeypatch: pytest.Mon
     size = np.sqrt(np.prod(np.ptp(points[rows[0], :, :2], axis=0)))
     points[rows[4], :, 0] += 0.1 * size
     monkeypatch.setattr(dataset, "column", lambda name: points)
-    scores = choose(dataset, Request("jumps", limit=len(dataset)))
+    scores = choose(dataset, GalleryOptions("jumps", limit=len(dataset)))
     found = dict(zip(scores.rows.tolist(), scores.scores.tolist(), strict=True))
     assert found[rows[4]] == pytest.approx(0.1, rel=1e-3)
     assert [found[rows[3]], found[rows[5]]] == pytest.approx([0.05, 0.05], rel=1e-3)
@@ -110,20 +110,22 @@ def test_neighbours_are_the_frames_beside(dataset: Dataset) -> None:
 
 def test_filters(dataset: Dataset) -> None:
     index = dataset.index
-    chosen = choose(dataset, Request("random", sources=("300w", "menpo"), yaw=("30-60", "60-90")))
+    chosen = choose(dataset, GalleryOptions("random", sources=("300w", "menpo"), yaw=("30-60", "60-90")))
     expected = index["source"].isin(["300w", "menpo"]) & (index["yaw"].abs() > 30) & (index["yaw"].abs() <= 90)
     assert sorted(chosen.rows) == np.flatnonzero(expected).tolist()
-    chosen = choose(dataset, Request("random", subsets=("indoor",)))
+    chosen = choose(dataset, GalleryOptions("random", subsets=("indoor",)))
     assert set(index["subset"].iloc[chosen.rows]) == {"indoor"}
 
 
 def test_the_random_sample_follows_its_seed(dataset: Dataset) -> None:
-    first, again, other = (choose(dataset, Request("random", limit=9, seed=seed)).rows.tolist() for seed in (1, 1, 2))
+    first, again, other = (
+        choose(dataset, GalleryOptions("random", limit=9, seed=seed)).rows.tolist() for seed in (1, 1, 2)
+    )
     assert first == again != other
 
 
 def test_points_and_pictures_are_those_of_the_faces(dataset: Dataset) -> None:
-    written = write_gallery(dataset, Request("worst", limit=7))
+    written = write_gallery(dataset, GalleryOptions("worst", limit=7))
     folder = written.page.parent
     head, faces = read_data(folder)
     assert (head["shown"], written.faces) == (7, 7)
@@ -167,7 +169,7 @@ def test_a_tile_shows_what_lies_under_its_points(dataset: Dataset, zoomed: float
 
 
 def test_frames_beside_come_along(dataset: Dataset) -> None:
-    folder = write_gallery(dataset, Request("jumps", limit=2)).page.parent
+    folder = write_gallery(dataset, GalleryOptions("jumps", limit=2)).page.parent
     head, faces = read_data(folder)
     assert len(faces["id"]) > head["shown"] == 2
     for number in range(2):

@@ -16,8 +16,8 @@ from gallery_data import Rows, rewrite
 
 from ls3dw.dataset.open import open_dataset
 from ls3dw.dataset.verify import verify
-from ls3dw.review.gallery.choose import Request
-from ls3dw.review.gallery.write import write_gallery
+from ls3dw.review.gallery.choose import GalleryOptions
+from ls3dw.review.gallery.writer import write_gallery
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install ls3dw[dev]")
 
@@ -75,7 +75,7 @@ def data(sample_data: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def worst(data: Path) -> Path:
-    return write_gallery(open_dataset(data), Request("worst")).page
+    return write_gallery(open_dataset(data), GalleryOptions("worst")).page
 
 
 def marked(page: Page) -> str:
@@ -294,7 +294,7 @@ def test_hostile_names_are_text_and_do_nothing(
                 rows["media"] = rows["subset"] = np.array(names, dtype=object)
 
     rewrite(data, change)
-    page = visit(write_gallery(open_dataset(data), Request("confidence", sources=("menpo",))).page)
+    page = visit(write_gallery(open_dataset(data), GalleryOptions("confidence", sources=("menpo",))).page)
     assert {f"menpo/{name}" for name in NASTY} <= set(shown(page))
     assert folder.name in page.locator("#about").text_content()
     for name in NASTY:
@@ -313,7 +313,7 @@ def test_hostile_names_are_text_and_do_nothing(
     assert {entry["note"] for entry in json.loads(file.read_text())["decisions"]} >= set(NASTY)
     assert ls3dw("audit", "apply", data, file).status == 0
     assert not {f"menpo/{name}" for name in NASTY} & set(open_dataset(data).index["id"])
-    page = visit(write_gallery(open_dataset(data), Request("drops")).page)
+    page = visit(write_gallery(open_dataset(data), GalleryOptions("drops")).page)
     assert {f"menpo/{name}" for name in NASTY} == set(shown(page))
     assert page.locator("img, b b, script:not([src])").count() == 0
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import pts
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ls3dw.sources.face import Rejected
-from ls3dw.sources.pts import parse_face, parse_pts
+from ls3dw.sources.pts import BARE, parse_face, parse_pts
 
 COORDINATES = st.floats(allow_nan=True, allow_infinity=True)
 SPACE = st.sampled_from(["", " ", "  ", "\t"])
@@ -90,3 +91,18 @@ def test_wrong_number_of_points() -> None:
     with pytest.raises(Rejected) as caught:
         parse_face(write(np.ones((67, 2))))
     assert caught.value.reason == "wrong number of points"
+
+
+def test_bare_lines_are_read_and_flagged() -> None:
+    rows = "\n".join(f"{x}.5 {x + 1}e0" for x in range(68))
+    for data in (f"{rows}\n".encode(), rows.replace("\n", "\r\n").encode()):
+        face = parse_face(data)
+        assert face.flags == (BARE,)
+        np.testing.assert_array_equal(face.points[3], [2.5, 3])
+    assert parse_face(pts(np.ones((68, 2)))).flags == ()
+
+
+@pytest.mark.parametrize("rows", ["1 2\n" * 67, "1 2\n" * 69, "1 2 3\n" * 68, "1 x\n" * 68, "1 2\n" * 68 + "}"])
+def test_other_text_is_no_bare_list(rows: str) -> None:
+    with pytest.raises(Rejected, match="malformed annotation"):
+        parse_face(rows.encode())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import pickle
 import shutil
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -136,6 +138,76 @@ def test_every_fault_has_its_reason_and_loses_no_neighbour(tmp_path: Path) -> No
     assert all(" at 0x" not in drop.detail for drop in source.drops)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "mode"),
+    [
+        ("a.jfif", "JPEG", "RGB"),
+        ("b.JPE", "JPEG", "RGB"),
+        ("c.pgm", "PPM", "L"),
+        ("d.pbm", "PPM", "1"),
+        ("e.pnm", "PPM", "RGB"),
+        ("g.tif", "TIFF", "RGB"),
+        ("__h.png", "PNG", "RGB"),
+        (".i.webp", "WEBP", "RGB"),
+    ],
+)
+def test_every_suffix_and_name_of_a_picture_is_read(tmp_path: Path, name: str, kind: str, mode: str) -> None:
+    folder = tmp_path / "01_Indoor"
+    folder.mkdir()
+    Image.open(io.BytesIO(png(mode))).save(folder / name, kind)
+    (folder / name).with_suffix(".pts").write_bytes(pts(points()))
+    (sample,) = open_source("300w", tmp_path)
+    assert sample.image().shape == (HEIGHT, WIDTH, 3)
+
+
+def test_files_of_operating_systems_are_no_faces(tmp_path: Path) -> None:
+    folder = tmp_path / "01_Indoor"
+    put(folder, "a", png(), pts(points()))
+    for junk in ("._a.png", "._a.pts", "Thumbs.db", "desktop.ini", ".DS_Store"):
+        (folder / junk).write_bytes(b"\0\5\x16\7")
+    put(tmp_path / "__MACOSX" / "01_Indoor", "._a", b"", b"")
+    source = open_source("300w", tmp_path)
+    assert [sample.id for sample in source] == ["300w/01_Indoor/a"]
+    assert not source.drops
+
+
+def test_a_missing_file_names_what_may_be_meant(tmp_path: Path) -> None:
+    folder = tmp_path / "01_Indoor"
+    put(folder, "animation", None, pts(points()))
+    (folder / "animation.gif").write_bytes(png())
+    put(folder, "Upper", png(), None)
+    put(folder, "upper", None, pts(points()))
+    put(folder, unicodedata.normalize("NFC", "caf\xe9"), png(), None)
+    put(folder, unicodedata.normalize("NFD", "caf\xe9"), None, pts(points()))
+    source = open_source("300w", tmp_path)
+    assert not list(source)
+    details = {drop.id.rpartition("/")[2]: drop.detail for drop in source.drops}
+    assert len(details) == 5
+    assert "animation.gif is not read: pictures are .bmp, " in details["animation"]
+    assert "'upper'.pts has another letter case than 'Upper'" in details["Upper"]
+    assert "has another Unicode form (NFC, NFD) than 'caf\\xe9'" in details["caf\xe9"]
+
+
+def test_a_passing_error_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "01_Indoor", "a", png(), pts(points()))
+    put(tmp_path / "01_Indoor", "b", png(), pts(points()))
+    source = open_source("300w", tmp_path)
+    for number in (errno.EIO, errno.EMFILE, errno.ESTALE, errno.ENOMEM, errno.EACCES):
+        for suffix in (".pts", ".png"):
+
+            def fail(path: Path, number: int = number, suffix: str = suffix) -> bytes:
+                if path.name == f"b{suffix}":
+                    raise OSError(number, os.strerror(number), str(path))
+                with path.open("rb") as file:
+                    return file.read()
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "read_bytes", fail)
+                with pytest.raises(SourceError, match=rf"b\{suffix}: cannot be read .* run again"):
+                    list(source)
+                assert not source.drops
+
+
 def sixteen_bits() -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(np.full((4, 4), 4000, dtype=np.uint16)).save(buffer, "PNG")
@@ -233,8 +305,7 @@ def test_aflw2000_fields(tmp_path: Path) -> None:
         (mat(pt3d_68=np.ones((3, 21))), "wrong number of points"),
         (mat(pt3d_68=np.full((3, 68), np.inf)), "non-finite points"),
         (mat(pt3d_68=np.full((3, 68), 1e300)), "non-finite points"),
-        (mat(pt2d=np.ones((2, 68))), "malformed annotation"),
-        (mat(Pose_Para=np.ones((1, 2))), "malformed annotation"),
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(600), "malformed annotation"),
     ],
 )
 def test_aflw2000_faults(tmp_path: Path, data: bytes, reason: str) -> None:
@@ -243,6 +314,35 @@ def test_aflw2000_faults(tmp_path: Path, data: bytes, reason: str) -> None:
     source = open_source("aflw2000", tmp_path)
     assert [sample.id for sample in source] == ["aflw2000/b"]
     assert reasons(source) == {"aflw2000/a": reason}
+
+
+def test_what_aflw2000_need_not_have_never_costs_a_face(tmp_path: Path) -> None:
+    put(tmp_path, "a", png(), mat(pt2d=np.ones((2, 23)), Pose_Para=np.ones((1, 2))), ".mat")
+    put(tmp_path, "b", png(), mat(pt2d="text", Pose_Para="text"), ".mat")
+    put(tmp_path, "c", png(), mat(), ".mat")
+    source = open_source("aflw2000", tmp_path)
+    odd, absent, whole = source
+    for sample in (odd, absent):
+        assert sample.yaw is None
+        assert np.isnan(sample.extra["pt2d"]).all()
+        assert np.isnan(sample.extra["pose"]).all()
+        np.testing.assert_array_equal(sample.annotation, whole.annotation)
+    assert odd.flags == ("odd pt2d", "odd Pose_Para")
+    assert source.notes == {"odd pt2d": 1, "odd Pose_Para": 1}
+    assert not source.drops
+
+
+@pytest.mark.parametrize(
+    ("data", "cause"),
+    [
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(600), "a Matlab 7.3 file, which is HDF5; save it again"),
+        (b"x" * 200, "not a Matlab 5 file"),
+        (mat(pt3d_68="text"), "no numeric pt3d_68"),
+    ],
+)
+def test_a_mat_file_that_cannot_be_read_names_the_cause(data: bytes, cause: str) -> None:
+    with pytest.raises(Rejected, match=cause):
+        parse_mat(data)
 
 
 @pytest.mark.parametrize("compressed", [False, True])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import pickle
 import shutil
+import struct
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -18,8 +22,8 @@ from ls3dw.building.prepare import DecodeTask
 from ls3dw.core.crops import cut_stored, cut_window, decode_kept
 from ls3dw.core.phash import face_hash
 from ls3dw.core.sample import Drop, Outcome, Sample
+from ls3dw.errors import SourceError
 from ls3dw.sources import open_source
-from ls3dw.sources.video import cut_frame
 from ls3dw.sources.vw300 import broken_frames
 
 REAL = Path(__file__).parents[3] / "shared" / "real" / "video" / "obama.mp4"
@@ -144,23 +148,22 @@ def test_an_unreadable_video_without_annotations_is_one_drop(tmp_path: Path) -> 
     assert (outcome.id, outcome.reason) == ("300vw/001", "unreadable video")
 
 
-def test_a_path_that_is_no_text_does_not_end_the_process(tmp_path: Path) -> None:
+def test_a_path_that_is_no_text_is_read(tmp_path: Path) -> None:
     make_video(tmp_path / "001", labels=1)
     (tmp_path / "001").rename(Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9")))
-    ((_, outcome),) = read(tmp_path)
-    assert isinstance(outcome, Drop)
-    assert (outcome.id, outcome.reason) == ("300vw/caf\\udce9/000001", "unreadable video")
+    outcome = read(tmp_path)[0][1]
+    assert isinstance(outcome, Sample)
+    assert outcome.id == "300vw/caf\\udce9/000001"
+    assert number_in(outcome.image()) == 1
 
 
 @pytest.mark.parametrize("codec", ["XVID", "MJPG"])
 def test_the_damaged_end_of_a_cut_file_is_left_out(tmp_path: Path, codec: str) -> None:
     video = make_video(tmp_path / "001", codec)
     whole = video.read_bytes()
-    assert cut_frame(video) is None
     first, second = (nth_frame(whole, number) for number in (7, 8))
-    for size, cut in [(first + 4, None), (first + 40, 7), ((first + second) // 2, 7), (second, None), (second + 20, 8)]:
+    for size in (first + 4, first + 40, (first + second) // 2, second, second + 20):
         video.write_bytes(whole[:size])
-        assert cut_frame(video) == cut
         outcomes = read(tmp_path)
         good = [outcome for _, outcome in outcomes if isinstance(outcome, Sample)]
         assert len(good) == (7 if size >= second else 6)
@@ -175,6 +178,122 @@ def nth_frame(avi: bytes, number: int) -> int:
     for _ in range(number):
         position = avi.index(b"00dc", position + 1)
     return position
+
+
+def make_avi(folder: Path, chunks: list[bytes], labels: int) -> Path:
+    """Write an AVI of JPEG chunks as they stand, and annotations for frames 1 to `labels`."""
+    index, movie = b"", b"movi"
+    for data in chunks:
+        index += struct.pack("<4sIII", b"00dc", 16, len(movie), len(data))
+        movie += chunk(b"00dc", data)
+    count = len(chunks)
+    main = struct.pack("<14I", 40000, 0, 0, 16, count, 0, 1, 1 << 16, SIDE, SIDE, 0, 0, 0, 0)
+    stream = b"vidsMJPG" + struct.pack("<10I4h", 0, 0, 0, 1, 25, 0, count, 1 << 16, 2**32 - 1, 0, 0, 0, SIDE, SIDE)
+    picture = struct.pack("<IiiHH4sIiiII", 40, SIDE, SIDE, 1, 24, b"MJPG", SIDE * SIDE * 3, 0, 0, 0, 0)
+    head = chunk(b"LIST", b"strl" + chunk(b"strh", stream) + chunk(b"strf", picture))
+    head = chunk(b"LIST", b"hdrl" + chunk(b"avih", main) + head)
+    (folder / "annot").mkdir(parents=True)
+    (folder / "vid.avi").write_bytes(chunk(b"RIFF", b"AVI " + head + chunk(b"LIST", movie) + chunk(b"idx1", index)))
+    for number in range(1, labels + 1):
+        (folder / "annot" / f"{number:06d}.pts").write_bytes(pts(POINTS))
+    return folder / "vid.avi"
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return kind + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+
+def jpegs(count: int, **instead: bytes) -> list[bytes]:
+    """Encode patterns 1 to `count`; instead: other bytes by number, `n5=b""`."""
+    return [
+        instead.get(f"n{n}", cv2.imencode(".jpg", pattern(n), [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes())
+        for n in range(1, count + 1)
+    ]
+
+
+def shown(outcomes: list[tuple[int, Outcome]]) -> dict[int, int]:
+    """Return for each sample its frame number, and the number in its picture."""
+    samples = [outcome for _, outcome in outcomes if isinstance(outcome, Sample)]
+    return {sample.frame or 0: number_in(sample.image()) for sample in samples}
+
+
+@pytest.mark.parametrize("empty", [1, 5, 10])
+def test_an_empty_chunk_moves_no_annotation(tmp_path: Path, empty: int) -> None:
+    make_avi(tmp_path / "001", jpegs(10, **{f"n{empty}": b""}), labels=10)
+    outcomes = read(tmp_path)
+    assert [number for number, _ in outcomes] == list(range(10))
+    assert shown(outcomes) == {number: number for number in range(1, 11) if number != empty}
+    assert reasons(outcomes) == {empty - 1: "annotation without frame"}
+
+
+def test_annotations_made_by_order_are_read_by_order(tmp_path: Path) -> None:
+    make_avi(tmp_path / "001", jpegs(10, n5=b"", n7=b""), labels=8)
+    outcomes = read(tmp_path)
+    assert shown(outcomes) == dict(enumerate((1, 2, 3, 4, 6, 8, 9, 10), start=1))
+    assert not reasons(outcomes)
+
+
+def test_numbers_that_nothing_settles_are_drops(tmp_path: Path) -> None:
+    make_avi(tmp_path / "001", jpegs(10, n5=b"", n7=b""), labels=9)
+    outcomes = read(tmp_path)
+    assert [number for number, _ in outcomes] == list(range(9))
+    assert shown(outcomes) == {number: number for number in range(1, 5)}
+    uncertain = dict.fromkeys(range(4, 8), "uncertain frame number")
+    assert reasons(outcomes) == {**uncertain, 8: "annotation without frame"}
+
+
+def test_skipping_does_not_change_numbers_that_had_to_be_settled(tmp_path: Path) -> None:
+    make_avi(tmp_path / "001", jpegs(10, n5=b""), labels=10)
+    assert shown(read(tmp_path, frozenset(range(7)))) == {8: 8, 9: 9, 10: 10}
+
+
+def test_an_undecodable_frame_costs_that_frame_only(tmp_path: Path) -> None:
+    make_avi(tmp_path / "001", jpegs(10, n5=bytes(500)), labels=10)
+    outcomes = read(tmp_path)
+    assert shown(outcomes) == {number: number for number in range(1, 11) if number != 5}
+    assert reasons(outcomes) == {4: "unreadable picture"}
+
+
+def test_a_frame_missing_in_a_constant_rate_file(tmp_path: Path) -> None:
+    video = make_video(tmp_path / "001", frames=1)
+    video.unlink()
+    write(tmp_path / "001" / "vid.mp4", "mpeg4", [number for number in range(1, FRAMES + 1) if number != 4])
+    outcomes = read(tmp_path)
+    assert shown(outcomes) == {number: number for number in range(1, FRAMES + 1) if number != 4}
+    assert reasons(outcomes) == {3: "annotation without frame"}
+
+
+def test_uneven_times_leave_the_order(tmp_path: Path) -> None:
+    make_video(tmp_path / "001", frames=1).unlink()
+    numbers = list(range(1, FRAMES + 1))
+    write(tmp_path / "001" / "vid.mkv", "mpeg4", numbers, [number * 40 + number % 3 * 11 for number in numbers])
+    assert shown(read(tmp_path)) == {number: number for number in numbers}
+
+
+def write(path: Path, codec: str, numbers: list[int], milliseconds: list[int] | None = None, **options: str) -> None:
+    """Write the patterns of these numbers with PyAV, each at its time (default: 25 frames a second)."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"qscale": "2", **options})
+        stream.width = stream.height = SIDE
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = Fraction(1, 1000)
+        for number, time in zip(numbers, milliseconds or [40 * (n - 1) for n in numbers], strict=True):
+            frame = av.VideoFrame.from_ndarray(pattern(number), "bgr24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_a_passing_error_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_video(tmp_path / "001")
+    (media,) = open_source("300vw", tmp_path).media()
+
+    def fail(path: Path, *args: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(SourceError, match=r"vid.avi: cannot be read \(Input/output error\)"):
+        list(media.read(lambda number: False))
 
 
 def test_official_split_and_report(tmp_path: Path) -> None:

@@ -13,10 +13,9 @@ from helpers import no_waiting
 from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
-from ls3dw.synth.draws import Draws
-from ls3dw.synth.few import few
 from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.renderer import Renderer, Staged
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.scene.capsules import Capsules, draw_capsules
 from ls3dw.synth.scene.hair import long_hair
 from ls3dw.synth.shade.background import backgrounds, crops, make_bank
@@ -27,6 +26,7 @@ from ls3dw.synth.shade.noise import sinusoid_noise
 from ls3dw.synth.shade.paint import bumped
 from ls3dw.synth.shade.palette import draw_looks, plain_colours
 from ls3dw.synth.shade.pixels import look, vertex_normals
+from ls3dw.synth.shade.tensors import flagged_indices
 
 COUNT = 3
 
@@ -38,17 +38,17 @@ def renderer() -> Renderer:
 
 @pytest.fixture(scope="module")
 def staged(renderer: Renderer) -> Staged:
-    return renderer.stage(COUNT, Draws(5), torch.zeros(COUNT))
+    return renderer.stage(COUNT, SplitRng(5), torch.zeros(COUNT))
 
 
 @pytest.fixture(scope="module")
 def bank() -> Tensor:
-    return make_bank(Draws(1), 8, 48)
+    return make_bank(SplitRng(1), 8, 48)
 
 
 @torch.no_grad()
 def test_equal_draws_give_equal_pictures(renderer: Renderer, staged: Staged, bank: Tensor) -> None:
-    first, second, other = (shade(staged.scene, renderer.head, bank, Draws(seed)) for seed in (1, 1, 2))
+    first, second, other = (shade(staged.scene, renderer.head, bank, SplitRng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert (first - other).abs().mean() > 0.02
     assert first.shape == (COUNT, 3, 64, 64)
@@ -59,12 +59,14 @@ def test_equal_draws_give_equal_pictures(renderer: Renderer, staged: Staged, ban
 
 def test_noise_has_unit_variance_and_no_wave_above_its_highest() -> None:
     points = torch.rand(8, 3, 20000) * 20
-    values = sinusoid_noise(points, Draws(2), 2.0, 9.0, waves=12, channels=2)
+    values = sinusoid_noise(points, SplitRng(2), 2.0, 9.0, waves=12, channels=2)
     assert values.shape == (8, 2, 20000)
     assert values.mean().abs() < 0.05
     assert values.std() == pytest.approx(1, abs=0.1)
     step = 1e-3
-    moved = sinusoid_noise(points + torch.tensor((step, 0, 0)).view(1, 3, 1), Draws(2), 2.0, 9.0, waves=12, channels=2)
+    moved = sinusoid_noise(
+        points + torch.tensor((step, 0, 0)).view(1, 3, 1), SplitRng(2), 2.0, 9.0, waves=12, channels=2
+    )
     # Twelve waves of total amplitude at most sqrt(2 * 12), each no steeper than its frequency.
     assert (moved - values).abs().max() <= math.sqrt(24) * 9 * step
 
@@ -106,14 +108,14 @@ def test_a_capsule_is_round() -> None:
 def test_few_finds_every_flag() -> None:
     flags = torch.zeros(100)
     flags[[3, 50, 99]] = 1
-    found = few(flags, 0.05, Draws(0))
+    found = flagged_indices(flags, 0.05, SplitRng(0))
     assert {3, 50, 99} <= set(found.tolist())
     assert len(found.unique()) == len(found) == 9
-    assert few(torch.ones(1), 0.05, Draws(0)).tolist() == [0]
+    assert flagged_indices(torch.ones(1), 0.05, SplitRng(0)).tolist() == [0]
 
 
 def _lit_from(direction: tuple[float, float, float], count: int) -> Lights:
-    lights = draw_lights(Draws(3), count)
+    lights = draw_lights(SplitRng(3), count)
     lamp = torch.tensor(direction).view(1, 3, 1, 1).expand(count, -1, -1, -1)
     return Lights(**{**vars(lights), "lamp": lamp, "shadow": torch.ones(count, 1, 1, 1)})
 
@@ -145,10 +147,10 @@ def test_light_comes_from_the_lamp() -> None:
 @torch.no_grad()
 def test_no_hair_covers_who_wears_none() -> None:
     renderer = Renderer("cpu", options=RenderOptions(size=64, long_hair_chance=0.5))
-    scene = renderer.stage(8, Draws(1)).scene
+    scene = renderer.stage(8, SplitRng(1)).scene
     normals = vertex_normals(scene)
     far = torch.full((8, 1, 64, 64), -torch.inf)
-    _, share = long_hair(scene, normals, far, draw_looks(Draws(0), 8), draw_lights(Draws(0), 8), Draws(0))
+    _, share = long_hair(scene, normals, far, draw_looks(SplitRng(0), 8), draw_lights(SplitRng(0), 8), SplitRng(0))
     covers = share.amax((1, 2, 3)) > 0
     assert not covers[~scene.has_long_hair].any()
     assert covers[scene.has_long_hair].all()
@@ -161,14 +163,14 @@ def test_the_bank_holds_different_pictures(bank: Tensor) -> None:
     assert bank.dtype == torch.uint8
     assert len(torch.unique(bank, dim=0)) == 8
     assert (bank.float().std((2, 3)).amax(1) > 5).all()
-    for made in (crops(bank, Draws(0), 5, 32), backgrounds(bank, Draws(0), 5, 32)):
+    for made in (crops(bank, SplitRng(0), 5, 32), backgrounds(bank, SplitRng(0), 5, 32)):
         assert made.shape == (5, 3, 32, 32)
         assert made.min() >= 0
         assert made.max() <= 1
 
 
 def test_plain_colours_are_calm_or_vivid() -> None:
-    colours = plain_colours(Draws(1), 2000).flatten(1)
+    colours = plain_colours(SplitRng(1), 2000).flatten(1)
     assert colours.min() == 0
     assert colours.max() == 1
     pure = ((colours == 0) | (colours == 1)).all(1)
@@ -179,23 +181,23 @@ def test_plain_colours_are_calm_or_vivid() -> None:
 
 def test_a_folder_adds_its_pictures_to_the_bank(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no picture"):
-        make_bank(Draws(0), 8, 32, tmp_path)
+        make_bank(SplitRng(0), 8, 32, tmp_path)
     cv2.imwrite(str(tmp_path / "wide.png"), np.full((40, 90, 3), (10, 20, 30), np.uint8))
-    bank = make_bank(Draws(0), 8, 32, tmp_path)
+    bank = make_bank(SplitRng(0), 8, 32, tmp_path)
     assert len(bank) == 9
     assert (bank[-1] == torch.tensor((30, 20, 10), dtype=torch.uint8).view(3, 1, 1)).all()
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     with pytest.raises(ConfigurationError, match=r"broken\.jpg: not a picture"):
-        make_bank(Draws(0), 8, 32, tmp_path)
+        make_bank(SplitRng(0), 8, 32, tmp_path)
     with pytest.raises(ConfigurationError, match="not a folder"):
-        make_bank(Draws(0), 8, 32, tmp_path / "missing")
+        make_bank(SplitRng(0), 8, 32, tmp_path / "missing")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @torch.no_grad()
 def test_shading_does_not_wait_for_the_device() -> None:
-    draws = Draws(0, "cuda")
+    draws = SplitRng(0, "cuda")
     renderer = Renderer("cuda", options=RenderOptions(size=128))
     bank = make_bank(draws, 8, 128)
     scene = renderer.stage(8, draws).scene

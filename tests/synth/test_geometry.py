@@ -15,13 +15,13 @@ from torch import Tensor
 from ls3dw.core.geometry import crop_affine, tight_box
 from ls3dw.core.pose import head_pose
 from ls3dw.errors import ConfigurationError
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.brows import Brows
 from ls3dw.synth.head.expression import HABITS, Expressions, draw_gaze, habit_matrix
 from ls3dw.synth.head.landmarks import anatomical_points, contour_points, places
 from ls3dw.synth.head.model import Group, Head, load_head
 from ls3dw.synth.head.shape import BALD, Shaper
 from ls3dw.synth.renderer import Renderer, RenderOptions, Staged
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.scene.camera import Camera, pose_angles, rotation, turn
 from ls3dw.synth.scene.scene import Extra, HatKind
 
@@ -44,7 +44,7 @@ def mean_head_renderer() -> Renderer:
 
 def stage(options: RenderOptions, count: int = 4, seed: int = 0, yaw: float | None = None) -> Staged:
     fixed = None if yaw is None else torch.full((count,), yaw)
-    return Renderer(head=head(), options=options).stage(count, Draws(seed), fixed)
+    return Renderer(head=head(), options=options).stage(count, SplitRng(seed), fixed)
 
 
 def groups_seen(staged: Staged) -> list[set[int]]:
@@ -54,24 +54,26 @@ def groups_seen(staged: Staged) -> list[set[int]]:
 
 
 def test_draws_repeat_and_children_do_not_depend_on_what_was_drawn_before() -> None:
-    one, other = Draws(5), Draws(5)
+    one, other = SplitRng(5), SplitRng(5)
     other.normal(3)
     assert torch.equal(one.child(2, 7).uniform(4), other.child(2, 7).uniform(4))
-    assert torch.equal(Draws(5).normal(4), Draws(5).normal(4))
-    firsts = {float(draws.uniform(1)) for draws in (Draws(5), one.child(0), one.child(0, 0), one.child(1), Draws(6))}
+    assert torch.equal(SplitRng(5).normal(4), SplitRng(5).normal(4))
+    firsts = {
+        float(draws.uniform(1)) for draws in (SplitRng(5), one.child(0), one.child(0, 0), one.child(1), SplitRng(6))
+    }
     assert len(firsts) == 5
 
 
 def test_draws_on_the_host_go_on_and_leave_those_on_the_device_alone() -> None:
-    draws, alone = Draws(5), Draws(5)
+    draws, alone = SplitRng(5), SplitRng(5)
     first, second = draws.host.uniform(2), draws.host.uniform(2)
     assert not torch.equal(first, second)
     assert torch.equal(first, alone.host.uniform(2))
-    assert torch.equal(draws.uniform(2), Draws(5).uniform(2))
+    assert torch.equal(draws.uniform(2), SplitRng(5).uniform(2))
 
 
 def test_draws_keep_to_their_ranges() -> None:
-    draws = Draws(1)
+    draws = SplitRng(1)
     values = draws.uniform(1000, low=-2, high=3)
     assert -2 <= float(values.min()) < -1.9
     assert 2.9 < float(values.max()) <= 3
@@ -110,7 +112,7 @@ def _from_angles(degrees: Tensor) -> Tensor:
 
 
 def test_positive_yaw_turns_the_nose_to_the_left_of_the_picture() -> None:
-    staged = mean_head_renderer().stage(1, Draws(0), torch.tensor([40.0]))
+    staged = mean_head_renderer().stage(1, SplitRng(0), torch.tensor([40.0]))
     points = staged.landmarks_3d[0]
     assert points[30, 0] < points[[0, 16], 0].mean()
     assert points[16, 2] > points[0, 2]
@@ -129,7 +131,7 @@ def test_the_picture_is_the_published_crop_of_its_own_points(zoom: float) -> Non
 
 
 def test_points_lie_on_the_surface_that_is_drawn() -> None:
-    staged = mean_head_renderer().stage(1, Draws(3), torch.tensor([5.0]))
+    staged = mean_head_renderer().stage(1, SplitRng(3), torch.tensor([5.0]))
     scene = staged.scene
     inner = [*range(17, 31), 48, 51, 54, 57, 8]  # the other 3D jaw points lie inside
     points = staged.landmarks_3d[0, inner]
@@ -142,10 +144,10 @@ def test_points_lie_on_the_surface_that_is_drawn() -> None:
 
 def test_a_frontal_face_keeps_its_jaw_and_a_turned_one_slides_its_far_side_to_the_silhouette() -> None:
     renderer = mean_head_renderer()
-    front = renderer.stage(1, Draws(0), torch.tensor([0.0]))
+    front = renderer.stage(1, SplitRng(0), torch.tensor([0.0]))
     moved = (front.landmarks_2d - front.landmarks_3d[..., :2])[0].norm(dim=-1) / front.scene.scale
     assert float(moved.max()) < 0.01
-    turned = renderer.stage(1, Draws(0), torch.tensor([45.0]))
+    turned = renderer.stage(1, SplitRng(0), torch.tensor([45.0]))
     moved = (turned.landmarks_2d - turned.landmarks_3d[..., :2])[0].norm(dim=-1) / turned.scene.scale
     assert float(moved[9:17].max()) < 0.2  # the near side: 2D points follow an edge in front of the 3D ones
     assert float(moved[1:5].min()) > 0.15
@@ -173,7 +175,7 @@ def test_the_contour_does_not_jump() -> None:
 @settings(deadline=None, max_examples=40)
 @given(st.floats(-2.5, 2.5))
 def test_the_contour_turns_with_the_picture(roll: float) -> None:
-    draws = Draws(2)
+    draws = SplitRng(2)
     lines, directions = draws.normal(1, 17, 12, 2), torch.nn.functional.normalize(draws.normal(17, 2), dim=1)
     turn_by = torch.tensor([roll])
     turned = lines @ rotation(turn_by * 0, turn_by * 0, turn_by)[:, :2, :2].transpose(1, 2)
@@ -193,7 +195,7 @@ def test_the_contour_of_a_circle_is_found_between_the_places_of_the_line() -> No
 
 
 def test_a_turned_head_hides_its_far_side() -> None:
-    staged = mean_head_renderer().stage(2, Draws(0), torch.tensor([75.0, -75.0]))
+    staged = mean_head_renderer().stage(2, SplitRng(0), torch.tensor([75.0, -75.0]))
     assert staged.visible[0, [8, 13, 30, 42, 45, 54]].all()
     assert not staged.visible[0, [1, 2, 3, 36, 39]].any()
     assert staged.visible[1, [8, 3, 30, 36, 39, 48]].all()
@@ -276,7 +278,7 @@ def test_equal_draws_give_equal_scenes_and_others_differ() -> None:
 def test_hair_leaves_the_jaw_where_it_is() -> None:
     """However full it is: what it lifts is the scalp, not the skin before the ears, where points 0 and 16 lie."""
     shaper, frontal = Shaper(head()), torch.eye(3).expand(16, 3, 3)
-    full, flat = (shaper.draw(frontal, torch.full((16,), lost), Draws(6)).vertices for lost in (0.0, 1.0))
+    full, flat = (shaper.draw(frontal, torch.full((16,), lost), SplitRng(6)).vertices for lost in (0.0, 1.0))
     assert float((full - flat).norm(dim=-1).max()) > 0.2
     lines = [places(vertices, head().jaw_vertices, head().jaw_weights) for vertices in (full, flat)]
     assert float((lines[0] - lines[1]).norm(dim=-1).max()) < 0.01
@@ -296,7 +298,7 @@ def test_lids_follow_the_gaze() -> None:
     expressions = Expressions(head().expression_names, torch.device("cpu"))
     down = head().expression_names.index("eyeLookDownLeft")
     gaze = torch.tensor([[0.0, -0.3], [0.0, 0.3]])
-    weights = expressions.draw(gaze, Draws(0))
+    weights = expressions.draw(gaze, SplitRng(0))
     assert float(weights[0, down]) == pytest.approx(0.75, abs=1e-5)
     assert float(weights[1, down]) == 0
     assert 0 <= float(weights.min()) <= float(weights.max()) <= 1.1
@@ -304,7 +306,7 @@ def test_lids_follow_the_gaze() -> None:
 
 def test_some_eyes_look_at_the_camera_when_they_can() -> None:
     turned = rotation(*torch.tensor([[0.4], [0.0], [0.0]]).expand(3, 400).contiguous())
-    gaze = draw_gaze(turned, Draws(0))
+    gaze = draw_gaze(turned, SplitRng(0))
     assert 0.3 < float((gaze[:, 0] - 0.4).abs().lt(0.1).float().mean()) < 0.7
 
 
@@ -348,9 +350,9 @@ def test_options_that_cannot_be_are_refused(values: dict[str, float], fault: str
 
 
 def test_rendering_is_a_function_of_its_draws() -> None:
-    bank = (Draws(1).uniform(3, 3, 64, 64) * 255).to(torch.uint8)
+    bank = (SplitRng(1).uniform(3, 3, 64, 64) * 255).to(torch.uint8)
     renderer = Renderer(head=head(), options=RenderOptions(size=64), bank=bank)
-    one, same = (renderer.render(2, Draws(4).child(1)) for _ in range(2))
+    one, same = (renderer.render(2, SplitRng(4).child(1)) for _ in range(2))
     assert one.images.dtype == torch.uint8
     assert one.images.shape == (2, 3, 64, 64)
     assert one.landmarks_2d.shape == (2, 68, 2)

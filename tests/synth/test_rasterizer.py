@@ -11,15 +11,15 @@ from torch import Tensor
 
 from ls3dw.errors import DeviceError
 from ls3dw.synth import renderer
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.raster.rasterizer import Fragments, barycentric, interpolate, rasterize
+from ls3dw.synth.rng import SplitRng
 
 SIZE = 24
 
 
 def soup(seed: int, batch: int = 2, triangles: int = 40) -> tuple[Tensor, Tensor]:
     """Make triangles of all sizes, some beyond the picture's edges, some behind z = 0."""
-    draws = Draws(seed)
+    draws = SplitRng(seed)
     middle = draws.uniform(batch, triangles, 1, 3, low=-4, high=SIZE + 4)
     spread = draws.uniform(batch, triangles, 1, 1, low=0.1, high=12)
     corners = middle + draws.normal(batch, triangles, 3, 3) * spread - torch.tensor((0.0, 0.0, 12.0))
@@ -57,7 +57,7 @@ def test_every_pixel_shows_its_nearest_triangle() -> None:
 
 def test_a_picture_does_not_depend_on_the_order_of_triangles_nor_on_the_batch() -> None:
     vertices, triangles = soup(seed=2)
-    order = Draws(3).permutation(len(triangles))
+    order = SplitRng(3).permutation(len(triangles))
     straight = rasterize(vertices, triangles, SIZE, SIZE)
     shuffled = rasterize(vertices, triangles[order], SIZE, SIZE)
     alone = rasterize(vertices[1:], triangles, SIZE, SIZE)

@@ -22,8 +22,8 @@ from ls3dw.errors import ConfigurationError, DatasetError
 from ls3dw.sources import open_source
 from ls3dw.synth import renderer as rendering
 from ls3dw.synth import write
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.renderer import Rendered, Renderer, RenderOptions
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.shade.background import make_bank
 from ls3dw.synth.write import LP_FOLDER, ZOOM, Request, write_heads
 from ls3dw.training.loop.trainer import Trainer
@@ -38,7 +38,7 @@ Files = dict[str, bytes]
 
 @pytest.fixture(scope="module")
 def renderer() -> Renderer:
-    bank = make_bank(Draws(1), 8, 48)
+    bank = make_bank(SplitRng(1), 8, 48)
     return Renderer("cpu", options=RenderOptions(size=SIZE, zoom=ZOOM), bank=bank)
 
 
@@ -79,7 +79,7 @@ def heads_lp(renderer: Renderer, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="module")
 def drawn(renderer: Renderer) -> dict[str, np.ndarray]:
     """Render once more what the folders hold."""
-    parts = [renderer.render(CHUNK, Draws(SEED).child(chunk)) for chunk in range(-(-COUNT // CHUNK))]
+    parts = [renderer.render(CHUNK, SplitRng(SEED).child(chunk)) for chunk in range(-(-COUNT // CHUNK))]
     return {
         entry.name: torch.cat([getattr(part, entry.name) for part in parts])[:COUNT].numpy()
         for entry in fields(Rendered)
@@ -131,7 +131,7 @@ def test_300w_lp_is_one_based_in_its_files_and_not_when_read(drawn: dict[str, np
 def test_the_crop_fits_in_the_pictures() -> None:
     """What the networks see has room around it in most pictures, so that it can be turned and moved."""
     stager = Renderer("cpu", options=RenderOptions(size=SIZE, zoom=ZOOM), bank=torch.zeros(1, 3, 8, 8).byte())
-    points = stager.stage(40, Draws(3)).landmarks_2d.numpy()
+    points = stager.stage(40, SplitRng(3)).landmarks_2d.numpy()
     corners = np.array([[-0.5, -0.5], [CROP_SIZE - 0.5] * 2])
     boxes = np.concatenate((points.min(1), points.max(1)), axis=1)
     placed = np.stack([apply(invert(crop_affine(box)), corners) for box in boxes])

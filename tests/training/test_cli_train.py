@@ -10,13 +10,14 @@ import yaml
 from conftest import Command
 from training_helpers import open_dots, pipeline
 
+from ls3dw.training import run
 from ls3dw.training.loop import trainer
 
 
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A small pipeline, and the stand-in for the renderer."""
-    monkeypatch.setattr(trainer.Trainer.__init__, "__defaults__", (open_dots,))
+    monkeypatch.setattr(run, "open_renderer", open_dots)
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(pipeline(steps=3, validation={"every": 0, "rendered": 2})))
     return path
@@ -54,7 +55,7 @@ def test_sigterm_saves_a_checkpoint(
 
 def test_faults_end_it_in_one_line(plan: Path, tmp_path: Path, ls3dw: Command) -> None:
     assert "not a readable pipeline" in ls3dw("train", tmp_path / "missing.yaml").error
-    assert "batch: 'x'" in ls3dw("train", plan, "--set", "batch=x").error
+    assert "batch 'x'" in ls3dw("train", plan, "--set", "batch=x").error
     assert "this machine shows" in ls3dw("train", plan, "--out", tmp_path / "o", "--gpu", "99").error
     assert not (tmp_path / "o").exists()
 

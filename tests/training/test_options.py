@@ -11,7 +11,7 @@ from training_helpers import NETWORKS, options, pipeline
 
 from ls3dw.core.resources import folder
 from ls3dw.errors import ConfigurationError
-from ls3dw.training.objective.schedule import length_of, rate_at
+from ls3dw.training.objective.optimizers import rate_at, run_length
 from ls3dw.training.options import TrainOptions, config_hash, make_options, read_change, read_options
 
 PIPELINES = sorted(folder("pipelines").glob("train_*.yaml"))
@@ -43,17 +43,17 @@ def test_all_faults_are_named_at_once() -> None:
     )
     said = faults(values)
     for part in (
-        "bach: unknown",
-        "batch: 'many', expected a whole number",
-        "precision: 'fp8', expected fp32 or bf16",
-        "optimizer.rate: '1e-3', expected a number (YAML wants 1.0e-4",
-        "optimizer.kind: 'adam', expected adamw or rmsprop or sgd",
-        "optimizer.momentun: unknown",
-        "augment.scale: [0.5], expected a list of 2",
-        "augment.flip: 'often'",
-        "data[0].stream: 'tails'",
-        "data[1].pool: 1.5",
-        "networks.flat.network: [1]",
+        "unknown option bach",
+        "batch 'many': expected a whole number",
+        "precision 'fp8': expected one of fp32, bf16",
+        "optimizer.rate '1e-3': expected a number (YAML wants 1.0e-4",
+        "optimizer.kind 'adam': expected one of adamw, rmsprop, sgd",
+        "unknown option optimizer.momentun",
+        "augment.scale [0.5]: expected a list of 2",
+        "augment.flip 'often'",
+        "data[0].stream 'tails'",
+        "data[1].pool 1.5",
+        "networks.flat.network [1]",
     ):
         assert part in said
 
@@ -64,8 +64,8 @@ def test_all_faults_are_named_at_once() -> None:
         ({"steps": None}, "one of steps, epochs and minutes"),
         ({"minutes": 3}, "one of steps, epochs and minutes"),
         ({"steps": None, "epochs": 2}, "epochs of rendered heads need a length"),
-        ({"lanes": 3}, "lanes that divide"),
-        ({"settle": 1.5}, "settle 1.5: expected a share of the run"),
+        ({"slices": 3}, "slices that divide"),
+        ({"freeze_norms": 1.5}, "freeze_norms 1.5: expected a share of the run"),
         ({"networks": {}}, "at least one network"),
         ({"networks": {"../up": NETWORKS["flat"]}}, "'../up'"),
         ({"networks": {"x": {"kind": "depth", "network": {"class": "FAN"}}}}, "expected class DepthNet"),
@@ -73,8 +73,8 @@ def test_all_faults_are_named_at_once() -> None:
         ({"data": [{"stream": "300w"}]}, "300w needs its folder"),
         ({"data": [{"stream": "heads", "root": "x"}]}, "no root"),
         ({"data": [{"stream": "heads", "pool": 8, "start": 16}]}, "start <= pool"),
-        ({"data": [{"stream": "heads", "render": {"sice": 3, "zoom": "x"}}]}, "render.zoom: 'x', expected a number"),
-        ({"data": [{"stream": "heads", "render": {"sice": 3}}]}, "render.sice: unknown"),
+        ({"data": [{"stream": "heads", "render": {"sice": 3, "zoom": "x"}}]}, "render.zoom 'x': expected a number"),
+        ({"data": [{"stream": "heads", "render": {"sice": 3}}]}, "unknown option render.sice"),
         ({"data": [{"stream": "heads", "render": {"hat_chance": 2}}]}, "hat_chance 2.0: expected 0 to 1"),
         ({"optimizer": {"schedule": "steps"}}, "drops"),
         ({"optimizer": {"schedule": "steps", "drops": [[3, 0.1], [2, 0.1]]}, "epoch": 9}, "must rise"),
@@ -118,8 +118,17 @@ def test_options_of_the_command_line_replace_those_of_the_file(tmp_path: Path) -
         read_change("steps")
 
 
+def test_former_names_of_options_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(yaml.safe_dump(pipeline(settle=0.2, lanes=2)))
+    assert (read_options(path).freeze_norms, read_options(path).slices) == (0.2, 2)
+    chosen = read_options(path, dict([read_change("settle=0")]))
+    assert chosen.freeze_norms == 0
+    assert chosen == make_options(pipeline(freeze_norms=0, slices=2))
+
+
 def rates(chosen: TrainOptions, faces: int, epochs: list[float]) -> list[float]:
-    length = length_of(chosen, faces)
+    length = run_length(chosen, faces)
     return [rate_at(chosen.optimizer, length, round(epoch * faces / chosen.batch), 0.0) for epoch in epochs]
 
 
@@ -131,7 +140,7 @@ def test_the_rates_of_the_paper() -> None:
         chosen = read(name)
         assert (chosen.optimizer.kind, chosen.batch, chosen.epochs) == ("rmsprop", 10, 40)
         assert rates(chosen, 61220, [0, 14.99, 15, 29.99, 30, 39]) == [1e-4, 1e-4, 1e-5, 1e-5, 1e-6, 1e-6]
-        assert length_of(chosen, 61225).steps == 40 * 61225 / 10
+        assert run_length(chosen, 61225).steps == 40 * 61225 / 10
         augment = chosen.augment
         assert (augment.rotation, augment.scale, augment.box_noise) == (50, (0.8, 1.2), 0.2)
         assert (chosen.targets.std, chosen.targets.weight) == (1, 0)
@@ -142,11 +151,11 @@ def test_the_rates_of_the_paper() -> None:
 
 def test_the_cosine_warms_up_and_ends_low() -> None:
     chosen = options(steps=1000, optimizer={"rate": 1.0, "warm_up": 10})
-    length = length_of(chosen, 0)
+    length = run_length(chosen, 0)
     rate = [rate_at(chosen.optimizer, length, step, 0.0) for step in range(1000)]
     assert rate[0] == pytest.approx(0.1, rel=0.01)
     assert rate[500] == pytest.approx(0.5, abs=0.01)
     assert rate[10:] == sorted(rate[10:], reverse=True)
     assert 0.002 < rate[-1] < 0.01
     timed = options(steps=None, minutes=1, optimizer={"rate": 1.0})
-    assert rate_at(timed.optimizer, length_of(timed, 0), 7, 30.0) == pytest.approx(0.5, abs=0.01)
+    assert rate_at(timed.optimizer, run_length(timed, 0), 7, 30.0) == pytest.approx(0.5, abs=0.01)

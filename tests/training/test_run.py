@@ -15,9 +15,9 @@ from ls3dw.models.networks.heatmaps import decode_subpixel
 from ls3dw.models.weights.zoo import load
 from ls3dw.training.export import export
 from ls3dw.training.loop import checkpoint
-from ls3dw.training.loop.folder import prepare_folder
 from ls3dw.training.loop.trainer import Trainer
 from ls3dw.training.options import config_hash
+from ls3dw.training.run import prepare_folder
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from ls3dw.training.options import config_hash
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimizer: str) -> None:
     settings = {"kind": optimizer, "rate": 1e-3, "momentum": 0.9 * (optimizer == "sgd"), "warm_up": 2}
     networks = {"flat": NETWORKS["flat"]} | ({"z": NETWORKS["depth"]} if optimizer == "adamw" else {})
-    chosen = options(steps=8, batch=2, ema=0.9, settle=0.5, optimizer=settings, networks=networks)
+    chosen = options(steps=8, batch=2, ema=0.9, freeze_norms=0.5, optimizer=settings, networks=networks)
     whole = train(chosen, tmp_path / "whole")
     train(chosen, tmp_path / "killed", until=5)
     assert checkpoint.newest(tmp_path / "killed").step == 3  # type: ignore[union-attr]
@@ -39,15 +39,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimiz
     assert [line["step"] for line in losses(tmp_path / "whole")] == [2, 4, 6, 8]
 
 
-def test_batch_norms_settle(tmp_path: Path) -> None:
-    settled, free = (train(options(steps=6, ema=0.9, settle=share), tmp_path / str(share)) for share in (0.5, 0))
-    for trainer, same in ((settled, True), (free, False)):
+def test_batch_norms_freeze(tmp_path: Path) -> None:
+    frozen, free = (train(options(steps=6, ema=0.9, freeze_norms=share), tmp_path / str(share)) for share in (0.5, 0))
+    for trainer, same in ((frozen, True), (free, False)):
         network, average = trainer.networks["flat"].network, trainer.averages["flat"].network
         statistics = [name for name, _ in network.named_buffers() if name.endswith(("running_mean", "running_var"))]
         assert statistics
         for name in statistics:
             assert torch.equal(network.get_buffer(name), average.get_buffer(name)) == same, name
-    network, average = settled.networks["flat"].network, settled.averages["flat"].network
+    network, average = frozen.networks["flat"].network, frozen.averages["flat"].network
     assert {int(value) for name, value in network.named_buffers() if name.endswith("tracked")} == {3}
     # Its weights go on changing.
     assert not torch.equal(network.get_parameter("conv1.weight"), average.get_parameter("conv1.weight"))

@@ -28,18 +28,18 @@ from ls3dw.models.networks.heatmaps import draw_gaussians
 from ls3dw.models.networks.straight import mean_on, mean_shape, straighten
 from ls3dw.models.networks.wing import CNN6, Cascade
 from ls3dw.models.weights.zoo import load
+from ls3dw.synth.rng import keyed_rng
 from ls3dw.training.data.augment import WIDEST_BLUR, blur
+from ls3dw.training.data.batch import StreamSlice
 from ls3dw.training.data.faces import DatasetFaces, open_faces
-from ls3dw.training.data.files import Share
-from ls3dw.training.data.first_stage import disturb
-from ls3dw.training.data.heads import HeadMaker, HeadStream
-from ls3dw.training.data.seeds import Dice
+from ls3dw.training.data.guidance import disturb
+from ls3dw.training.data.heads import HeadRenderer, HeadStream
 from ls3dw.training.export import export
 from ls3dw.training.loop.trainer import Trainer
-from ls3dw.training.network_options import LossName, NetworkOptions
+from ls3dw.training.network_options import FirstStageOptions, LossName, NetworkOptions
 from ls3dw.training.objective.losses import coordinate_loss, penalties, point_loss, wing
-from ls3dw.training.objective.schedule import Length, rate_at
-from ls3dw.training.options import AugmentOptions, FirstStageOptions, StreamOptions, make_options
+from ls3dw.training.objective.optimizers import RunLength, rate_at
+from ls3dw.training.options import AugmentOptions, StreamOptions, make_options
 
 SMALL = {"class": "CNN6", "width": 0.1}
 FIRST: dict[str, Any] = {"kind": "2d", "network": SMALL, "loss": "wing"}
@@ -149,22 +149,22 @@ def test_stage_one_errs_as_asked() -> None:
     count = 3000
     truth = mean_on(CPU).expand(count, 68, 2)
     noise = FirstStageOptions(rotation=5, zoom=0.05, shift=0.03)
-    affines = straighten(disturb(truth, noise, Dice(CPU, 1)))
+    affines = straighten(disturb(truth, noise, keyed_rng(CPU, 1)))
     turn = torch.rad2deg(torch.atan2(affines[:, 1, 0], affines[:, 0, 0]))
     assert turn.std() == pytest.approx(5, rel=0.05)
     # The size of the box changes a little when the face is turned, too.
     still_noise = FirstStageOptions(rotation=0, zoom=0.05, shift=0.03)
-    affines = straighten(disturb(truth, still_noise, Dice(CPU, 1)))
+    affines = straighten(disturb(truth, still_noise, keyed_rng(CPU, 1)))
     assert affines[:, 0, 0].log().std() == pytest.approx(0.05, rel=0.05)
     side = float(np.ptp(mean_shape(), axis=0).mean())
     low, high = tight_box(mean_shape()).reshape(2, 2)
     middle = affines @ torch.tensor([*(low + high) / 2, 1.0])
     assert middle.std(dim=0).tolist() == pytest.approx([0.03 * side] * 2, rel=0.05)
-    calm = disturb(truth[:2], FirstStageOptions(0, 0, 0), Dice(CPU, 1))
+    calm = disturb(truth[:2], FirstStageOptions(0, 0, 0), keyed_rng(CPU, 1))
     assert calm == pytest.approx(truth[:2], abs=1e-4)
     with_gap = truth[:1].clone()
     with_gap[0, 0] = torch.nan
-    assert torch.isnan(disturb(with_gap, noise, Dice(CPU, 1))[0, 0]).all()
+    assert torch.isnan(disturb(with_gap, noise, keyed_rng(CPU, 1))[0, 0]).all()
 
 
 # Runs
@@ -240,7 +240,7 @@ def test_each_network_has_its_rate(tmp_path: Path) -> None:
 def test_networks_of_stage_two_see_the_same_crops(tmp_path: Path) -> None:
     networks = {"one": FIRST, "two": SECOND, "three": {**SECOND, "loss": "l2"}}
     cascades = {"a": ["one", "two"], "b": ["one", "three"]}
-    chosen = options(batch=4, lanes=2, networks=networks, cascades=cascades)
+    chosen = options(batch=4, slices=2, networks=networks, cascades=cascades)
     inputs = Trainer(chosen, tmp_path, ALONE, open_dots).feed.inputs(3)
     assert inputs.guides.keys() == {"two", "three"}
     assert torch.equal(inputs.guides["two"], inputs.guides["three"])
@@ -249,7 +249,7 @@ def test_networks_of_stage_two_see_the_same_crops(tmp_path: Path) -> None:
 
 def test_the_rate_falls_by_the_same_factor() -> None:
     settings = make_options(pipeline(optimizer={"rate": 3e-5, "schedule": "geometric", "last": 3e-7})).optimizer
-    length = Length(8, None, 100, None)
+    length = RunLength(8, None, 100, None)
     rates = [rate_at(settings, length, step, 0) for step in (0, 50, 100)]
     assert rates == pytest.approx([3e-5, 3e-6, 3e-7])
 
@@ -257,7 +257,7 @@ def test_the_rate_falls_by_the_same_factor() -> None:
 def test_blur_widens_dots_and_leaves_the_others() -> None:
     count = 80
     dot = draw_gaussians(torch.full((count, 1, 2), 128.0), 2.0).repeat(1, 3, 1, 1)
-    blurred = blur(dot, 0.5, Dice(CPU, 3))
+    blurred = blur(dot, 0.5, keyed_rng(CPU, 3))
     same = (blurred == dot).flatten(1).all(dim=1)
     assert 0.35 < same.float().mean() < 0.65
     axis = torch.arange(256) - 128.0
@@ -270,24 +270,24 @@ def test_blur_widens_dots_and_leaves_the_others() -> None:
 # Pose-based balancing
 
 
-def open_turned(device: torch.device, values: Any) -> HeadMaker:
+def open_turned(device: torch.device, values: Any) -> HeadRenderer:
     """Make a renderer of mean heads, most of them nearly frontal, without pictures."""
 
     def render(count: int, seed: int, chunk: int) -> Dots:
-        dice = Dice(CPU, seed, chunk)
-        yaw = dice.normal(count, 1) * 0.35
+        rng = keyed_rng(CPU, seed, chunk)
+        yaw = rng.normal(count, 1) * 0.35
         x, y, z = torch.from_numpy(mean_head()).float().unbind(dim=1)
         turned = torch.stack((yaw.cos() * x - yaw.sin() * z, -y.expand(count, -1), yaw.sin() * x + yaw.cos() * z), 2)
-        points = turned * 40 + torch.tensor([128.0, 128.0, 0.0]) + dice.normal(count, 68, 3) * 0.5
+        points = turned * 40 + torch.tensor([128.0, 128.0, 0.0]) + rng.normal(count, 68, 3) * 0.5
         images = torch.zeros(count, 3, 256, 256, dtype=torch.uint8)
         return Dots(images, points[..., :2].contiguous(), points, torch.rad2deg(yaw).expand(-1, 3))
 
-    return HeadMaker(render, lambda images, seed, step: images)
+    return HeadRenderer(render, lambda images, seed, step: images)
 
 
 def test_a_pool_is_drawn_as_the_subset_would(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = StreamOptions("heads", pool=60, chunk=20, start=60, every=0, balance=5)
-    stream = HeadStream(open_turned(CPU, {}), chosen, Share(1, 0, 1, 6), AugmentOptions(), CPU)
+    stream = HeadStream(open_turned(CPU, {}), chosen, StreamSlice(1, 0, 1, 6), AugmentOptions(), CPU)
     batch = stream.batch(7)
     assert batch.images.shape == (6, 3, 256, 256)
     assert stream.rendered == 60
@@ -297,7 +297,7 @@ def test_a_pool_is_drawn_as_the_subset_would(monkeypatch: pytest.MonkeyPatch) ->
     assert subset.repeats.max() > 3
     assert stream._balanced is not None
     assert stream._balanced.tolist() == np.repeat(subset.rows, subset.repeats).tolist()
-    drawn = np.bincount([int(stream._choose(pool, 0, Dice(CPU, n))[0]) for n in range(3000)], minlength=60)
+    drawn = np.bincount([int(stream._choose(pool, 0, keyed_rng(CPU, n))[0]) for n in range(3000)], minlength=60)
     share = np.bincount(subset.bin, weights=drawn) / 3000
     expected = subset.balanced_counts / subset.balanced_counts.sum()
     assert share == pytest.approx(expected, abs=0.04)
@@ -305,7 +305,7 @@ def test_a_pool_is_drawn_as_the_subset_would(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_pool_that_stays(tmp_path: Path) -> None:
     chosen = StreamOptions("heads", pool=12, chunk=4, start=12, every=0)
-    stream = HeadStream(open_dots(CPU, {}), chosen, Share(1, 0, 1, 2), AugmentOptions(), CPU)
+    stream = HeadStream(open_dots(CPU, {}), chosen, StreamSlice(1, 0, 1, 2), AugmentOptions(), CPU)
     stream.batch(0)
     stream.batch(10**6)
     assert stream.rendered == 12

@@ -1,1 +1,1 @@
-"""`ls3dw bench`: how fast every stage of a build is on this machine, and what bounds the whole."""
+"""`ls3dw bench`: how fast each stage of a build is on this machine, and what limits the whole."""

@@ -1,15 +1,13 @@
-"""What the stages work on: the faces of the embedded sample, its videos, and larger ones made from them."""
+"""What the stages work on: faces and videos of the embedded sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from ls3dw.core.crops import cut_window, pack_windows
 from ls3dw.core.resources import folder
@@ -21,35 +19,33 @@ from ls3dw.sources.video import VideoMedia
 VIDEO_SIZE: Final = (640, 480)
 """The usual one of 300-VW."""
 
-CODECS: Final = {"XVID": "XviD", "MJPG": "MJPEG"}
-
 
 @dataclass(frozen=True)
-class Faces:
+class SampleFaces:
     """pictures: N of (H, W, 3) uint8 RGB; boxes: (N, 4) x0 y0 x1 y1 in their pixels."""
 
     pictures: tuple[Picture, ...]
-    boxes: NDArray[np.float64]
+    boxes: np.ndarray[Any, np.dtype[np.float64]]
+
+    @classmethod
+    def read(cls) -> SampleFaces:
+        """Read every face of the embedded sample."""
+        samples = [sample for name in LS3DW for sample in open_source(name, folder("embedded"))]
+        boxes = np.stack([sample.box for sample in samples]).astype(np.float64)
+        return cls(tuple(sample.image() for sample in samples), boxes)
 
     def __len__(self) -> int:
         return len(self.pictures)
 
-    def spread(self, count: int) -> Faces:
-        """Take so many faces from all over; more than there are: some of them again."""
+    def spread(self, count: int) -> SampleFaces:
+        """Return `count` faces, evenly spread; more than there are: some of them again."""
         rows = [row * len(self) // count for row in range(count)]
-        return Faces(tuple(self.pictures[row] for row in rows), self.boxes[rows])
+        return SampleFaces(tuple(self.pictures[row] for row in rows), self.boxes[rows])
 
     def batch(self) -> FaceBatch:
         """Cut the windows that the networks see."""
         windows = [cut_window(picture, box) for picture, box in zip(self.pictures, self.boxes, strict=True)]
         return FaceBatch((pack_windows(windows),), self.boxes)
-
-
-def sample_faces() -> Faces:
-    """Read every face of the embedded sample."""
-    samples = [sample for name in LS3DW for sample in open_source(name, folder("embedded"))]
-    boxes = np.stack([sample.box for sample in samples]).astype(np.float64)
-    return Faces(tuple(sample.image() for sample in samples), boxes)
 
 
 def embedded_video() -> VideoMedia:
@@ -59,12 +55,7 @@ def embedded_video() -> VideoMedia:
     return video
 
 
-def embedded_still() -> Path:
-    """Return the first picture of the embedded AFLW2000-3D, a JPEG of 450x450."""
-    return min((folder("embedded") / "AFLW2000").glob("*.jpg"))
-
-
-def write_video(path: Path, codec: str, pictures: Iterable[Picture]) -> bool:
+def write_video(path: Path, codec: str, pictures: tuple[Picture, ...]) -> bool:
     """Write pictures as an AVI file of `VIDEO_SIZE`; False if this OpenCV cannot write the codec."""
     writer: Any = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25.0, VIDEO_SIZE)
     if not writer.isOpened():
@@ -76,7 +67,7 @@ def write_video(path: Path, codec: str, pictures: Iterable[Picture]) -> bool:
 
 
 def repeat_videos(root: Path, copies: int) -> None:
-    """Lay out a 300-VW folder in which the embedded videos stand so many times over."""
+    """Lay out a 300-VW folder with `copies` links to the embedded videos."""
     videos = sorted(path.parent for path in (folder("embedded") / "300VW").glob("*/vid.avi"))
     for number in range(copies):
         (root / f"{number + 1:03d}").symlink_to(videos[number % len(videos)], target_is_directory=True)

@@ -1,4 +1,4 @@
-"""The report as text."""
+"""The report of `ls3dw bench` as text."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ls3dw.building.bench.against import Rival
-from ls3dw.building.bench.bounds import Bound
-from ls3dw.building.bench.chain import WHOLE
-from ls3dw.building.bench.machine import Machine
-from ls3dw.building.bench.run import Report
-from ls3dw.building.bench.stages import Row
-from ls3dw.building.bench.whole import STEADY
-
-HEAD = ("stage", "faces/s", "ms a face", "at best", "of peak")
+from ls3dw.building.bench.rival import Rival
+from ls3dw.building.bench.run import STEADY, BenchReport, Bound, Machine
+from ls3dw.building.bench.stages import WHOLE
+from ls3dw.building.bench.timing import Row
 
 
-def render(report: Report) -> str:
+def render(report: BenchReport) -> str:
     """Render the whole report."""
+    rows = [_cells(row, report.machine.peak) for row in report.rows]
     lines = [
         *machine_lines(report.machine),
-        _networks(report),
+        f"networks   {', '.join(report.networks)}; {report.batch} faces a batch",
         "",
-        *stage_table(report.rows, report.machine.peak),
+        *table([("stage", "faces/s", "ms a face", "at best", "of peak"), *rows]),
         "",
-        *verdict(report),
+        describe_bound(report.bound, shared=report.busy is None),
+    ]
+    if report.busy is not None:
+        lines.append(f"While it annotates the GPU has work {percent(report.busy)} of the time.")
+    lines += [
+        f"The build of {report.built} faces did {significant(row.rate)} from its first to its last, "
+        f"{percent(row.rate / report.bound.rate)} of that."
+        for row in report.rows
+        if row.name == STEADY
     ]
     if report.rival is not None:
         lines += ["", *rival_lines(report.rival, report.row(WHOLE))]
@@ -46,14 +50,6 @@ def machine_lines(machine: Machine) -> list[str]:
     return lines
 
 
-def _networks(report: Report) -> str:
-    return f"networks   {', '.join(report.networks)}; {report.batch} faces a batch"
-
-
-def stage_table(rows: Sequence[Row], peak: float) -> list[str]:
-    return table([HEAD, *(_cells(row, peak) for row in rows)])
-
-
 def _cells(row: Row, peak: float) -> tuple[str, ...]:
     share = row.share(peak)
     figures = significant(row.rate), significant(row.ms), significant(row.best_ms)
@@ -61,7 +57,7 @@ def _cells(row: Row, peak: float) -> tuple[str, ...]:
 
 
 def table(lines: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lay out lines of cells, the first column to the left and figures to the right."""
+    """Align cells: the first column to the left, figures to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return [
         "  ".join(
@@ -73,7 +69,7 @@ def table(lines: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def significant(value: float) -> str:
-    """Write a positive number with three digits that count, and all before its point: 12,345, 123, 2.00, 0.0123."""
+    """Format a positive number with at least three significant digits: 12,345, 123, 2.00, 0.0123."""
     return f"{value:,.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
@@ -81,47 +77,27 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
 
 
-def verdict(report: Report) -> list[str]:
-    """Say what bounds a build and how far it came."""
-    lines = [describe_bound(report.bound, shared=report.busy is None)]
-    if report.busy is not None:
-        lines.append(f"While it annotates the GPU has work {percent(report.busy)} of the time.")
-    steady = [row for row in report.rows if row.name == STEADY]
-    lines += [
-        f"The build of {report.built} faces did {significant(row.rate)} from its first to its last, "
-        f"{percent(row.rate / report.bound.rate)} of that."
-        for row in steady
-    ]
-    return lines
-
-
 def describe_bound(bound: Bound, *, shared: bool) -> str:
-    """shared: the lanes share the cores."""
-    others = ", ".join(f"{name} {percent(share)}" for name, share in bound.shares.items() if name != bound.lane)
+    """shared: the parts share the cores."""
+    others = ", ".join(f"{name} {percent(share)}" for name, share in bound.shares.items() if name != bound.part)
     what = "of the cores' time" if shared else "busy"
-    share = percent(bound.shares[bound.lane])
-    return f"A build is bound by {bound.lane}, {share} {what} ({others}): {significant(bound.rate)} faces/s at most."
+    share = percent(bound.shares[bound.part])
+    return f"A build is bound by {bound.part}, {share} {what} ({others}): {significant(bound.rate)} faces/s at most."
 
 
 def rival_lines(rival: Rival, chosen: Row) -> list[str]:
-    """Lay out the comparison. chosen: the whole annotator with the networks that the bench was asked for."""
-    what = "compiled" if rival.compiled else "not compiled"
+    """Render the comparison. chosen: the whole annotator with the networks that the bench was asked for."""
+    how = "compiled" if rival.compiled else "not compiled"
+    best = max(row.rate for row in rival.many)
     ours = [*rival.ours, replace(chosen, name="ls3dw, networks and batches of the table above")]
-    head = ("", "faces/s", "ms a face", "x one", "x batched")
     rows = [
-        (
-            row.name,
-            significant(row.rate),
-            significant(row.ms),
-            significant(row.rate / rival.one.rate),
-            significant(row.rate / rival.batched.rate),
-        )
+        (row.name, *map(significant, (row.rate, row.ms, row.rate / rival.one.rate, row.rate / best)))
         for row in (rival.one, rival.solid, *rival.many, *ours)
     ]
     return [
-        f"face-alignment {rival.version}, {what}, with flip and boxes given; both with the same weights of FAN-4",
+        f"face-alignment {rival.version}, {how}, with flip and boxes given; both with the same weights of FAN-4",
         "",
-        *table([head, *rows]),
+        *table([("", "faces/s", "ms a face", "x one", "x batched"), *rows]),
         "",
         f"Landmarks of {rival.compared} faces, 2D: {100 * rival.equal:.2f} % of its coordinates are those of"
         f" --decode reference; at sub-pixel precision ours lie {significant(rival.distance)} px from its whole pixels.",

@@ -1,5 +1,5 @@
-"""Networks of the published size that compute what the bundled small ones do: for speed it is the size that counts,
-and for a comparison of landmarks they have to find faces."""
+"""Networks of the published size that compute the same as the bundled small ones: to compare speed at that size, and
+landmarks of real faces."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ PUBLISHED: Final[dict[Kind, dict[str, Any]]] = {
     "2d-to-3d": FAN_4,
     "depth": {"class": "DepthNet", "layers": [3, 8, 36, 3], "width": 64},
 }
-"""The published networks as contracts describe them."""
+"""The published networks, as in contracts."""
 
 SMALL: Final[dict[Kind, str]] = {"2d": DEFAULT_2D, "2d-to-3d": DEFAULT_3D, "depth": DEFAULT_DEPTH}
 
 
 def full_size(kind: Kind, given: str | Path | None, scratch: Path) -> Path | str:
-    """Return the weights that were given if they are of the published size, else widened ones, made in `scratch`."""
+    """Return the given weights if they have the published size, else widened ones, saved in `scratch`."""
     if given is not None and given != "none" and is_full_size(kind, read_contract(given)):
         return given
     small = load(SMALL[kind])
@@ -43,7 +43,7 @@ def full_size(kind: Kind, given: str | Path | None, scratch: Path) -> Path | str
 
 
 def is_full_size(kind: Kind, contract: Contract) -> bool:
-    """Say whether these are weights of a published network of that kind."""
+    """Whether these are weights of a published network of that kind."""
     shapes = {key: value.shape for key, value in _on_meta(contract).items()}
     wanted = Contract("", kind, PUBLISHED[kind], "", contract.guidance_std)
     pooling = contract.network.get("pooling", "avg")
@@ -56,20 +56,20 @@ def _on_meta(contract: Contract) -> dict[str, Tensor]:
 
 
 def widen(small: Mapping[str, Tensor], network: nn.Module, kind: Kind) -> None:
-    """Make a published network compute what the tensors of a small one do: its channels are laid among the wider ones.
+    """Make a published network compute the same as a small one, by placing its channels among the wider ones.
 
     network: FAN or DepthNet with random weights, here or in another package that has the published keys.
     """
-    place = _beside if kind == "depth" else _between
+    place = _first if kind == "depth" else _between
     wide = network.state_dict()
     for key, value in wide.items():
-        _lay(key, value, small.get(_narrow(key)), place)
+        _copy_into(key, value, small.get(_narrow(key)), place)
     network.load_state_dict(wide)
     network.eval()
 
 
 def _narrow(key: str) -> str:
-    """Say which tensor of two stacks stands for one of four: the second stack is repeated, with nothing in between."""
+    """Return the tensor of two stacks to use for one of four: the second stack is repeated, with nothing in between."""
     for name in ("m", "top_m_", "conv_last", "bn_end", "l"):
         for stack in (2, 3):
             if key.startswith(f"{name}{stack}."):
@@ -82,13 +82,13 @@ def _between(small: int, wide: int) -> NDArray[np.intp]:
     return np.arange(small) * (wide // small)
 
 
-def _beside(small: int, wide: int) -> NDArray[np.intp]:
+def _first(small: int, wide: int) -> NDArray[np.intp]:
     return np.arange(small)
 
 
-def _lay(key: str, wide: Tensor, small: Tensor | None, place: Callable[[int, int], NDArray[np.intp]]) -> None:
+def _copy_into(key: str, wide: Tensor, small: Tensor | None, place: Callable[[int, int], NDArray[np.intp]]) -> None:
     if small is None:
-        # A block or a way back that the small network does not have adds nothing.
+        # Blocks that the small network does not have add nothing.
         if key.startswith(("bl", "al")) or "bn3." in key:
             wide.fill_(1 if key.endswith("running_var") else 0)
         return
@@ -98,7 +98,7 @@ def _lay(key: str, wide: Tensor, small: Tensor | None, place: Callable[[int, int
     if wide.ndim == 1:
         wide[rows] = small.to(wide.dtype)
         return
-    # Channels that are not the small network's read it, but nothing of it reads them.
+    # Other channels may read those of the small network, but not the reverse.
     wide *= 0.1
     wide[rows] = 0
     columns = place(small.shape[1], wide.shape[1])

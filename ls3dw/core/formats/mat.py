@@ -33,9 +33,11 @@ COMPLEX: Final = 0x800
 
 def read_arrays(data: bytes, names: Collection[str]) -> dict[str, NDArray[np.float64]]:
     """Return those of the named arrays that the file has as real numbers; raises ValueError if it is damaged."""
+    if data.startswith((b"MATLAB 7.3", b"\x89HDF")) or data.startswith(b"\x89HDF", 512):
+        raise ValueError("a Matlab 7.3 file, which is HDF5; save it again with save(..., '-v7')")
     order = {b"IM": "<", b"MI": ">"}.get(data[HEADER - 2 : HEADER])
     if order is None:
-        raise ValueError("not a Matlab 5 file")
+        raise ValueError("not a Matlab 5 file; save it with save(..., '-v7')")
     arrays: dict[str, NDArray[np.float64]] = {}
     try:
         for kind, content in _elements(data[HEADER:], order):

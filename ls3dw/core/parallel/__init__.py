@@ -1,4 +1,4 @@
-"""The one runtime for work beside the main thread: worker processes, arrays they share, threads with bounded queues."""
+"""The runtime: worker processes, arrays shared with them, and threads with bounded queues."""
 
 from __future__ import annotations
 

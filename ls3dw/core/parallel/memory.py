@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it may hold what is decoded ahead of the networks."""
+"""Free memory, and the share of it that prefetched items may take."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from typing import Final
 SYSTEM: Final = Path("/")
 
 MOST_BYTES: Final = 8 << 30
-"""That may lie ready where memory is plenty: about what is decoded while GPUs load their networks."""
+"""Largest prefetch buffer: about as much as is decoded while GPUs load their networks."""
 
 MOST_ITEMS: Final = 512
-"""That may lie ready: each is an open file, of which a process often may have 1,024."""
+"""Most prefetched items: each is an open file, and the usual limit is 1,024."""
 
 _LIMITS: Final = {"": ("sys/fs/cgroup", "memory.max"), "memory": ("sys/fs/cgroup/memory", "memory.limit_in_bytes")}
-"""By the controller that /proc/self/cgroup names (none: version 2), where control groups lie and keep their limit."""
+"""Folder and limit file of control groups, by the controller in /proc/self/cgroup (empty: version 2)."""
 
 
 @dataclass(frozen=True)
 class PrefetchBudget:
-    """For so many bytes and so many items, whichever is reached first."""
+    """Limits on prefetched items; whichever is reached first."""
 
     nbytes: int
     items: int
 
     def share(self, nbytes: int) -> int:
-        """Return how many of the bytes an item takes up that has `nbytes`."""
+        """Return the bytes to count for an item of `nbytes`, so that `items` of them fill the budget."""
         return max(nbytes, self.nbytes // self.items)
 
 
 def prefetch_budget() -> PrefetchBudget:
-    """Return the room for what lies ready: a quarter of the free memory at most, and half of the files that may be
-    open."""
+    """Return the budget: at most a quarter of the free memory, and half of the files that may be open."""
     available = available_memory()
     files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = files == resource.RLIM_INFINITY
@@ -45,8 +44,10 @@ def prefetch_budget() -> PrefetchBudget:
 
 
 def available_memory(system: Path = SYSTEM) -> int | None:
-    """Return the bytes that are free or can be made so, at most what containers and batch jobs may have; None where
-    the system does not say. system: the root of its files."""
+    """Return the available bytes, at most the limit of the container or batch job; None if unknown.
+
+    system: root of the system's files.
+    """
     try:
         lines = (system / "proc/meminfo").read_text().splitlines()
         available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
@@ -56,7 +57,7 @@ def available_memory(system: Path = SYSTEM) -> int | None:
 
 
 def _group_limits(system: Path) -> Iterator[int]:
-    """Yield the limits of this process's control groups and of those around them."""
+    """Yield the limits of this process's control groups and their parents."""
     try:
         lines = (system / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -71,7 +72,7 @@ def _group_limits(system: Path) -> Iterator[int]:
 
 
 def _limit(path: Path) -> Iterator[int]:
-    """Yield the limit that a file holds, if it is there and holds one: "max" is none."""
+    """Yield the limit in a file, if there is one: "max" is none."""
     try:
         yield int(path.read_text())
     except (OSError, ValueError):

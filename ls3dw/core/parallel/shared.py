@@ -1,7 +1,7 @@
-"""Sends objects between processes through a Unix socket; their arrays travel in memory that is shared.
+"""Sends objects between processes over a Unix socket, with their arrays in shared memory.
 
-The memory belongs to anonymous files whose descriptors go along: when no process uses one any more, or all are killed,
-it is gone. It is written and read by system calls, never mapped: that is faster, and Python's lock is free meanwhile.
+The memory is an anonymous file whose descriptor is sent along: it is freed when no process has it open, however they
+end. It is written and read by system calls, not mapped: that is faster, and releases Python's lock.
 """
 
 from __future__ import annotations
@@ -20,18 +20,20 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 LARGE = 4096
+"""Bytes from which an array is sent in shared memory."""
+
 _ALIGNMENT = 64
 
 Fill: TypeAlias = Callable[[NDArray[Any]], None]
 
 _Place: TypeAlias = tuple[int, tuple[int, ...], np.dtype[Any]]
-"""Number, shape and kind of a parcel in a pickle."""
+"""Number, shape and dtype of a shared array in a pickle."""
 
 
 class SharedArray:
-    """An array that a process can pass on without reading it: it travels in an anonymous file of its own.
+    """An array in its own anonymous file: a process can pass it on without reading it.
 
-    fill: writes the values to an array of that shape and kind, when they are wanted and straight to where they are.
+    fill: writes the values into an array of this shape and dtype; called when they are needed.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, fill: Fill | None) -> None:
@@ -43,17 +45,17 @@ class SharedArray:
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> SharedArray:
-        """Make one of an array that there is."""
-        parcel = cls(array.shape, array.dtype, None)
-        parcel._array = array
-        return parcel
+        """Wrap an array."""
+        shared = cls(array.shape, array.dtype, None)
+        shared._array = array
+        return shared
 
     @property
     def nbytes(self) -> int:
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def array(self) -> NDArray[Any]:
-        """Return the array, filled once; in another process than the one that made it, a new copy."""
+        """Return the array; each call makes a new copy in a process that received it."""
         if self._array is not None:
             return self._array
         array = np.empty(self.shape, self.dtype)
@@ -63,7 +65,7 @@ class SharedArray:
         return array
 
     def read_into(self, target: NDArray[Any]) -> None:
-        """Copy the values into a contiguous array of the same shape and kind."""
+        """Copy the values into a contiguous array of the same shape and dtype."""
         if self._array is not None:
             np.copyto(target, self._array)
         elif self._fill is not None:
@@ -73,7 +75,7 @@ class SharedArray:
             _read(self._descriptor, _flat(target), 0)
 
     def _share(self) -> int:
-        """Return the descriptor of the file, which is written now if that has not been done."""
+        """Return the descriptor of the file; write it on the first call."""
         if self._descriptor is None:
             descriptor = _written([_flat(np.ascontiguousarray(self.array()))], [(0, self.nbytes)])
             self._own(descriptor)
@@ -82,31 +84,31 @@ class SharedArray:
 
     @classmethod
     def _arrived(cls, shape: tuple[int, ...], dtype: np.dtype[Any], descriptor: int) -> SharedArray:
-        parcel = cls(shape, dtype, None)
-        parcel._own(descriptor)
-        return parcel
+        shared = cls(shape, dtype, None)
+        shared._own(descriptor)
+        return shared
 
     def _own(self, descriptor: int) -> None:
         self._descriptor = descriptor
         weakref.finalize(self, os.close, descriptor)
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a parcel travels by transport.send alone")
+        raise TypeError("a SharedArray is sent by core.parallel.shared.send only")
 
 
 class _Pickler(pickle.Pickler):
-    """Puts parcels and large arrays aside; small arrays stay in the pickle."""
+    """Keeps shared arrays and large arrays out of the pickle."""
 
     def __init__(self, file: io.BytesIO) -> None:
         self.views: list[memoryview] = []
-        self.parcels: list[SharedArray] = []
+        self.arrays: list[SharedArray] = []
         super().__init__(file, protocol=5, buffer_callback=self._aside)
 
     def persistent_id(self, item: Any) -> _Place | None:
         if not isinstance(item, SharedArray):
             return None
-        self.parcels.append(item)
-        return len(self.parcels) - 1, item.shape, item.dtype
+        self.arrays.append(item)
+        return len(self.arrays) - 1, item.shape, item.dtype
 
     def _aside(self, buffer: pickle.PickleBuffer) -> bool:
         view = buffer.raw()
@@ -117,7 +119,7 @@ class _Pickler(pickle.Pickler):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Gives parcels the files that came for them."""
+    """Gives shared arrays the descriptors that came with them."""
 
     def __init__(self, body: bytes, buffers: list[NDArray[np.uint8]], descriptors: list[int]) -> None:
         super().__init__(io.BytesIO(body), buffers=buffers)
@@ -129,14 +131,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def send(connection: Connection, item: Any) -> None:
-    """Send an item to the process at the other end, which must be ours: it is pickled."""
+    """Pickle an item and send it to another process of this program."""
     body = io.BytesIO()
     pickler = _Pickler(body)
     pickler.dump(item)
     places = _places([len(view) for view in pickler.views])
-    connection.send((body.getvalue(), places, len(pickler.parcels)))
-    for parcel in pickler.parcels:
-        send_handle(connection, parcel._share(), 0)
+    connection.send((body.getvalue(), places, len(pickler.arrays)))
+    for array in pickler.arrays:
+        send_handle(connection, array._share(), 0)
     if places:
         descriptor = _written(pickler.views, places)
         try:
@@ -146,9 +148,9 @@ def send(connection: Connection, item: Any) -> None:
 
 
 def receive(connection: Connection) -> Any:
-    """Receive an item; its large arrays lie in one piece of memory, its parcels where they were."""
-    body, places, parcels = connection.recv()
-    descriptors = [recv_handle(connection) for _ in range(parcels)]
+    """Receive an item. Its large arrays are copied into one block; its shared arrays are not read."""
+    body, places, count = connection.recv()
+    descriptors = [recv_handle(connection) for _ in range(count)]
     memory = np.empty(sum(places[-1]) if places else 0, dtype=np.uint8)
     if places:
         descriptor = recv_handle(connection)
@@ -156,12 +158,12 @@ def receive(connection: Connection) -> Any:
             _read(descriptor, memory.data, 0)
         finally:
             os.close(descriptor)
-    # From our own process, over a socket that has no name.
+    # Safe to unpickle: from our own process, over a socket without a name.
     return _Unpickler(body, [memory[start : start + size] for start, size in places], descriptors).load()
 
 
 def _places(sizes: list[int]) -> list[tuple[int, int]]:
-    """Lay buffers out one after the other, aligned; return start and size of each."""
+    """Lay out buffers one after the other, aligned; return start and size of each."""
     places = []
     start = 0
     for size in sizes:
@@ -171,14 +173,14 @@ def _places(sizes: list[int]) -> list[tuple[int, int]]:
 
 
 def _flat(array: NDArray[Any]) -> memoryview:
-    """Return the bytes of a contiguous array: writing to them must change it."""
+    """Return the bytes of a contiguous array, to read or write."""
     if not array.flags.c_contiguous:
         raise ValueError(f"array {array.shape} with strides {array.strides}: expected a contiguous one")
     return array.reshape(-1).view(np.uint8).data
 
 
 def _written(views: list[memoryview], places: list[tuple[int, int]]) -> int:
-    """Write buffers to a new anonymous file, each at its place; return its descriptor."""
+    """Write buffers to a new anonymous file; return its descriptor."""
     descriptor = _anonymous_file()
     try:
         for view, (start, _) in zip(views, places, strict=True):
@@ -200,7 +202,7 @@ def _read(descriptor: int, view: memoryview, start: int) -> None:
 
 
 def _anonymous_file() -> int:
-    """Open a file without a name: in memory where the system has such files, which no folder's size limits."""
+    """Open a file without a name, in memory where the system can: /tmp and /dev/shm may be small."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("ls3dw")
     with tempfile.TemporaryFile() as file:

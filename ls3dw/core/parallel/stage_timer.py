@@ -1,4 +1,4 @@
-"""How long each stage of a build was at work, and so what the build waits for."""
+"""Measures how long each stage of a build works, and so what limits it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ STAGES: Final[dict[str, tuple[Place, bool]]] = {
     "points to pictures": ("networks", False),
     "write shards": ("writing", True),
 }
-"""Where each stage happens, and whether it keeps its place from doing more. On a GPU "networks" is their launching, and
-copies and the last step happen on threads beside it."""
+"""Where each stage runs, and whether it counts as busy. On a GPU "networks" is the launching of kernels; copies and
+"points to pictures" run on other threads."""
 
 T = TypeVar("T")
 
 
 class StageTimer:
-    """Adds up the seconds of stages, on any threads."""
+    """Adds up the seconds of stages; any thread may use it."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -38,7 +38,7 @@ class StageTimer:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Count the time that the block takes."""
+        """Time a `with` block."""
         start = time.perf_counter()
         try:
             yield
@@ -46,14 +46,14 @@ class StageTimer:
             self.add({stage: time.perf_counter() - start})
 
     def waiting(self, stage: str, items: Iterator[T]) -> Iterator[T]:
-        """Yield the items, none of which is None, and count the time that each takes to come."""
+        """Yield items (never None) and time the wait for each."""
         while True:
             with self(stage):
                 item = next(items, None)
             if item is None:
                 return
             yield item
-            # Not to be held while the next one is awaited.
+            # Free it before waiting for the next one.
             del item
 
     def add(self, seconds: Mapping[str, float]) -> None:
@@ -62,14 +62,14 @@ class StageTimer:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + value
 
     def take(self) -> dict[str, float]:
-        """Return what was counted and begin anew."""
+        """Return the seconds so far and start again at zero."""
         with self._changing:
             taken, self.seconds = self.seconds, {}
         return taken
 
 
 def busy(seconds: Mapping[str, float], wall: float, processes: Mapping[Place, int]) -> dict[Place, float]:
-    """Return which share of the time each place could do no more, the busiest first. processes: of each place."""
+    """Return the share of time that each place was busy, the busiest first. processes: number at each place."""
     shares = {
         place: sum(seconds.get(stage, 0.0) for stage, (at, full) in STAGES.items() if at == place and full)
         / (wall * number)
@@ -79,7 +79,7 @@ def busy(seconds: Mapping[str, float], wall: float, processes: Mapping[Place, in
 
 
 def render(seconds: Mapping[str, float], wall: float, processes: Mapping[Place, int]) -> str:
-    """Return a table of the stages for people, and what the build waited for."""
+    """Return a table of the stages, and what the build waited for, as text."""
     lines = [f"{'stage':<24} {'where':<9} {'processes':>9} {'seconds':>9} {'share':>6}"]
     for stage, (place, _) in STAGES.items():
         spent = seconds.get(stage, 0.0)

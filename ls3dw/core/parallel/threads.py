@@ -1,4 +1,4 @@
-"""Threads that take items from a bounded queue, for work that overlaps with the main thread's."""
+"""Threads that process items from a bounded queue."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _POLL = 0.2
 
 
 class _End:
-    """The last item of a queue."""
+    """Ends a queue."""
 
 
 class ThreadStage(Generic[T]):
-    """Runs `consume` on an iterator of what is put; a context manager that waits for it and raises what it raised.
+    """Runs `consume` on threads, on an iterator of the items that are put; a context manager.
 
-    waiting: items that may lie in the queue; `put` waits for room. keep: whether what lies in the queue is still
-    consumed when the `with` block fails. threads: how many run `consume`, each on an iterator of its own over the items
-    of all.
+    Its end waits for the threads and raises their error. waiting: size of the queue; `put` blocks when it is full.
+    keep: whether queued items are still processed when the `with` block fails. threads: how many call `consume`; they
+    share the items.
     """
 
     def __init__(self, consume: Callable[[Iterator[T]], None], waiting: int, *, keep: bool, threads: int = 1) -> None:
@@ -37,7 +37,7 @@ class ThreadStage(Generic[T]):
             thread.start()
 
     def put(self, item: T) -> None:
-        """Hand over an item; raises the consumer's error once it has failed."""
+        """Queue an item; raises the error of `consume` if it failed."""
         self._put(item)
         if self._error is not None:
             raise self._error

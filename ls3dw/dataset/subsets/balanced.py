@@ -19,7 +19,7 @@ from ls3dw.core.pose import UNLIKELY, YAW_BINS
 from ls3dw.dataset.subsets.draw import Faces, Round, Stage, draw_round
 from ls3dw.dataset.subsets.duplicates import FARTHEST, NEAR, Duplicates, near_duplicates
 from ls3dw.dataset.subsets.lists import need_columns
-from ls3dw.dataset.subsets.origins import is_video, numbered, origins
+from ls3dw.dataset.subsets.origins import is_mirrored, is_video, numbered, origins
 from ls3dw.dataset.subsets.ranks import ranks
 from ls3dw.errors import ConfigurationError, DatasetError
 
@@ -108,6 +108,7 @@ def _unfit(index: pd.DataFrame, options: BalancedOptions) -> dict[int, str]:
     """Say why faces cannot be drawn at all; the first reason counts. Faces without an NME cannot be judged and stay."""
     yaw, nme, residual = (index[name].to_numpy(dtype=np.float64) for name in ("yaw", "nme", "pose_residual"))
     reasons = (
+        ("mirrored copy", np.array([is_mirrored(face) for face in index["id"]], dtype=bool)),
         ("broken frame", index["broken"].to_numpy(dtype=bool)),
         ("failure", nme > options.failure),
         ("no pose within 90 degrees", ~(np.abs(yaw) <= 90)),

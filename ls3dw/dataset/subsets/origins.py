@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pandas as pd
 
+_MIRRORED: Final = "_mirror"
+"""How dlib's 300-W names the mirrored copy of a picture."""
+
 _VIDEO: Final = re.compile(r"300vw/([^/]+)/\d+")
 _TURNED: Final = re.compile(r"300wlp/(AFW|HELEN|IBUG|LFPW)(?:_Flip)?/(?:\1_)?(.+)_\d+")
 _PART: Final = re.compile(r"300w/(afw|ibug|helen|lfpw)/(?:(train|test)set/)?(.+)")
@@ -25,8 +28,10 @@ def origin_of(face: str) -> str:
     """Return the video or picture that a face comes from; faces of one origin must never be told apart.
 
     `300vw/001/000001` -> `300vw/001`; `300wlp/HELEN/HELEN_30427236_1_7` and `300w/helen/testset/30427236_1` ->
-    `helen/30427236_1`; the picture itself, by its id, where no other face shares it.
+    `helen/30427236_1`; a mirrored copy `x_mirror` -> that of `x`;
+    the picture itself, by its id, where no other face shares it.
     """
+    face = face.removesuffix(_MIRRORED)
     if found := _VIDEO.fullmatch(face):
         return f"300vw/{found[1]}"
     if found := _TURNED.fullmatch(face):
@@ -36,6 +41,11 @@ def origin_of(face: str) -> str:
         stem = found[3].replace("image_", f"image_{found[2]}_") if found[1] == "lfpw" else found[3]
         return _shared(found[1], stem)
     return face
+
+
+def is_mirrored(face: str) -> bool:
+    """Tell by its id whether a face is the mirrored copy `x_mirror` of a picture `x`."""
+    return face.endswith(_MIRRORED)
 
 
 def _shared(part: str, stem: str) -> str:

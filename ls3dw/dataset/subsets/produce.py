@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from ls3dw.core.files import write_atomic
 from ls3dw.dataset.open import Dataset
 from ls3dw.dataset.subsets.balanced import TRACE, BalancedOptions, draw_balanced
 from ls3dw.dataset.subsets.lists import check_name, write_subset
@@ -21,7 +20,7 @@ Report = dict[str, Any]
 
 
 def write_pose_balanced(dataset: Dataset, options: PoseBalance, name: str = "pose-balanced") -> tuple[Path, Report]:
-    """Balance the projected 3D landmarks; write id, bin, projection, repeats and weight, and the histogram as a PNG."""
+    """Balance by the projected 3D landmarks; write id, bin, projection, repeats, weight, and a histogram as PNG."""
     check_name(dataset, name)
     ids = dataset.index["id"].tolist()
     balanced = balance_by_pose(ids, dataset.column("landmarks_3d")[..., :2], options)
@@ -42,15 +41,15 @@ def write_pose_balanced(dataset: Dataset, options: PoseBalance, name: str = "pos
         "repeats": balanced.repeats[kept],
         "weight": balanced.weight[kept],
     }
-    path = write_subset(dataset, name, columns, report)
     title = f"{len(balanced.rows)} faces of {dataset.version}, {options.mode}"
-    write_atomic(path.with_suffix(".png"), draw_histogram(balanced, title))
-    return path, report
+    return write_subset(dataset, name, columns, report, {".png": draw_histogram(balanced, title)}), report
 
 
 def write_balanced(dataset: Dataset, options: BalancedOptions, name: str = "balanced") -> tuple[Path, Report]:
-    """Draw LS3D-W Balanced; each row traces to its picture, frame, box, model and hash. What cannot be drawn stands in
-    <name>-excluded.parquet with its reason."""
+    """Draw LS3D-W Balanced; each row has picture, frame, box, model and hash of its face.
+
+    <name>-excluded.parquet lists the faces that could not be drawn, with reasons.
+    """
     for each in (name, f"{name}-excluded"):
         check_name(dataset, each)
     index = dataset.index
@@ -77,7 +76,7 @@ def write_balanced(dataset: Dataset, options: BalancedOptions, name: str = "bala
 
 
 def render_balanced(report: Report) -> str:
-    """Say what was drawn, and what could not be."""
+    """Return the counts of a balanced draw as text."""
     lines = [f"{'|yaw|':<10} {'usable':>8} {'drawn':>8}  by source"]
     for name, usable in report["usable"].items():
         sources = ", ".join(f"{count} {source}" for source, count in report["sources"][name].items())

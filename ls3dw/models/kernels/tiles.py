@@ -1,4 +1,4 @@
-"""How the fused FAN's convolutions are cut for their kernels, by the times of benchmarks/fused.py."""
+"""How the fused FAN's convolutions are cut for their kernels: the fastest of all cuts, timed on an H100."""
 
 from __future__ import annotations
 

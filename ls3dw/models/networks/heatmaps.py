@@ -98,7 +98,6 @@ def decode_subpixel(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     (N, P, 64, 64) -> points (N, P, 2) in crop pixels and the peak values (N, P). For a Gaussian the logarithm is a
     parabola and the step is exact, wherever in its cell the point lies (Zhang et al., "Distribution-aware coordinate
     representation", CVPR 2020). Where the smoothed heatmap has no maximum, the highest cell's centre is kept.
-    benchmarks/decoding.py holds this estimator against others.
     """
     peak, values = peaks(heatmaps)
     logs = _smooth(windows(heatmaps, peak, SMOOTHING_RADIUS + 1).clamp(min=0)).clamp(min=LEAST).log()

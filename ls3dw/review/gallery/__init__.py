@@ -1,4 +1,4 @@
-"""Galleries: static pages on which people judge the faces of a version."""
+"""Galleries: static pages on which people review the faces of a version."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from ls3dw.core.lazy import door
 
 if TYPE_CHECKING:
-    from ls3dw.review.gallery.write import write_gallery
+    from ls3dw.review.gallery.writer import write_gallery
 
 __all__ = ["write_gallery"]
 
-_HOMES = {"write_gallery": "write"}
+_HOMES = {"write_gallery": "writer"}
 __getattr__, __dir__ = door(__name__, _HOMES)

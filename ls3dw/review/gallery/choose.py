@@ -1,4 +1,4 @@
-"""Chooses the faces of a gallery: which, in which order, and the number that they are ordered by."""
+"""Chooses the faces of a gallery and their order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.files import safe_name
-from ls3dw.core.pose import YAW_BINS
+from ls3dw.core.pose import YAW_BINS, yaw_bins
 from ls3dw.dataset.open import Dataset
 from ls3dw.errors import ConfigurationError
 from ls3dw.review.gallery.measures import SHOWS, Scores, Show
@@ -17,9 +17,12 @@ DROPS = "drops"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to show. show: a name of `SHOWS`, `changed:VERSION` or `drops`; sources, subsets, yaw (names of `YAW_BINS`):
-    only these, all where empty; limit: faces at most; seed: of the random sample."""
+class GalleryOptions:
+    """What a gallery shows.
+
+    show: a name of `SHOWS`, `changed:VERSION` or `drops`; sources, subsets, yaw (names of `YAW_BINS`): only these,
+    empty for all; limit: most faces; seed: of the random sample.
+    """
 
     show: str = "worst"
     sources: tuple[str, ...] = ()
@@ -53,8 +56,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Choice:
-    """rows: (K,) of the index, in the order to show; scores: (K,) what they are ordered by; total: faces that would
-    be shown without a limit."""
+    """rows: (K,) of the index, in order; scores: (K,) they are ordered by; total: number of faces without the limit."""
 
     show: Show
     rows: NDArray[np.intp]
@@ -62,8 +64,8 @@ class Choice:
     total: int
 
 
-def choose(dataset: Dataset, request: Request) -> Choice:
-    """Return the faces that were asked for; `ConfigurationError` for a source, subset or bin that is not there."""
+def choose(dataset: Dataset, request: GalleryOptions) -> Choice:
+    """Choose the faces. `ConfigurationError` for an unknown source, subset or bin."""
     show = SHOWS[request.kind]
     wanted = _filtered(dataset, request)
     scores = show.score(dataset, request.version, request.seed)
@@ -73,7 +75,7 @@ def choose(dataset: Dataset, request: Request) -> Choice:
     return Choice(show, chosen, scores[chosen], len(rows))
 
 
-def _filtered(dataset: Dataset, request: Request) -> NDArray[np.bool_]:
+def _filtered(dataset: Dataset, request: GalleryOptions) -> NDArray[np.bool_]:
     index = dataset.index
     wanted = np.ones(len(index), dtype=bool)
     for column, names in (("source", request.sources), ("subset", request.subsets)):
@@ -87,7 +89,6 @@ def _filtered(dataset: Dataset, request: Request) -> NDArray[np.bool_]:
     if request.yaw:
         if unknown := sorted(set(request.yaw) - set(YAW_BINS)):
             raise ConfigurationError(f"--yaw {', '.join(unknown)}: choose from {', '.join(YAW_BINS)}")
-        turned = np.abs(index["yaw"].to_numpy(dtype=np.float64))
-        bins = [YAW_BINS[name] for name in request.yaw]
-        wanted &= np.any([(turned > low if low else turned >= low) & (turned <= high) for low, high in bins], axis=0)
+        bins = yaw_bins(index["yaw"].to_numpy(dtype=np.float64))
+        wanted &= np.any([bins[name] for name in request.yaw], axis=0)
     return wanted

@@ -1,4 +1,4 @@
-"""What a gallery can be ordered by: one number a face for the whole version, NaN for a face that it does not show."""
+"""The scores that order a gallery: one number per face of the version, NaN for faces that it does not show."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from ls3dw.dataset.open import Dataset, open_dataset
 from ls3dw.errors import ConfigurationError
 
 Scores = NDArray[np.float64]
-"""(N,): in the order of the index."""
+"""(N,) in the order of the index."""
 
 INNER: Final = [point for name, members in GROUPS.items() if name != "jaw" for point in members]
-"""The points that the 2D and the 3D mark-up share: the jaw follows the visible contour in one only."""
+"""Points that the 2D and the 3D mark-up share: only the 2D jaw follows the visible contour."""
 
 
 @dataclass(frozen=True)
 class Show:
-    """A kind of gallery. title: for people; label: of its number, empty if it has none; percent: a share of the face's
-    size; largest: the largest number comes first; score: makes the numbers from a version, a name and a seed."""
+    """A kind of gallery.
+
+    label: name of the score, empty if it is not shown; percent: whether it is a share of the face's size; largest:
+    whether the largest comes first; score: (version, name of another version, seed) -> scores.
+    """
 
     title: str
     label: str
@@ -49,8 +52,8 @@ def _confidence(dataset: Dataset, name: str, seed: int) -> Scores:
 
 def _disagreement(dataset: Dataset, name: str, seed: int) -> Scores:
     """Mean distance of the inner 2D landmarks from the 3D ones, in sizes of the face."""
-    flat, deep = dataset.column("landmarks_2d"), dataset.column("landmarks_3d")[..., :2]
-    return _share(point_errors(flat[:, INNER], deep[:, INNER]), deep)
+    points_2d, points_3d = dataset.column("landmarks_2d"), dataset.column("landmarks_3d")[..., :2]
+    return _share(point_errors(points_2d[:, INNER], points_3d[:, INNER]), points_3d)
 
 
 def _pose(dataset: Dataset, name: str, seed: int) -> Scores:
@@ -58,7 +61,7 @@ def _pose(dataset: Dataset, name: str, seed: int) -> Scores:
 
 
 def _jumps(dataset: Dataset, name: str, seed: int) -> Scores:
-    """How far the landmarks of a frame lie from the middle of the frames before and after it, in sizes of the face."""
+    """Distance of a frame's landmarks from the mean of the frames before and after, in sizes of the face."""
     points = dataset.column("landmarks_3d")[..., :2].astype(np.float64)
     scores = np.full(len(points), np.nan)
     before, after = neighbours(dataset, -1), neighbours(dataset, 1)
@@ -69,7 +72,7 @@ def _jumps(dataset: Dataset, name: str, seed: int) -> Scores:
 
 
 def _changed(dataset: Dataset, name: str, seed: int) -> Scores:
-    """How far the 3D landmarks moved in the picture plane since another version, in sizes of the face."""
+    """Distance of the 3D landmarks in the picture plane from those of another version, in sizes of the face."""
     if name == dataset.version:
         raise ConfigurationError(f"--show changed:{name}: that is the version itself; name an earlier one")
     other = open_dataset(dataset.store.root, name)
@@ -107,13 +110,13 @@ SHOWS: Final[dict[str, Show]] = {
     "broken": Show("Frames on the list of broken ones", "", False, True, _broken),
     "random": Show("Random sample", "", False, True, _random),
 }
-"""`changed` comes with the name of a version: `changed:v1`."""
+"""`changed` takes the name of a version: `changed:v1`."""
 
 
 def neighbours(dataset: Dataset, step: int) -> NDArray[np.intp]:
-    """Return for each face the row of the frame `step` later in its video (N,), -1 where there is none."""
+    """Return for each face the row of the frame `step` frames later in its video (N,), -1 if there is none."""
     index = dataset.index
-    # All faces of a frame count as one track only where a video has one face a frame, as those of LS3D-W do.
+    # This takes all faces of a video for one track: videos of LS3D-W have one face per frame.
     keys = list(zip(index["source"], index["media"], index["frame"], strict=True))
     row_of = {key: row for row, key in enumerate(keys) if key[2] > 0}
     return np.array([row_of.get((s, m, f + step), -1) if f > 0 else -1 for s, m, f in keys], dtype=np.intp)

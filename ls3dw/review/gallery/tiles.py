@@ -1,4 +1,4 @@
-"""The pictures of a gallery: a small square of each face, cut from the picture that the data set keeps."""
+"""The tiles of a gallery: a small square picture of each face, cut from its kept picture."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ import numpy as np
 from ls3dw.core.geometry import Affine, compose, invert
 from ls3dw.dataset.open import Face
 from ls3dw.errors import PictureError
-from ls3dw.review.overlay import tile_affine
+from ls3dw.review.overlay import MARGIN, tile_affine
 
 TILE: Final = 192
-MARGIN: Final = 0.3
 QUALITY: Final = 80
 
 _REDUCED: Final = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
 
 
 def to_tile(face: Face) -> Affine:
-    """Map pixels of the kept picture to those of the tile."""
+    """Return the affine from pixels of the kept picture to those of the tile."""
     return compose(tile_affine(face.box, TILE, MARGIN), invert(face.picture_affine))
 
 
@@ -28,7 +27,7 @@ def encode_tile(face: Face) -> bytes:
     """Cut the tile and encode it as JPEG."""
     affine = to_tile(face)
     zoom = float(affine[0, 0])
-    # Large pictures are decoded at a half or a quarter: several times faster, and without aliasing.
+    # Large pictures are decoded at half or quarter size: several times faster, no aliasing.
     reduction = max(step for step in _REDUCED if zoom * step <= 1 or step == 1)
     picture = cv2.imdecode(face.jpeg, _REDUCED[reduction]) if face.jpeg.size else None
     if picture is None:

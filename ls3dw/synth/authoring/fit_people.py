@@ -20,13 +20,13 @@ from ls3dw.core.markup import MIRROR, POINTS
 from ls3dw.synth.authoring.fit_faces import JAW, FaceModel
 from ls3dw.synth.authoring.fit_placement import eliminated, fit_in_parts, prepare
 from ls3dw.synth.authoring.sliding import ACTIONS, STRETCH, HeadShape, local_vertices
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.expression import Expressions, draw_gaze
 from ls3dw.synth.head.model import Group, Head
 from ls3dw.synth.head.people import People
 from ls3dw.synth.head.placement import Placement
 from ls3dw.synth.head.places import Floats, Places
 from ls3dw.synth.head.shape import IDENTITY_SPREAD, LIP_SPREAD
+from ls3dw.synth.rng import SplitRng
 
 ROUNDS: Final = 4
 HOLD: Final = 0.02
@@ -111,9 +111,9 @@ def _drawn_expressions(head: Head) -> tuple[Floats, Floats]:
 
     Those of the brows count as none (0, 0): what people do with them is in the placement of the points on them.
     """
-    device, draws = torch.device("cpu"), Draws(0, "cpu")
-    gaze = draw_gaze(torch.eye(3).expand(_DRAWN, 3, 3), draws)
-    weights = Expressions(head.expression_names, device).draw(gaze, draws).double()
+    device, rng = torch.device("cpu"), SplitRng(0, "cpu")
+    gaze = draw_gaze(torch.eye(3).expand(_DRAWN, 3, 3), rng)
+    weights = Expressions(head.expression_names, device).draw(gaze, rng).double()
     free = torch.tensor([not name.startswith("brow") for name in head.expression_names])
     mean, spread = weights.mean(0) * free, weights.std(0).clamp(min=LEAST_SPREAD) * free
     return mean.numpy(), spread.numpy()

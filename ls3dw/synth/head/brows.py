@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.shade.tensors import constant
 
 POINTS_A_BROW: Final = 5
@@ -51,27 +51,27 @@ class Brows:
         return cls(*(torch.zeros(count, 2 * POINTS_A_BROW, device=device) for _ in range(2)))
 
 
-def draw_brows(count: int, draws: Draws) -> Brows:
+def draw_brows(count: int, rng: Rng) -> Brows:
     """Draw brows that are nearly alike on both sides."""
-    return Brows(_draw_height(count, draws), _draw_slide(count, draws))
+    return Brows(_draw_height(count, rng), _draw_slide(count, rng))
 
 
-def _draw_height(count: int, draws: Draws) -> Tensor:
-    steps = constant((-2.0, -1.0, 0.0, 1.0, 2.0), draws.device)
-    height, slope = draws.normal(count, 1) * 0.035, draws.normal(count, 1) * 0.012
+def _draw_height(count: int, rng: Rng) -> Tensor:
+    steps = constant((-2.0, -1.0, 0.0, 1.0, 2.0), rng.device)
+    height, slope = rng.normal(count, 1) * 0.035, rng.normal(count, 1) * 0.012
     curve = height + slope * steps
     both = torch.cat((curve, curve.flip(1)), dim=1)
-    side = (draws.normal(count, 2) * 0.006).repeat_interleave(POINTS_A_BROW, dim=1)
+    side = (rng.normal(count, 2) * 0.006).repeat_interleave(POINTS_A_BROW, dim=1)
     return (both + side).clamp(*_HEIGHT_LIMITS)
 
 
-def _draw_slide(count: int, draws: Draws) -> Tensor:
+def _draw_slide(count: int, rng: Rng) -> Tensor:
     """Draw how far points slide outward: (B, 10)."""
-    shared, own = draws.normal(count, 1, 2), draws.normal(count, 2, 2)
+    shared, own = rng.normal(count, 1, 2), rng.normal(count, 2, 2)
     shift, longer = ((1 - ONE_SIDED) ** 0.5 * shared + ONE_SIDED**0.5 * own).unbind(-1)
     inner = SHIFT * shift - LENGTHENED * longer
     outer = SHIFT_OUTSIDE * SHIFT * shift + LENGTHENED * longer
-    outward = torch.linspace(0, 1, POINTS_A_BROW, device=draws.device)
+    outward = torch.linspace(0, 1, POINTS_A_BROW, device=rng.device)
     slide = torch.lerp(inner[..., None], outer[..., None], outward)
     return _from_nose(slide).clamp(-_SLIDE_LIMIT, _SLIDE_LIMIT)
 

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.brows import Brows, draw_brows
 from ls3dw.synth.head.expression import Expressions, draw_gaze
 from ls3dw.synth.head.model import Group, Head
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.scene.camera import about
 from ls3dw.synth.shade.noise import sinusoid_noise
 from ls3dw.synth.shade.tensors import constant, step
@@ -90,33 +90,33 @@ class Shaper:
         aside = (x.abs() - _SHOULDERS).clamp(min=0) * x.sign()
         return torch.stack((aside, -down, torch.zeros_like(x)), dim=1) * torso[:, None]
 
-    def draw(self, rotation: Tensor, flat: Tensor, draws: Draws) -> Shape:
+    def draw(self, rotation: Tensor, flat: Tensor, rng: SplitRng) -> Shape:
         """Draw a head for each rotation (B, 3, 3), which some eyes look along; flat (B,): share of hair volume lost."""
         count = len(rotation)
-        gaze = draw_gaze(rotation, draws)
-        expression = self._expressions.draw(gaze, draws)
-        identity = draws.normal(count, len(self.head.identity)) * draws.uniform(count, 1, low=0.5, high=1.1)
-        lips = (draws.normal(count, 2) * LIP_SPREAD).clamp(-_LIP_LIMIT, _LIP_LIMIT)
+        gaze = draw_gaze(rotation, rng)
+        expression = self._expressions.draw(gaze, rng)
+        identity = rng.normal(count, len(self.head.identity)) * rng.uniform(count, 1, low=0.5, high=1.1)
+        lips = (rng.normal(count, 2) * LIP_SPREAD).clamp(-_LIP_LIMIT, _LIP_LIMIT)
         identity = torch.cat((identity, lips), dim=1)
         vertices = torch.addmm(self._mean, identity, self._identity)
         vertices = torch.addmm(vertices, expression, self._basis).view(count, -1, 3)
-        vertices = self._look(self._warp(vertices, draws), gaze)
-        hairline, volume = _draw_hair(count, draws)
+        vertices = self._look(self._warp(vertices, rng), gaze)
+        hairline, volume = _draw_hair(count, rng)
         volume = volume * (1 - flat)
-        brows = draw_brows(count, draws)
-        return Shape(self._comb(vertices, hairline, volume, draws), hairline, brows)
+        brows = draw_brows(count, rng)
+        return Shape(self._comb(vertices, hairline, volume, rng), hairline, brows)
 
-    def _warp(self, vertices: Tensor, draws: Draws) -> Tensor:
+    def _warp(self, vertices: Tensor, rng: SplitRng) -> Tensor:
         """Stretch along the axes, and make the sides differ: a shear, and a smooth field over the face."""
         count = len(vertices)
         spread = constant((0.03, 0.05, 0.05), vertices.device)
-        vertices = vertices * (1 + spread * draws.normal(count, 1, 3))
+        vertices = vertices * (1 + spread * rng.normal(count, 1, 3))
         across, up = vertices[..., 0], vertices[..., 1]
-        skew = draws.normal(count, 3, 1) * 0.012
+        skew = rng.normal(count, 3, 1) * 0.012
         sheared = torch.stack((up * skew[:, 0], across * skew[:, 1], across * skew[:, 2]), dim=-1)
         rest = self.head.mean.T[None].expand(count, -1, -1)
-        field = sinusoid_noise(rest, draws, 0.7, 2.2, waves=6, channels=3).transpose(1, 2)
-        return vertices + sheared + field * draws.uniform(count, 1, 1, high=0.018)
+        field = sinusoid_noise(rest, rng, 0.7, 2.2, waves=6, channels=3).transpose(1, 2)
+        return vertices + sheared + field * rng.uniform(count, 1, 1, high=0.018)
 
     def _look(self, vertices: Tensor, gaze: Tensor) -> Tensor:
         turned = about(1, gaze[:, 0]) @ about(0, -gaze[:, 1])
@@ -127,18 +127,18 @@ class Shaper:
             vertices[:, eye] = (ball - middle) @ turned.transpose(1, 2) + middle
         return vertices
 
-    def _comb(self, vertices: Tensor, hairline: Tensor, volume: Tensor, draws: Draws) -> Tensor:
+    def _comb(self, vertices: Tensor, hairline: Tensor, volume: Tensor, rng: SplitRng) -> Tensor:
         """Push the scalp out by hair."""
         height = (self.scalp @ constant(CROWN, vertices.device))[None]
         covered = step(height, hairline[:, None] + 0.02, hairline[:, None] + 0.35) * self._bearing
         rest = self.scalp.T[None].expand(len(vertices), -1, -1)
-        lumps = 1 + 0.35 * sinusoid_noise(rest, draws, 2, 9, waves=12)[:, 0]
+        lumps = 1 + 0.35 * sinusoid_noise(rest, rng, 2, 9, waves=12)[:, 0]
         return vertices + self.scalp * (covered * volume[:, None] * lumps)[..., None]
 
 
-def _draw_hair(count: int, draws: Draws) -> tuple[Tensor, Tensor]:
-    hairline = draws.uniform(count, low=-0.33, high=-0.02)
-    bald = draws.chance(0.06, count)
-    hairline = torch.where(bald, draws.uniform(count, low=BALD, high=0.95), hairline)
-    volume = draws.uniform(count).square() * _LARGEST_VOLUME * draws.chance(0.8, count)
+def _draw_hair(count: int, rng: SplitRng) -> tuple[Tensor, Tensor]:
+    hairline = rng.uniform(count, low=-0.33, high=-0.02)
+    bald = rng.chance(0.06, count)
+    hairline = torch.where(bald, rng.uniform(count, low=BALD, high=0.95), hairline)
+    volume = rng.uniform(count).square() * _LARGEST_VOLUME * rng.chance(0.8, count)
     return hairline, volume * ~bald

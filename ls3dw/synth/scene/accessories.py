@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.brows import Brows
 from ls3dw.synth.head.landmarks import anatomical_points
 from ls3dw.synth.head.model import Group, Head
 from ls3dw.synth.options import RenderOptions
+from ls3dw.synth.rng import Rng, SplitRng
 from ls3dw.synth.scene.glasses import GlassesShape, draw_glasses, glasses_part, place_glasses
 from ls3dw.synth.scene.hats import HatShape, Hatter, draw_hats, hat_part
 from ls3dw.synth.scene.mesh import Part
@@ -52,26 +52,26 @@ class Outfit:
     hair: HairCut
 
 
-def draw_outfit(count: int, draws: Draws, options: RenderOptions) -> Outfit:
+def draw_outfit(count: int, rng: Rng, options: RenderOptions) -> Outfit:
     """Draw what is worn."""
     return Outfit(
-        has_glasses=draws.chance(options.glasses_chance, count),
-        glasses=draw_glasses(count, draws),
-        hat=draw_hats(draws.chance(options.hat_chance, count), draws),
-        hair=_draw_cut(count, draws, options),
+        has_glasses=rng.chance(options.glasses_chance, count),
+        glasses=draw_glasses(count, rng),
+        hat=draw_hats(rng.chance(options.hat_chance, count), rng),
+        hair=_draw_cut(count, rng, options),
     )
 
 
-def _draw_cut(count: int, draws: Draws, options: RenderOptions) -> HairCut:
-    fringe = draws.uniform(count, 1, low=0.5, high=1.1)
-    strands = draws.uniform(count, 1, low=0.6, high=1.0)
+def _draw_cut(count: int, rng: Rng, options: RenderOptions) -> HairCut:
+    fringe = rng.uniform(count, 1, low=0.5, high=1.1)
+    strands = rng.uniform(count, 1, low=0.6, high=1.0)
     return HairCut(
-        worn=draws.chance(options.long_hair_chance, count),
-        fringe=torch.where(draws.chance(0.45, count, 1), fringe, _NONE),
-        part=draws.uniform(count, 1, low=-0.5, high=0.5) * draws.chance(0.5, count, 1),
-        length=draws.uniform(count, 1, low=-2.6, high=0.2),
-        strands=torch.where(draws.chance(0.5, count, 1), strands, _NONE),
-        forward=draws.uniform(count, 1, low=0.3, high=0.65),
+        worn=rng.chance(options.long_hair_chance, count),
+        fringe=torch.where(rng.chance(0.45, count, 1), fringe, _NONE),
+        part=rng.uniform(count, 1, low=-0.5, high=0.5) * rng.chance(0.5, count, 1),
+        length=rng.uniform(count, 1, low=-2.6, high=0.2),
+        strands=torch.where(rng.chance(0.5, count, 1), strands, _NONE),
+        forward=rng.uniform(count, 1, low=0.3, high=0.65),
     )
 
 
@@ -89,12 +89,12 @@ class Accessories:
         self._hair = head.vertex_group == Group.HAIR
         plain = RenderOptions(glasses_chance=1, hat_chance=1, long_hair_chance=0)
         # The texture coordinates of what is worn are those of one pair of glasses and one hat on the mean head.
-        pattern = draw_outfit(1, Draws(0, device), plain)
+        pattern = draw_outfit(1, SplitRng(0, device), plain)
         self.rest = self._dress(head.mean[None], Brows.mean(1, device), pattern)[0]
 
-    def dress(self, vertices: Tensor, brows: Brows, outfit: Outfit, draws: Draws) -> Tensor:
+    def dress(self, vertices: Tensor, brows: Brows, outfit: Outfit, rng: Rng) -> Tensor:
         """Add what is worn to heads (B, V, 3) of the head frame: (B, V + ..., 3)."""
-        return self._dress(self._hang(vertices, draws), brows, outfit)
+        return self._dress(self._hang(vertices, rng), brows, outfit)
 
     def _dress(self, vertices: Tensor, brows: Brows, outfit: Outfit) -> Tensor:
         points = anatomical_points(self.head, vertices, brows)
@@ -104,13 +104,13 @@ class Accessories:
         worn = (glasses, outfit.has_glasses), (hat, outfit.hat.kind > HatKind.NONE)
         return torch.cat((vertices, *(torch.where(on[:, None, None], part, inside) for part, on in worn)), dim=1)
 
-    def _hang(self, vertices: Tensor, draws: Draws) -> Tensor:
+    def _hang(self, vertices: Tensor, rng: Rng) -> Tensor:
         """Vary the shell of long hair: its width, its depth, and waves."""
         count = len(vertices)
-        width = draws.uniform(count, 1, low=0.95, high=1.12)
+        width = rng.uniform(count, 1, low=0.95, high=1.12)
         size = torch.stack((width, torch.full_like(width, 1.02), 0.5 + 0.5 * width), dim=-1)
         rest = self.head.mean.T[None].expand(count, -1, -1)
-        waves = 0.05 * sinusoid_noise(rest, draws, 1, 6, waves=8, channels=3).transpose(1, 2)
+        waves = 0.05 * sinusoid_noise(rest, rng, 1, 6, waves=8, channels=3).transpose(1, 2)
         return torch.where(self._hair[:, None], vertices * size + waves, vertices)
 
     def weight(self, of_head: Tensor) -> Tensor:

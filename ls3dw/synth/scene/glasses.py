@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.scene.mesh import Part, grid_triangles
 from ls3dw.synth.scene.scene import Extra
 from ls3dw.synth.shade.tensors import constant
@@ -39,17 +39,17 @@ class GlassesShape:
     apart: Tensor
 
 
-def draw_glasses(count: int, draws: Draws) -> GlassesShape:
+def draw_glasses(count: int, rng: Rng) -> GlassesShape:
     """Draw shapes of glasses, from wire frames to thick ones."""
-    half_width = draws.uniform(count, 1, low=0.26, high=0.42)
+    half_width = rng.uniform(count, 1, low=0.26, high=0.42)
     return GlassesShape(
         half_width=half_width,
-        half_height=half_width * draws.uniform(count, 1, low=0.5, high=1.0),
-        thickness=draws.uniform(count, 1, low=0.02, high=0.09) * draws.uniform(count, 1, low=0.3) + 0.008,
-        squareness=draws.uniform(count, 1, low=0.45, high=1.0),
-        distance=draws.uniform(count, 1, low=0.04, high=0.16),
-        drop=draws.normal(count, 1) * 0.04 - 0.03,
-        apart=draws.uniform(count, 1, low=0.95, high=1.05),
+        half_height=half_width * rng.uniform(count, 1, low=0.5, high=1.0),
+        thickness=rng.uniform(count, 1, low=0.02, high=0.09) * rng.uniform(count, 1, low=0.3) + 0.008,
+        squareness=rng.uniform(count, 1, low=0.45, high=1.0),
+        distance=rng.uniform(count, 1, low=0.04, high=0.16),
+        drop=rng.normal(count, 1) * 0.04 - 0.03,
+        apart=rng.uniform(count, 1, low=0.95, high=1.05),
     )
 
 

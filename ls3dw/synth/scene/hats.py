@@ -13,10 +13,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.landmarks import places
 from ls3dw.synth.head.model import Group, Head
 from ls3dw.synth.head.shape import SKULL
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.scene.mesh import Part, grid_triangles
 from ls3dw.synth.scene.scene import Extra, HatKind
 from ls3dw.synth.shade.tensors import constant, step
@@ -57,14 +57,14 @@ class HatShape:
     """1 where a cap's brim is in front, -1 where it is behind."""
 
 
-def draw_hats(worn: Tensor, draws: Draws) -> HatShape:
+def draw_hats(worn: Tensor, rng: Rng) -> HatShape:
     """Draw shapes of hats for the heads that wear one, worn (B,) bool."""
     count = len(worn)
 
     def uniform(low: float, high: float) -> Tensor:
-        return draws.uniform(count, 1, low=low, high=high)
+        return rng.uniform(count, 1, low=low, high=high)
 
-    kind = torch.where(worn, 1 + draws.integers(len(HatKind) - 1, count), HatKind.NONE)
+    kind = torch.where(worn, 1 + rng.integers(len(HatKind) - 1, count), HatKind.NONE)
     beanie, hood = (kind == HatKind.BEANIE)[:, None], (kind == HatKind.HOOD)[:, None]
     degree = math.pi / 180
     return HatShape(
@@ -76,7 +76,7 @@ def draw_hats(worn: Tensor, draws: Draws) -> HatShape:
         bulge=torch.where(beanie, uniform(0, 0.6) * uniform(0, 1), uniform(0.05, 0.3)),
         brim=torch.where((kind == HatKind.CAP)[:, None], uniform(0.5, 1.0), uniform(0.25, 0.9)),
         tilt=uniform(-0.1, 0.5),
-        backwards=torch.where(draws.chance(0.15, count, 1), -1.0, 1.0),
+        backwards=torch.where(rng.chance(0.15, count, 1), -1.0, 1.0),
     )
 
 

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ls3dw.core.markup import MIRROR
-from ls3dw.synth.draws import Draws
-from ls3dw.synth.few import few
 from ls3dw.synth.raster.rasterizer import Fragments
-from ls3dw.synth.shade.tensors import constant, step
+from ls3dw.synth.rng import Rng
+from ls3dw.synth.shade.tensors import constant, flagged_indices, step
 
 COUNT: Final = 3
 """Locks of each picture that has any: a broad one or a wisp, and two more wisps."""
@@ -88,40 +87,40 @@ class _Curves:
 
 
 def draw_locks(
-    points: Tensor, scale: Tensor, hairy: Tensor, opaque: Fragments, over: Tensor, chance: float, draws: Draws
+    points: Tensor, scale: Tensor, hairy: Tensor, opaque: Fragments, over: Tensor, chance: float, rng: Rng
 ) -> Locks:
     """Let hair fall across some faces that have any.
 
     points (B, 68, 3) and scale (B,) are of the screen; hairy (B,) bool: who has hair; over (T,) bool: the triangles
     that lie on hair, as hats do; chance: of each hairy head.
     """
-    flag = (draws.chance(chance, len(points)) & hairy).float()
-    index = few(flag, chance, draws)
-    curves = _draw_curves(points[index], scale[index], draws)
-    share, streaks, normal = _paint(curves, scale[index], opaque.depth.shape[-1], draws)
+    flag = (rng.chance(chance, len(points)) & hairy).float()
+    index = flagged_indices(flag, chance, rng)
+    curves = _draw_curves(points[index], scale[index], rng)
+    share, streaks, normal = _paint(curves, scale[index], opaque.depth.shape[-1], rng)
     free = ~over[opaque.triangle[index].clamp(min=0)][:, None]
     return Locks(index, share * (free * flag[index].view(-1, 1, 1, 1)), streaks, normal)
 
 
-def _draw_curves(points: Tensor, scale: Tensor, draws: Draws) -> _Curves:
+def _draw_curves(points: Tensor, scale: Tensor, rng: Rng) -> _Curves:
     """Draw the locks of faces with points (n, 68, 3)."""
-    root, end, side = _draw_ends(points, scale, draws)
+    root, end, side = _draw_ends(points, scale, rng)
     count, device = len(points), points.device
     forms = (count, COUNT, 1, 1)
-    broad = draws.chance(0.6, count, 1, 1, 1) & (torch.arange(COUNT, device=device) == 0).view(1, -1, 1, 1)
-    wisp = draws.uniform(*forms, low=0.02, high=0.09)
+    broad = rng.chance(0.6, count, 1, 1, 1) & (torch.arange(COUNT, device=device) == 0).view(1, -1, 1, 1)
+    wisp = rng.uniform(*forms, low=0.02, high=0.09)
     return _Curves(
         root=root,
         end=end,
-        bow=-side[..., None] * draws.uniform(*forms, low=0.1, high=1.1),
-        sway=0.5 * draws.normal(*forms),
-        width=torch.where(broad, draws.uniform(*forms, low=0.2, high=0.5), wisp),
-        taper=draws.uniform(*forms, low=0.2, high=0.8),
-        firmness=torch.where(broad, draws.uniform(*forms, low=2.0, high=5.0), draws.uniform(*forms, low=1.0, high=2.5)),
+        bow=-side[..., None] * rng.uniform(*forms, low=0.1, high=1.1),
+        sway=0.5 * rng.normal(*forms),
+        width=torch.where(broad, rng.uniform(*forms, low=0.2, high=0.5), wisp),
+        taper=rng.uniform(*forms, low=0.2, high=0.8),
+        firmness=torch.where(broad, rng.uniform(*forms, low=2.0, high=5.0), rng.uniform(*forms, low=1.0, high=2.5)),
     )
 
 
-def _draw_ends(points: Tensor, scale: Tensor, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+def _draw_ends(points: Tensor, scale: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
     """Draw where locks begin above forehead or temple, where they end, (n, K, 2) each, and on which side (n, 1, 1).
 
     The side, 1 for the subject's left and -1 for the right, is mostly that turned to the camera (`_FAR`).
@@ -131,21 +130,21 @@ def _draw_ends(points: Tensor, scale: Tensor, draws: Draws) -> tuple[Tensor, Ten
     unit = scale.view(one)
     left, up, front = _axes(points)
     turned = (points[:, 26, 2] - points[:, 17, 2])[:, None, None] / unit
-    side = 1 - 2 * (draws.uniform(*one) > (0.5 + 0.8 * turned).clamp(_FAR, 1 - _FAR)).float()
-    aside = draws.uniform(*one, high=0.9) + 0.1 * draws.normal(*each)
-    begin = side * torch.where(draws.chance(_ACROSS, *one), -0.6, 1.0)
+    side = 1 - 2 * (rng.uniform(*one) > (0.5 + 0.8 * turned).clamp(_FAR, 1 - _FAR)).float()
+    aside = rng.uniform(*one, high=0.9) + 0.1 * rng.normal(*each)
+    begin = side * torch.where(rng.chance(_ACROSS, *one), -0.6, 1.0)
     # On the scalp, above every hairline of `shape`: over the forehead high, at the temples lower and farther back.
     lower = aside.square().square()
     root = up * (1.05 - 0.55 * lower) + left * (begin * aside) - front * (0.42 + 0.4 * lower)
     root = points[:, 27:28] + root * unit
     lefts = constant(CROSSED, points.device).long()
-    chosen = lefts[draws.integers(len(CROSSED), *each[:2])]
+    chosen = lefts[rng.integers(len(CROSSED), *each[:2])]
     chosen = torch.where(side[..., 0] > 0, chosen, constant(MIRROR, points.device).long()[chosen])
-    end = points.gather(1, chosen[..., None].expand(-1, -1, 3)) + 0.1 * unit * draws.normal(count, COUNT, 3)
+    end = points.gather(1, chosen[..., None].expand(-1, -1, 3)) + 0.1 * unit * rng.normal(count, COUNT, 3)
     way = (end - root)[..., :2]
     # Hair hangs down in the picture, if the head is tilted or not.
     sag = 0.35 * way.norm(dim=-1, keepdim=True) * (constant((0.0, 1.0), points.device) + up[..., :2])
-    return root[..., :2], root[..., :2] + way * draws.uniform(*each, low=0.9, high=1.5) + sag, side
+    return root[..., :2], root[..., :2] + way * rng.uniform(*each, low=0.9, high=1.5) + sag, side
 
 
 def _axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,7 +155,7 @@ def _axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return left, up, front
 
 
-def _paint(curves: _Curves, scale: Tensor, size: int, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+def _paint(curves: _Curves, scale: Tensor, size: int, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
     """Return the share of the locks (n, 1, H, W), their streaks and normals."""
     count = len(scale)
     unit = scale.view(-1, 1, 1, 1)
@@ -173,13 +172,13 @@ def _paint(curves: _Curves, scale: Tensor, size: int, draws: Draws) -> tuple[Ten
     gathered = (0.25 + 4 * inside).clamp_(max=1)
     half = (curves.width * gathered * (1 - curves.taper * inside)).clamp_(min=_THINNEST / unit)
     grid = torch.stack((across / _TABLE_WIDTH, 2 * along - 1), -1).flatten(0, 1)
-    table = draws.normal(count * COUNT, 2, *_TABLE)
+    table = rng.normal(count * COUNT, 2, *_TABLE)
     hairs, tones = F.grid_sample(table, grid, padding_mode="reflection", align_corners=False).unbind(1)
     hairs, tones = hairs.view(along.shape), tones.view(along.shape)
     place = across / half
     share = (curves.firmness * (1 - place.abs()) + 0.35 * hairs).clamp_(0, 1)
     share = share * ((1 - along) * 8 + hairs).clamp_(0, 1) * step(along, -0.02, 0.06)
-    share = share * draws.uniform(count, COUNT, 1, 1, low=0.75, high=1.0)
+    share = share * rng.uniform(count, COUNT, 1, 1, low=0.75, high=1.0)
     weight = share / (share.sum(1, keepdim=True) + 1e-6)
     # A lock is rounded: its normals turn from one edge to the other. On the screen y goes down, in the view up.
     round_ = weight * place.clamp(-1, 1)

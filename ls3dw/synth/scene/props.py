@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
-from ls3dw.synth.few import few
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.scene.capsules import Capsules, draw_capsules
 from ls3dw.synth.shade.noise import sinusoid_noise
-from ls3dw.synth.shade.tensors import constant
+from ls3dw.synth.shade.tensors import constant, flagged_indices
 
 HANDS, HELD = 0.12, 0.04
 """Shares of the pictures with a hand, and with a microphone or a cup."""
@@ -53,23 +52,23 @@ class Prop:
     """Strength of the lamp's reflection against that on skin."""
 
 
-def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, draws: Draws) -> Prop:
+def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, rng: Rng) -> Prop:
     """Lay hands of the face's colour on some faces; the arm comes from below and outside.
 
     points (B, 68, 3) and scale (B,) are of the screen, skin (B, 3, 1, 1).
     """
-    flag = draws.chance(HANDS, len(points)).float()
-    index = few(flag, HANDS, draws)
+    flag = rng.chance(HANDS, len(points)).float()
+    index = flagged_indices(flag, HANDS, rng)
     count = len(index)
-    touched = constant(TOUCHED, points.device).long()[draws.integers(len(TOUCHED), count)]
+    touched = constant(TOUCHED, points.device).long()[rng.integers(len(TOUCHED), count)]
     target = points[index, touched]
     outward = (target - points[index, 30])[:, 0] / scale[index]
-    lean = 0.9 * outward + 0.4 * draws.normal(count)
+    lean = 0.9 * outward + 0.4 * rng.normal(count)
     down = F.normalize(torch.stack((lean, torch.ones_like(lean)), 1), dim=1)
-    hand = _hand(draws, count)
+    hand = _hand(rng, count)
     # Which place of the hand touches the face: from the palm to the fingertips.
-    touch = draws.uniform(count, 1, low=-0.6, high=0.9)
-    reach = scale[index] * draws.uniform(count, low=0.88, high=1.12)
+    touch = rng.uniform(count, 1, low=-0.6, high=0.9)
+    reach = scale[index] * rng.uniform(count, low=0.88, high=1.12)
 
     def to_screen(local: Tensor) -> Tensor:
         across, along = local[..., 0], local[..., 1] - touch
@@ -79,9 +78,9 @@ def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, draws: Dra
 
     capsules = Capsules(to_screen(hand.starts), to_screen(hand.ends), hand.radii * reach[:, None, None], hand.thickness)
     rounds = draw_capsules(capsules, size)
-    tone = skin[index] * (1 + 0.04 * draws.normal(count, 3, 1, 1)) * draws.uniform(count, 1, 1, 1, low=0.85, high=1.1)
-    sleeve = (rounds.which == _ARM) & (rounds.along > draws.uniform(count, 1, 1, 1, low=0.02, high=0.6))
-    cloth = (draws.uniform(count, 1, 1, 1).square() + 0.2 * draws.normal(count, 3, 1, 1)).clamp(0.02, 1)
+    tone = skin[index] * (1 + 0.04 * rng.normal(count, 3, 1, 1)) * rng.uniform(count, 1, 1, 1, low=0.85, high=1.1)
+    sleeve = (rounds.which == _ARM) & (rounds.along > rng.uniform(count, 1, 1, 1, low=0.02, high=0.6))
+    cloth = (rng.uniform(count, 1, 1, 1).square() + 0.2 * rng.normal(count, 3, 1, 1)).clamp(0.02, 1)
     red = 1 - 0.12 * (rounds.which > _ARM) * rounds.along * constant((0.0, 1.0, 0.8), tone.device).view(1, 3, 1, 1)
     return Prop(
         index, rounds.normal, rounds.share * flag[index].view(-1, 1, 1, 1), torch.where(sleeve, cloth, tone * red)
@@ -91,80 +90,76 @@ def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, draws: Dra
 _ARM = 0
 
 
-def _hand(draws: Draws, count: int) -> Capsules:
+def _hand(rng: Rng, count: int) -> Capsules:
     """Build a hand, left or right: the forearm, four bones of the palm, four fingers and a thumb of two parts each."""
-    open_ = draws.uniform(count)
+    open_ = rng.uniform(count)
     zero = torch.zeros_like(open_)
     parts: list[tuple[Tensor, Tensor, float, float]] = []
 
     def at(x: Tensor | float, y: Tensor | float, z: Tensor | float) -> Tensor:
         return torch.stack((zero + x, zero + y, zero + z), 1)
 
-    parts.append((at(0, _LOWER - 0.05, -0.1), at(0.3 * draws.normal(count), -5.0, -0.3), 0.24, 0.4))
+    parts.append((at(0, _LOWER - 0.05, -0.1), at(0.3 * rng.normal(count), -5.0, -0.3), 0.24, 0.4))
     parts += [(at(0.5 * side, _LOWER + 0.15, 0), at(1.1 * side, -0.16, 0.03), 0.26, 0.25) for side in (-0.17, 0.17)]
-    spread = draws.uniform(count, low=0.0, high=0.22)
+    spread = rng.uniform(count, low=0.0, high=0.22)
     for number, (x, length) in enumerate(zip(_KNUCKLES, _LENGTHS, strict=True)):
         base = 0.05 - 0.25 * x * x * 4 * 0.3
-        curl = (open_ * 1.4 + 0.12 * draws.normal(count)).clamp(0.1, 1)
-        angle = (number - 1.5) * spread + 0.05 * draws.normal(count)
+        curl = (open_ * 1.4 + 0.12 * rng.normal(count)).clamp(0.1, 1)
+        angle = (number - 1.5) * spread + 0.05 * rng.normal(count)
         middle_x, middle_y = x + angle.sin() * length * 0.52, base + angle.cos() * length * 0.52 * (0.5 + 0.5 * curl)
         bend = 2 * curl - 1
         tip = at(middle_x + angle.sin() * length * 0.48 * bend, middle_y + length * 0.48 * bend, 0.3 * (1 - curl))
         middle = at(middle_x, middle_y, 0.22 * (1 - curl) + 0.05)
         parts += [(at(x, base, 0.05), middle, 0.125, 0.108), (middle, tip, 0.108, 0.08)]
-    out = draws.uniform(count, low=0.15, high=0.5)
+    out = rng.uniform(count, low=0.15, high=0.5)
     joint = at(-0.36 - 0.5 * out, -0.3, 0.12)
     parts += [(at(-0.2, -0.75, 0.02), joint, 0.17, 0.12)]
-    parts += [(joint, at(-0.4 - out, 0.12 + 0.1 * draws.normal(count), 0.16), 0.115, 0.085)]
+    parts += [(joint, at(-0.4 - out, 0.12 + 0.1 * rng.normal(count), 0.16), 0.115, 0.085)]
     starts, ends = torch.stack([part[0] for part in parts], 1), torch.stack([part[1] for part in parts], 1)
     radii = constant(tuple(part[2:] for part in parts), starts.device).expand(count, -1, -1)
     thickness = constant((0.7, *_PALM, *(1.0,) * (len(parts) - 3)), starts.device).expand(count, -1)
-    mirror = torch.stack((1 - 2 * draws.chance(0.5, count).float(), zero + 1, zero + 1), 1)[:, None]
+    mirror = torch.stack((1 - 2 * rng.chance(0.5, count).float(), zero + 1, zero + 1), 1)[:, None]
     return Capsules(starts * mirror, ends * mirror, radii, thickness)
 
 
-def draw_held(points: Tensor, scale: Tensor, size: int, draws: Draws) -> Prop:
+def draw_held(points: Tensor, scale: Tensor, size: int, rng: Rng) -> Prop:
     """Hold a microphone or a cup to some mouths."""
-    flag = draws.chance(HELD, len(points)).float()
-    index = few(flag, HELD, draws)
+    flag = rng.chance(HELD, len(points)).float()
+    index = flagged_indices(flag, HELD, rng)
     count = len(index)
     unit = scale[index]
-    shift = constant((0.0, 0.25, 0.9), points.device) + constant((0.45, 0.3, 0.1), points.device) * draws.normal(
-        count, 3
-    )
+    shift = constant((0.0, 0.25, 0.9), points.device) + constant((0.45, 0.3, 0.1), points.device) * rng.normal(count, 3)
     head = points[index, 66] + shift * unit[:, None]
-    lean = 0.6 * draws.normal(count)
+    lean = 0.6 * rng.normal(count)
     down = F.normalize(torch.stack((lean, torch.ones_like(lean), -0.2 * torch.ones_like(lean)), 1), dim=1)
-    cup = draws.chance(0.4, count)
+    cup = rng.chance(0.4, count)
     length = torch.where(cup, 0.7, 3.0) * unit
-    ball = torch.where(cup, 0.38, 0.26) * unit * draws.uniform(count, low=0.85, high=1.25)
+    ball = torch.where(cup, 0.38, 0.26) * unit * rng.uniform(count, low=0.85, high=1.25)
     grip = torch.where(cup, 0.85 * ball, 0.42 * ball)
     ends = head + down * length[:, None]
     starts, ends = torch.stack((head, head), 1), torch.stack((head + 0.05 * down, ends), 1)
     radii = torch.stack((torch.stack((ball, ball), 1), torch.stack((grip, grip), 1)), 1)
     rounds = draw_capsules(Capsules(starts, ends, radii, torch.ones_like(radii[..., 0])), size)
-    dark = draws.uniform(count, 1, 1, 1, high=0.35) + 0.08 * draws.normal(count, 3, 1, 1)
-    bright = (draws.uniform(count, 1, 1, 1) + 0.3 * draws.normal(count, 3, 1, 1)).clamp(0.05, 1)
+    dark = rng.uniform(count, 1, 1, 1, high=0.35) + 0.08 * rng.normal(count, 3, 1, 1)
+    bright = (rng.uniform(count, 1, 1, 1) + 0.3 * rng.normal(count, 3, 1, 1)).clamp(0.05, 1)
     colour = torch.where(cup.view(-1, 1, 1, 1), bright, dark).clamp(0.02, 1).expand(-1, -1, size, size)
     return Prop(index, rounds.normal, rounds.share * flag[index].view(-1, 1, 1, 1), colour)
 
 
-def draw_long_beard(
-    points: Tensor, scale: Tensor, depth: Tensor, bearded: Tensor, colour: Tensor, draws: Draws
-) -> Prop:
+def draw_long_beard(points: Tensor, scale: Tensor, depth: Tensor, bearded: Tensor, colour: Tensor, rng: Rng) -> Prop:
     """Hang long beards from jaws: they hide the line of the chin.
 
     depth (B, 1, H, W) of what is opaque, bearded (B, 1, 1, 1) and colour (B, 3, 1, 1).
     """
-    flag = (bearded.view(-1) & draws.chance(0.5, len(points))).float()
-    index = few(flag, 0.05, draws)
+    flag = (bearded.view(-1) & rng.chance(0.5, len(points))).float()
+    index = flagged_indices(flag, 0.05, rng)
     count, size = len(index), depth.shape[-1]
     unit = scale[index].view(-1, 1, 1)
     roots = points[index][:, constant(BEARDED, points.device).long()]
     towards_chin = (points[index, 8][:, None] - roots) * constant((0.45, 0.0, 0.3), points.device)
     centred = 1 - (constant(BEARDED, points.device) - 8).abs() / 6
-    length = draws.uniform(count, 1, 1, low=0.1, high=1.0) * centred[None, :, None] * unit
-    gravity = constant((0.0, 1.0, 0.15), points.device) + constant((0.15, 0.0, 0.1), points.device) * draws.normal(
+    length = rng.uniform(count, 1, 1, low=0.1, high=1.0) * centred[None, :, None] * unit
+    gravity = constant((0.0, 1.0, 0.15), points.device) + constant((0.15, 0.0, 0.1), points.device) * rng.normal(
         count, 1, 3
     )
     mouth = (points[index, 57][:, None] - roots) * 0.18
@@ -173,7 +168,7 @@ def draw_long_beard(
     beard = Capsules(roots + mouth, ends, radii.expand(count, -1, -1), torch.ones_like(ends[..., 0]))
     line = torch.linspace(0, 1, size, device=points.device)
     place = torch.stack(torch.meshgrid(line * 60, line * 9, indexing="xy"))[None].expand(count, -1, -1, -1)
-    streaks = sinusoid_noise(place, draws, 0.7, 4, waves=12)
+    streaks = sinusoid_noise(place, rng, 0.7, 4, waves=12)
     rounds = draw_capsules(beard, size, ragged=0.14 * streaks)
     near = rounds.depth > depth[index] - 0.02 * unit[..., None]
     share = F.avg_pool2d(F.pad(rounds.share * near, (1, 1, 1, 1), mode="replicate"), 3, 1)

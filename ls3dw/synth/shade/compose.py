@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
-from ls3dw.synth.few import few
 from ls3dw.synth.head.model import Head
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.scene.hair import long_hair, tinted
 from ls3dw.synth.scene.locks import Locks
 from ls3dw.synth.scene.props import Prop, draw_hand, draw_held, draw_long_beard
@@ -29,13 +28,13 @@ from ls3dw.synth.shade.palette import Looks, draw_looks
 from ls3dw.synth.shade.parts import catch_lights, openness
 from ls3dw.synth.shade.pixels import Pixels, look, vertex_normals
 from ls3dw.synth.shade.surface import paint_surface
-from ls3dw.synth.shade.tensors import mix
+from ls3dw.synth.shade.tensors import flagged_indices, mix
 
 BESIDE = 0.25
 """Share of the pictures with another person beside the head."""
 
 
-def shade(scene: Scene, head: Head, bank: Tensor, draws: Draws) -> Tensor:
+def shade(scene: Scene, head: Head, bank: Tensor, rng: Rng) -> Tensor:
     """Shade a scene: pictures (B, 3, S, S) float32 in [0, 1], sRGB values.
 
     bank (N, 3, side, side) uint8 is what backgrounds, clothes and reflections are cut from (`make_bank`).
@@ -43,71 +42,71 @@ def shade(scene: Scene, head: Head, bank: Tensor, draws: Draws) -> Tensor:
     count, side = len(scene.screen), scene.size
     normals = vertex_normals(scene)
     pixels = look(scene, scene.opaque, normals)
-    looks, lights = draw_looks(draws, count), draw_lights(draws, count)
-    paint, full_beard = paint_surface(pixels, scene, head, looks, bank, draws)
-    light = _lit(pixels, paint, lights, scene, draws)
-    gain = expose(light, pixels.seen * (pixels.rest[:, 1:2] > -1.4), draws)
+    looks, lights = draw_looks(rng, count), draw_lights(rng, count)
+    paint, full_beard = paint_surface(pixels, scene, head, looks, bank, rng)
+    light = _lit(pixels, paint, lights, scene, rng)
+    gain = expose(light, pixels.seen * (pixels.rest[:, 1:2] > -1.4), rng)
     seen = pixels.seen.float()
-    scenery = backgrounds(bank, draws, count, side)
+    scenery = backgrounds(bank, rng, count, side)
     image = mix(scenery, develop(light * gain), seen)
-    image = _lay_lenses(image, scene, scenery, draws)
-    hair, share = long_hair(scene, normals, pixels.depth, looks, lights, draws)
-    image = mix(_shaded_by(image, share, draws), develop(hair * gain), share)
-    image = _neighbours(image, torch.maximum(seen, share), draws)
+    image = _lay_lenses(image, scene, scenery, rng)
+    hair, share = long_hair(scene, normals, pixels.depth, looks, lights, rng)
+    image = mix(_shaded_by(image, share, rng), develop(hair * gain), share)
+    image = _neighbours(image, torch.maximum(seen, share), rng)
     points = (scene.screen[:, head.point_vertices] * head.point_weights[..., None]).sum(2)
-    beard = draw_long_beard(points, scene.scale, pixels.depth, full_beard, looks.beard, draws)
-    across = _coloured(scene.locks, looks, draws)
-    hand = draw_hand(points, scene.scale, looks.skin, side, draws)
-    held = draw_held(points, scene.scale, side, draws)
+    beard = draw_long_beard(points, scene.scale, pixels.depth, full_beard, looks.beard, rng)
+    across = _coloured(scene.locks, looks, rng)
+    hand = draw_hand(points, scene.scale, looks.skin, side, rng)
+    held = draw_held(points, scene.scale, side, rng)
     for prop in (beard, across, held, hand):
-        image = _add(image, prop, lights, gain, draws)
+        image = _add(image, prop, lights, gain, rng)
     return image.clamp(0, 1)
 
 
-def _lit(pixels: Pixels, paint: Paint, lights: Lights, scene: Scene, draws: Draws) -> Tensor:
+def _lit(pixels: Pixels, paint: Paint, lights: Lights, scene: Scene, rng: Rng) -> Tensor:
     """Return the light that comes from every opaque pixel."""
     count = len(pixels.rest)
     normal = bumped(paint.normal, paint.relief, scene.scale)
-    open_ = openness(pixels) ** draws.uniform(count, 1, 1, 1, low=0.6, high=1.4)
+    open_ = openness(pixels) ** rng.uniform(count, 1, 1, 1, low=0.6, high=1.4)
     lit = cast_shadows(scene, pixels.place, lights)
     light = to_linear(paint.colour) * irradiance(lights, normal, open_, lit)
     light = light + reflection(lights, normal, lit) * paint.gloss * open_
-    return light + catch_lights(pixels, lights.lamp, draws)
+    return light + catch_lights(pixels, lights.lamp, rng)
 
 
-def _lay_lenses(image: Tensor, scene: Scene, scenery: Tensor, draws: Draws) -> Tensor:
+def _lay_lenses(image: Tensor, scene: Scene, scenery: Tensor, rng: Rng) -> Tensor:
     """Lay the lenses of glasses over what is behind them: clear, tinted, or dark ones that mirror the surroundings."""
     count, _, side, _ = image.shape
     one = (count, 1, 1, 1)
     near = ((scene.lens.triangle >= 0) & (scene.lens.depth > scene.opaque.depth))[:, None].float()
-    dark = draws.chance(0.3, *one)
+    dark = rng.chance(0.3, *one)
     y = torch.linspace(0, 1, side, device=image.device)[:, None]
-    fade = 1 - draws.chance(0.3, *one) * draws.uniform(*one) * y
-    clear = draws.uniform(*one, high=0.25) * draws.chance(0.6, *one)
-    share = torch.where(dark, draws.uniform(*one, low=0.7, high=1.0) * fade, clear) * near
-    tint = torch.where(dark, draws.uniform(count, 3, 1, 1) * 0.2, draws.uniform(count, 3, 1, 1, low=0.6, high=1.0))
-    strength = draws.uniform(*one) * torch.where(dark, 0.4, 0.2 * draws.chance(0.3, *one))
+    fade = 1 - rng.chance(0.3, *one) * rng.uniform(*one) * y
+    clear = rng.uniform(*one, high=0.25) * rng.chance(0.6, *one)
+    share = torch.where(dark, rng.uniform(*one, low=0.7, high=1.0) * fade, clear) * near
+    tint = torch.where(dark, rng.uniform(count, 3, 1, 1) * 0.2, rng.uniform(count, 3, 1, 1, low=0.6, high=1.0))
+    strength = rng.uniform(*one) * torch.where(dark, 0.4, 0.2 * rng.chance(0.3, *one))
     # What lies behind the camera is not known: another picture's background will do.
     return mix(image, tint, share).addcmul_(scenery.roll(1, 0), strength * near)
 
 
-def _shaded_by(image: Tensor, share: Tensor, draws: Draws) -> Tensor:
+def _shaded_by(image: Tensor, share: Tensor, rng: Rng) -> Tensor:
     """Darken what lies close behind a layer: light hardly gets there."""
     side = image.shape[-1]
     coarse = F.avg_pool2d(F.pad(share, (0, 0, 4, 0)), 8, 8, ceil_mode=True)
     soft = F.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
-    return image * (1 - draws.uniform(len(image), 1, 1, 1, low=0.1, high=0.55) * soft)
+    return image * (1 - rng.uniform(len(image), 1, 1, 1, low=0.1, high=0.55) * soft)
 
 
-def _neighbours(image: Tensor, front: Tensor, draws: Draws) -> Tensor:
+def _neighbours(image: Tensor, front: Tensor, rng: Rng) -> Tensor:
     """Put the next picture of the batch behind some heads, as another person at their side."""
-    flag = draws.chance(BESIDE, len(image)).float()
-    index = few(flag, BESIDE, draws)
+    flag = rng.chance(BESIDE, len(image)).float()
+    index = flagged_indices(flag, BESIDE, rng)
     count = len(index)
-    zoom = draws.uniform(count, low=0.8, high=1.4)
-    beside = (1 - 2 * draws.chance(0.5, count).float()) * draws.uniform(count, low=0.75, high=1.5)
+    zoom = rng.uniform(count, low=0.8, high=1.4)
+    beside = (1 - 2 * rng.chance(0.5, count).float()) * rng.uniform(count, low=0.75, high=1.5)
     zero = torch.zeros_like(zoom)
-    row, column = torch.stack((zoom, zero, beside), 1), torch.stack((zero, zoom, 0.25 * draws.normal(count)), 1)
+    row, column = torch.stack((zoom, zero, beside), 1), torch.stack((zero, zoom, 0.25 * rng.normal(count)), 1)
     grid = F.affine_grid(torch.stack((row, column), 1), [count, *image.shape[1:]], align_corners=False)
     beyond = (index + 1) % len(image)
     persons = torch.cat((image[beyond] * front[beyond], front[beyond]), 1)
@@ -118,19 +117,19 @@ def _neighbours(image: Tensor, front: Tensor, draws: Draws) -> Tensor:
     return image.index_copy(0, index, mix(behind, image[index], front[index]))
 
 
-def _coloured(locks: Locks, looks: Looks, draws: Draws) -> Prop:
+def _coloured(locks: Locks, looks: Looks, rng: Rng) -> Prop:
     """Give locks across the face the colour of the head's hair."""
     one = (len(locks.index), 1, 1, 1)
-    colour = looks.hair[locks.index] * draws.uniform(*one, low=0.85, high=1.1)
-    colour = tinted(colour, locks.streaks, draws.uniform(*one, low=0.1, high=0.3))
+    colour = looks.hair[locks.index] * rng.uniform(*one, low=0.85, high=1.1)
+    colour = tinted(colour, locks.streaks, rng.uniform(*one, low=0.1, high=0.3))
     return Prop(locks.index, locks.normal, locks.share, colour, gloss=0.15)
 
 
-def _add(image: Tensor, prop: Prop, lights: Lights, gain: Tensor, draws: Draws) -> Tensor:
+def _add(image: Tensor, prop: Prop, lights: Lights, gain: Tensor, rng: Rng) -> Tensor:
     """Light a prop like the face and lay it over its pictures."""
     mine = lights.of(prop.index)
     open_ = 0.45 + 0.55 * prop.normal[:, 2:]
     light = to_linear(prop.colour) * irradiance(mine, prop.normal, open_, open_)
     light = light + prop.gloss * reflection(mine, prop.normal, open_)
-    behind = _shaded_by(image[prop.index], prop.share, draws)
+    behind = _shaded_by(image[prop.index], prop.share, rng)
     return image.index_copy(0, prop.index, mix(behind, develop(light * gain[prop.index]), prop.share))

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.model import Group
 from ls3dw.synth.raster.rasterizer import rasterize
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.scene.scene import Extra, Scene
 from ls3dw.synth.shade.tensors import constant, mix, planes
 
@@ -77,39 +77,39 @@ class Lights:
         return Lights(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
 
 
-def draw_lights(draws: Draws, count: int) -> Lights:
+def draw_lights(rng: Rng, count: int) -> Lights:
     """Draw a kind of light for each picture, and vary it."""
     one = (count, 1, 1, 1)
-    device = draws.device
+    device = rng.device
     table = constant(tuple((*aim, spread, *lamp, *around) for _, aim, spread, lamp, around in SETUPS), device)
     edges = constant(tuple(setup[0] for setup in SETUPS), device).cumsum(0)
-    chosen = table[(draws.uniform(count, 1) > edges).sum(1).clamp(max=len(SETUPS) - 1)][:, :, None, None]
+    chosen = table[(rng.uniform(count, 1) > edges).sum(1).clamp(max=len(SETUPS) - 1)][:, :, None, None]
     aim = chosen[:, :3] * torch.cat(
-        (1 - 2 * draws.chance(0.5, *one).float(), torch.ones(count, 2, 1, 1, device=device)), 1
+        (1 - 2 * rng.chance(0.5, *one).float(), torch.ones(count, 2, 1, 1, device=device)), 1
     )
-    lamp = F.normalize(aim + chosen[:, 3:4] * draws.normal(count, 3, 1, 1), dim=1)
-    fill = F.normalize(draws.normal(count, 3, 1, 1) + planes((0.0, 0.2, 0.3), device), dim=1)
+    lamp = F.normalize(aim + chosen[:, 3:4] * rng.normal(count, 3, 1, 1), dim=1)
+    fill = F.normalize(rng.normal(count, 3, 1, 1) + planes((0.0, 0.2, 0.3), device), dim=1)
     warmth = planes((0.12, 0.0, -0.14), device)
-    stage = torch.where(draws.chance(0.06, *one), 0.45, 0.0)
+    stage = torch.where(rng.chance(0.06, *one), 0.45, 0.0)
 
     def tint(most: float) -> Tensor:
-        cast = 1 + most * warmth * draws.normal(*one) + (0.02 + stage * most) * draws.normal(count, 3, 1, 1)
+        cast = 1 + most * warmth * rng.normal(*one) + (0.02 + stage * most) * rng.normal(count, 3, 1, 1)
         return cast.clamp(0.15, 1.8)
 
     def strength(first: int) -> Tensor:
-        return mix(chosen[:, first : first + 1], chosen[:, first + 1 : first + 2], draws.uniform(*one))
+        return mix(chosen[:, first : first + 1], chosen[:, first + 1 : first + 2], rng.uniform(*one))
 
     return Lights(
         lamp=lamp,
         lamp_colour=strength(4) * tint(1.0),
         fill=fill,
-        fill_colour=draws.uniform(*one).square() * 0.5 * tint(1.5),
+        fill_colour=rng.uniform(*one).square() * 0.5 * tint(1.5),
         around=strength(6) * tint(0.8),
-        slope=planes((0.0, 0.3, 0.1), device) * draws.uniform(*one) + 0.15 * draws.normal(count, 3, 1, 1),
-        wrap=draws.uniform(*one, high=0.3),
-        shadow=draws.uniform(*one, low=0.35, high=0.97),
-        polish=torch.exp(draws.uniform(*one, low=1.6, high=4.0)),
-        oil=draws.uniform(*one).square() * 0.4,
+        slope=planes((0.0, 0.3, 0.1), device) * rng.uniform(*one) + 0.15 * rng.normal(count, 3, 1, 1),
+        wrap=rng.uniform(*one, high=0.3),
+        shadow=rng.uniform(*one, low=0.35, high=0.97),
+        polish=torch.exp(rng.uniform(*one, low=1.6, high=4.0)),
+        oil=rng.uniform(*one).square() * 0.4,
     )
 
 
@@ -178,7 +178,7 @@ def to_linear(colour: Tensor) -> Tensor:
     return colour.clamp(0, 1).pow_(GAMMA)
 
 
-def expose(light: Tensor, weight: Tensor, draws: Draws) -> Tensor:
+def expose(light: Tensor, weight: Tensor, rng: Rng) -> Tensor:
     """Return the gain (B, 1, 1, 1) that a camera would choose for the part of the picture that the weight marks.
 
     light (B, 3, H, W), weight (B, 1, H, W). Automatic exposure is imperfect: only part of the way is gone.
@@ -187,8 +187,8 @@ def expose(light: Tensor, weight: Tensor, draws: Draws) -> Tensor:
     mean = (light.mean(1, keepdim=True).clamp_(0, 2) * weight).sum((2, 3), keepdim=True) / (
         weight.sum((2, 3), keepdim=True) + 1
     )
-    wished = draws.uniform(*one, low=math.log(0.08), high=math.log(0.45)).exp()
-    return ((wished / mean.clamp(min=1e-3)) ** draws.uniform(*one, low=0.5, high=1.0)).clamp(0.3, 6)
+    wished = rng.uniform(*one, low=math.log(0.08), high=math.log(0.45)).exp()
+    return ((wished / mean.clamp(min=1e-3)) ** rng.uniform(*one, low=0.5, high=1.0)).clamp(0.3, 6)
 
 
 def develop(light: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
+from ls3dw.synth.rng import Rng
 
 FALL = 0.7
 """By which power of the frequency the amplitude falls: between white (0) and the 1/f of natural pictures (1)."""
 
 
 def sinusoid_noise(
-    points: Tensor, draws: Draws, lowest: float, highest: float, waves: int = 10, channels: int = 1
+    points: Tensor, rng: Rng, lowest: float, highest: float, waves: int = 10, channels: int = 1
 ) -> Tensor:
     """Evaluate one random function a channel and picture at points (B, D, *): (B, channels, *), about unit variance.
 
@@ -24,10 +24,10 @@ def sinusoid_noise(
     """
     count, dimensions = points.shape[:2]
     ratio = math.log(highest / lowest)
-    frequency = lowest * torch.exp(draws.uniform(count, waves, 1) * ratio)
-    direction = F.normalize(draws.normal(count, waves, dimensions), dim=2) * frequency
-    phase = draws.uniform(count, waves, 1, high=2 * math.pi)
-    amplitude = draws.normal(count, channels, waves) * (lowest / frequency.transpose(1, 2)) ** FALL
+    frequency = lowest * torch.exp(rng.uniform(count, waves, 1) * ratio)
+    direction = F.normalize(rng.normal(count, waves, dimensions), dim=2) * frequency
+    phase = rng.uniform(count, waves, 1, high=2 * math.pi)
+    amplitude = rng.normal(count, channels, waves) * (lowest / frequency.transpose(1, 2)) ** FALL
     # A sinusoid has a variance of one half.
     amplitude = amplitude * (math.sqrt(2) / (amplitude.square().sum(2, keepdim=True).sqrt() + 1e-6))
     values = torch.baddbmm(phase, direction, points.flatten(2)).sin_()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.shade.tensors import constant, mix, planes, step
 
 SKIN = (
@@ -60,32 +60,30 @@ class Looks:
     """bool: may have a beard; never with make-up."""
 
 
-def draw_looks(draws: Draws, count: int) -> Looks:
+def draw_looks(rng: Rng, count: int) -> Looks:
     """Draw the persons. Hair turns gray with age; dark skin goes with dark hair more often than not."""
     one = (count, 1, 1, 1)
-    darkness = draws.uniform(count).pow(1.4) * (len(SKIN) - 1)
-    jitter = 1 + 0.03 * draws.normal(*one) + 0.03 * draws.normal(count, 3, 1, 1)
-    skin = ramp(SKIN, darkness, draws.device) * jitter
-    age = draws.uniform(*one)
-    odds = constant(HAIR_ODDS, draws.device).expand(count, -1).clone()
+    darkness = rng.uniform(count).pow(1.4) * (len(SKIN) - 1)
+    jitter = 1 + 0.03 * rng.normal(*one) + 0.03 * rng.normal(count, 3, 1, 1)
+    skin = ramp(SKIN, darkness, rng.device) * jitter
+    age = rng.uniform(*one)
+    odds = constant(HAIR_ODDS, rng.device).expand(count, -1).clone()
     odds[:, 3:] *= (1 - darkness / 4).clamp(min=0.05)[:, None]
-    hair = _chosen(draws, HAIR, odds) * (1 + 0.1 * draws.normal(*one) + 0.05 * draws.normal(count, 3, 1, 1))
-    silver = mix(planes(GRAY_HAIR, draws.device), planes(WHITE_HAIR, draws.device), draws.uniform(*one))
-    graying = ((age - 0.55) / 0.3).clamp(0, 1) * draws.uniform(*one).sqrt()
-    gray = torch.where(draws.chance(0.04, *one), 1.0, graying)
-    dyed = draws.chance(0.05, *one)
-    scalp = torch.where(dyed, draws.uniform(count, 3, 1, 1), mix(hair, silver, gray))
-    made_up = draws.chance(0.4, *one)
+    hair = _chosen(rng, HAIR, odds) * (1 + 0.1 * rng.normal(*one) + 0.05 * rng.normal(count, 3, 1, 1))
+    silver = mix(planes(GRAY_HAIR, rng.device), planes(WHITE_HAIR, rng.device), rng.uniform(*one))
+    graying = ((age - 0.55) / 0.3).clamp(0, 1) * rng.uniform(*one).sqrt()
+    gray = torch.where(rng.chance(0.04, *one), 1.0, graying)
+    dyed = rng.chance(0.05, *one)
+    scalp = torch.where(dyed, rng.uniform(count, 3, 1, 1), mix(hair, silver, gray))
+    made_up = rng.chance(0.4, *one)
     return Looks(
         skin=skin.clamp(0.05, 1),
         hair=scalp.clamp(0.03, 1),
-        brow=mix(hair * draws.uniform(*one, low=0.55, high=1.0), silver, gray * 0.6 * draws.uniform(*one)).clamp(
-            0.03, 1
-        ),
-        beard=mix(hair, silver, (gray * draws.uniform(*one, low=0.5, high=1.6)).clamp(0, 1)).clamp(0.03, 1),
+        brow=mix(hair * rng.uniform(*one, low=0.55, high=1.0), silver, gray * 0.6 * rng.uniform(*one)).clamp(0.03, 1),
+        beard=mix(hair, silver, (gray * rng.uniform(*one, low=0.5, high=1.6)).clamp(0, 1)).clamp(0.03, 1),
         age=age,
         made_up=made_up,
-        bearded=~made_up & draws.chance(0.75, *one),
+        bearded=~made_up & rng.chance(0.75, *one),
     )
 
 
@@ -97,29 +95,29 @@ def ramp(colours: tuple[tuple[float, float, float], ...], place: Tensor, device:
     return mix(table[low], table[low + 1], share)[:, :, None, None]
 
 
-def pick(draws: Draws, colours: tuple[tuple[float, float, float], ...], count: int) -> Tensor:
+def pick(rng: Rng, colours: tuple[tuple[float, float, float], ...], count: int) -> Tensor:
     """Draw colours (count, 3, 1, 1) of a list, all equally likely."""
-    return constant(colours, draws.device)[draws.integers(len(colours), count)][:, :, None, None]
+    return constant(colours, rng.device)[rng.integers(len(colours), count)][:, :, None, None]
 
 
-def plain_colours(draws: Draws, count: int) -> Tensor:
+def plain_colours(rng: Rng, count: int) -> Tensor:
     """Draw colours (count, 3, 1, 1) of walls, screens and margins: calm ones, and as many vivid ones, black and white.
 
     Networks that never saw a large area of a vivid colour lose faces before it.
     """
     one = (count, 1, 1, 1)
-    calm = draws.uniform(*one) + 0.25 * draws.normal(count, 3, 1, 1) * draws.uniform(*one)
-    vivid = step(draws.uniform(count, 3, 1, 1), 0.3, 0.7)
-    return mix(calm.clamp(0, 1), vivid, draws.chance(0.5, *one))
+    calm = rng.uniform(*one) + 0.25 * rng.normal(count, 3, 1, 1) * rng.uniform(*one)
+    vivid = step(rng.uniform(count, 3, 1, 1), 0.3, 0.7)
+    return mix(calm.clamp(0, 1), vivid, rng.chance(0.5, *one))
 
 
-def between(draws: Draws, low: tuple[float, ...], high: tuple[float, ...], count: int) -> Tensor:
+def between(rng: Rng, low: tuple[float, ...], high: tuple[float, ...], count: int) -> Tensor:
     """Draw colours (count, 3, 1, 1) on the line between two."""
-    return mix(planes(low, draws.device), planes(high, draws.device), draws.uniform(count, 1, 1, 1))
+    return mix(planes(low, rng.device), planes(high, rng.device), rng.uniform(count, 1, 1, 1))
 
 
-def _chosen(draws: Draws, colours: tuple[tuple[float, float, float], ...], odds: Tensor) -> Tensor:
+def _chosen(rng: Rng, colours: tuple[tuple[float, float, float], ...], odds: Tensor) -> Tensor:
     """Draw colours (B, 3, 1, 1) by the odds (B, N)."""
     edges = odds.cumsum(1)
-    index = (draws.uniform(len(odds), 1) * edges[:, -1:] > edges).sum(1).clamp(max=len(colours) - 1)
-    return constant(colours, draws.device)[index][:, :, None, None]
+    index = (rng.uniform(len(odds), 1) * edges[:, -1:] > edges).sum(1).clamp(max=len(colours) - 1)
+    return constant(colours, rng.device)[index][:, :, None, None]

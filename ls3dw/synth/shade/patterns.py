@@ -1,4 +1,4 @@
-"""Procedural pictures for backgrounds, clothes and reflections: each kind is a function of draws, count and side.
+"""Procedural pictures for backgrounds, clothes and reflections: each kind is a function of rng, count and side.
 
 All return (count, 3, side, side) float32 in [0, 1]. They are made once, for the bank, so clarity goes before speed.
 """
@@ -12,122 +12,122 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.shade.tensors import mix, step
 
 
-def clouds(draws: Draws, count: int, side: int) -> Tensor:
+def clouds(rng: Rng, count: int, side: int) -> Tensor:
     """Fractal noise between three colours: walls, skies, cloth, anything out of focus."""
-    field, detail = fractal(draws, count, side), fractal(draws, count, side)
-    low, middle, high = (colours(draws, count) for _ in range(3))
+    field, detail = fractal(rng, count, side), fractal(rng, count, side)
+    low, middle, high = (colours(rng, count) for _ in range(3))
     image = mix(mix(low, middle, step(field, 0.2, 0.6)), high, step(field, 0.5, 0.9))
     return (image * (0.8 + 0.4 * detail)).clamp(0, 1)
 
 
-def bokeh(draws: Draws, count: int, side: int) -> Tensor:
+def bokeh(rng: Rng, count: int, side: int) -> Tensor:
     """Show discs of light out of focus over a dim scene."""
-    image = clouds(draws, count, side) * draws.uniform(count, 1, 1, 1, low=0.1, high=0.7)
-    radius = draws.uniform(count, 1, 1, 1, low=0.03, high=0.2)
-    lamp = colours(draws, count)
+    image = clouds(rng, count, side) * rng.uniform(count, 1, 1, 1, low=0.1, high=0.7)
+    radius = rng.uniform(count, 1, 1, 1, low=0.03, high=0.2)
+    lamp = colours(rng, count)
     for _ in range(30):
-        x, y = _offset(draws, count, side)
-        distance = (x * x + y * y).sqrt() / (radius * draws.uniform(count, 1, 1, 1, low=0.7, high=1.2))
+        x, y = _offset(rng, count, side)
+        distance = (x * x + y * y).sqrt() / (radius * rng.uniform(count, 1, 1, 1, low=0.7, high=1.2))
         light = step(distance, 1.05, 0.9) * (0.6 + 0.4 * distance.clamp(0, 1))
-        tint = (lamp + 0.5 * (colours(draws, count) - 0.5)).clamp(0, 1)
-        image = image + light * tint * draws.uniform(count, 1, 1, 1, high=0.7)
+        tint = (lamp + 0.5 * (colours(rng, count) - 0.5)).clamp(0, 1)
+        image = image + light * tint * rng.uniform(count, 1, 1, 1, high=0.7)
     return image.clamp(0, 1)
 
 
-def stripes(draws: Draws, count: int, side: int) -> Tensor:
+def stripes(rng: Rng, count: int, side: int) -> Tensor:
     """Cross two bands of lines, bent by noise: cloth, blinds, fences, planks."""
-    x, y = _turned(draws, count, side)
-    bend = draws.uniform(count, 1, 1, 1).square() * 0.6 * (fractal(draws, count, side) - 0.5)
-    image = colours(draws, count).expand(-1, -1, side, side)
+    x, y = _turned(rng, count, side)
+    bend = rng.uniform(count, 1, 1, 1).square() * 0.6 * (fractal(rng, count, side) - 0.5)
+    image = colours(rng, count).expand(-1, -1, side, side)
     for axis in (x + bend, y + bend):
-        wave = torch.sin(axis * draws.uniform(count, 1, 1, 1, low=4, high=60) + draws.uniform(count, 1, 1, 1) * 6)
-        edge = draws.uniform(count, 1, 1, 1, low=0.05, high=1.0)
-        share = step(wave, -edge, edge) * draws.chance(0.75, count, 1, 1, 1) * draws.uniform(count, 1, 1, 1)
-        image = mix(image, colours(draws, count), share)
-    return (image * (0.7 + 0.6 * fractal(draws, count, side))).clamp(0, 1)
+        wave = torch.sin(axis * rng.uniform(count, 1, 1, 1, low=4, high=60) + rng.uniform(count, 1, 1, 1) * 6)
+        edge = rng.uniform(count, 1, 1, 1, low=0.05, high=1.0)
+        share = step(wave, -edge, edge) * rng.chance(0.75, count, 1, 1, 1) * rng.uniform(count, 1, 1, 1)
+        image = mix(image, colours(rng, count), share)
+    return (image * (0.7 + 0.6 * fractal(rng, count, side))).clamp(0, 1)
 
 
-def bricks(draws: Draws, count: int, side: int) -> Tensor:
+def bricks(rng: Rng, count: int, side: int) -> Tensor:
     """Lay bricks, tiles or panels with joints, each with a shade of its own."""
-    x, y = _turned(draws, count, side, most=0.3)
-    rows = y * draws.uniform(count, 1, 1, 1, low=2, high=14)
-    columns = x * draws.uniform(count, 1, 1, 1, low=1, high=10) + 0.5 * draws.uniform(count, 1, 1, 1) * rows.floor()
+    x, y = _turned(rng, count, side, most=0.3)
+    rows = y * rng.uniform(count, 1, 1, 1, low=2, high=14)
+    columns = x * rng.uniform(count, 1, 1, 1, low=1, high=10) + 0.5 * rng.uniform(count, 1, 1, 1) * rows.floor()
     shade = _hash(rows.floor(), columns.floor())
     edge = torch.minimum(0.5 - (rows - rows.floor() - 0.5).abs(), 0.5 - (columns - columns.floor() - 0.5).abs())
-    joint = step(edge, 0.0, draws.uniform(count, 1, 1, 1, low=0.02, high=0.12))
-    grain = fractal(draws, count, side)
-    body = colours(draws, count) * (1 + (shade - 0.5) * draws.uniform(count, 1, 1, 1)) * (0.75 + 0.5 * grain)
-    return mix(colours(draws, count) * (0.8 + 0.4 * grain), body, joint).clamp(0, 1)
+    joint = step(edge, 0.0, rng.uniform(count, 1, 1, 1, low=0.02, high=0.12))
+    grain = fractal(rng, count, side)
+    body = colours(rng, count) * (1 + (shade - 0.5) * rng.uniform(count, 1, 1, 1)) * (0.75 + 0.5 * grain)
+    return mix(colours(rng, count) * (0.8 + 0.4 * grain), body, joint).clamp(0, 1)
 
 
-def rooms(draws: Draws, count: int, side: int) -> Tensor:
+def rooms(rng: Rng, count: int, side: int) -> Tensor:
     """Stack upright boxes with lit edges: doors, windows, shelves, screens, houses."""
-    image = 0.4 * clouds(draws, count, side) + 0.6 * colours(draws, count)
+    image = 0.4 * clouds(rng, count, side) + 0.6 * colours(rng, count)
     for _ in range(26):
-        x, y = _offset(draws, count, side)
-        wide, high = (0.02 + 0.5 * draws.uniform(count, 1, 1, 1).square() for _ in range(2))
-        sharp = draws.uniform(count, 1, 1, 1, low=0.003, high=0.03)
+        x, y = _offset(rng, count, side)
+        wide, high = (0.02 + 0.5 * rng.uniform(count, 1, 1, 1).square() for _ in range(2))
+        sharp = rng.uniform(count, 1, 1, 1, low=0.003, high=0.03)
         inside = step(x.abs(), wide + sharp, wide) * step(y.abs(), high + sharp, high)
-        tone = colours(draws, count) + 0.4 * draws.normal(count, 1, 1, 1) * y + 0.3 * draws.normal(count, 1, 1, 1) * x
+        tone = colours(rng, count) + 0.4 * rng.normal(count, 1, 1, 1) * y + 0.3 * rng.normal(count, 1, 1, 1) * x
         image = mix(image, tone.clamp(0, 1), inside)
-    return (image * (0.85 + 0.3 * fractal(draws, count, side))).clamp(0, 1)
+    return (image * (0.85 + 0.3 * fractal(rng, count, side))).clamp(0, 1)
 
 
-def leaves(draws: Draws, count: int, side: int) -> Tensor:
+def leaves(rng: Rng, count: int, side: int) -> Tensor:
     """Lay cells of three sizes over each other: foliage, stones, crowds, crumpled things."""
-    image = clouds(draws, count, side) * 0.5
-    base, accent = colours(draws, count), colours(draws, count)
-    green = torch.tensor((0.25, 0.4, 0.12), device=draws.device).view(1, 3, 1, 1)
-    base = torch.where(draws.chance(0.5, count, 1, 1, 1), green * (0.5 + draws.uniform(count, 1, 1, 1)), base)
+    image = clouds(rng, count, side) * 0.5
+    base, accent = colours(rng, count), colours(rng, count)
+    green = torch.tensor((0.25, 0.4, 0.12), device=rng.device).view(1, 3, 1, 1)
+    base = torch.where(rng.chance(0.5, count, 1, 1, 1), green * (0.5 + rng.uniform(count, 1, 1, 1)), base)
     for scale in (5.0, 11.0, 24.0):
-        distance, shade, tone = _cells(draws, count, side, scale)
-        body = mix(base, accent, tone * draws.uniform(count, 1, 1, 1)) * (0.35 + 1.1 * shade)
-        share = step(distance, 0.55, 0.4) * (shade > draws.uniform(count, 1, 1, 1))
+        distance, shade, tone = _cells(rng, count, side, scale)
+        body = mix(base, accent, tone * rng.uniform(count, 1, 1, 1)) * (0.35 + 1.1 * shade)
+        share = step(distance, 0.55, 0.4) * (shade > rng.uniform(count, 1, 1, 1))
         image = mix(image, body * (1.1 - 0.9 * distance), share)
     return image.clamp(0, 1)
 
 
-def dead_leaves(draws: Draws, count: int, side: int) -> Tensor:
+def dead_leaves(rng: Rng, count: int, side: int) -> Tensor:
     """Drop shapes of all sizes on each other, as in the model of the same name: the statistics of photographs."""
     half = side // 2
-    image = clouds(draws, count, half)
-    palette = torch.stack([colours(draws, count) for _ in range(5)])
+    image = clouds(rng, count, half)
+    palette = torch.stack([colours(rng, count) for _ in range(5)])
     for index in range(110):
-        x, y = _offset(draws, count, half)
-        size = 0.035 / (0.07 + draws.uniform(count, 1, 1, 1))
-        angle, flat = draws.uniform(count, 1, 1, 1, high=math.pi), draws.uniform(count, 1, 1, 1, low=0.3)
+        x, y = _offset(rng, count, half)
+        size = 0.035 / (0.07 + rng.uniform(count, 1, 1, 1))
+        angle, flat = rng.uniform(count, 1, 1, 1, high=math.pi), rng.uniform(count, 1, 1, 1, low=0.3)
         u, v = x * angle.cos() + y * angle.sin(), (y * angle.cos() - x * angle.sin()) / flat
-        shape = torch.where(draws.chance(0.5, count, 1, 1, 1), (u * u + v * v).sqrt(), torch.maximum(u.abs(), v.abs()))
-        tone = palette[index % len(palette)] * draws.uniform(count, 1, 1, 1, low=0.3, high=1.3)
-        tone = tone * (1 + draws.normal(count, 1, 1, 1) * u / size * 0.3)
+        shape = torch.where(rng.chance(0.5, count, 1, 1, 1), (u * u + v * v).sqrt(), torch.maximum(u.abs(), v.abs()))
+        tone = palette[index % len(palette)] * rng.uniform(count, 1, 1, 1, low=0.3, high=1.3)
+        tone = tone * (1 + rng.normal(count, 1, 1, 1) * u / size * 0.3)
         image = torch.where(shape < size, tone.clamp(0, 1), image)
     image = F.interpolate(image, size=(side, side), mode="bilinear", align_corners=False)
-    return (image * (0.8 + 0.4 * fractal(draws, count, side))).clamp(0, 1)
+    return (image * (0.8 + 0.4 * fractal(rng, count, side))).clamp(0, 1)
 
 
-def writing(draws: Draws, count: int, side: int) -> Tensor:
+def writing(rng: Rng, count: int, side: int) -> Tensor:
     """Write lines of made-up letters of several sizes: posters, banners, captions, number plates."""
-    image = clouds(draws, count, side)
+    image = clouds(rng, count, side)
     for _ in range(3):
-        x, y = _turned(draws, count, side, most=0.15)
-        scale = draws.uniform(count, 1, 1, 1, low=8, high=40)
+        x, y = _turned(rng, count, side, most=0.15)
+        scale = rng.uniform(count, 1, 1, 1, low=8, high=40)
         rows, columns = y * scale, x * scale * 1.6
         line, letter = rows.floor(), columns.floor()
         # A letter is a 4 x 5 raster of ink and paper, with space around it.
         cell_x, cell_y = ((columns - letter) * 5).floor(), ((rows - line) * 8).floor()
         ink = (_hash(line * 7 + cell_y, letter * 5 + cell_x) > 0.42) & (cell_x < 4) & (cell_y < 5)
         ink = ink & (_hash(line, (letter / 6).floor()) > 0.35) & (_hash(line, line + 3) > 0.3)
-        top, bottom = draws.uniform(count, 1, 1, 1, low=-1, high=0.6), draws.uniform(count, 1, 1, 1, low=0.1, high=0.7)
-        share = ink * (y > top) * (y < top + bottom) * draws.chance(0.8, count, 1, 1, 1)
-        image = mix(image, colours(draws, count), share.float())
+        top, bottom = rng.uniform(count, 1, 1, 1, low=-1, high=0.6), rng.uniform(count, 1, 1, 1, low=0.1, high=0.7)
+        share = ink * (y > top) * (y < top + bottom) * rng.chance(0.8, count, 1, 1, 1)
+        image = mix(image, colours(rng, count), share.float())
     return image
 
 
-KINDS: tuple[Callable[[Draws, int, int], Tensor], ...] = (
+KINDS: tuple[Callable[[Rng, int, int], Tensor], ...] = (
     clouds,
     bokeh,
     stripes,
@@ -139,13 +139,13 @@ KINDS: tuple[Callable[[Draws, int, int], Tensor], ...] = (
 )
 
 
-def fractal(draws: Draws, count: int, side: int, channels: int = 1) -> Tensor:
+def fractal(rng: Rng, count: int, side: int, channels: int = 1) -> Tensor:
     """Sum octaves of random grids: (count, channels, side, side), stretched to [0, 1]; each with its own roughness."""
-    total = torch.zeros(count, channels, side, side, device=draws.device)
-    roughness = draws.uniform(count, 1, 1, 1, low=0.4, high=0.85)
+    total = torch.zeros(count, channels, side, side, device=rng.device)
+    roughness = rng.uniform(count, 1, 1, 1, low=0.4, high=0.85)
     cells = 2
     while cells < side:
-        grid = draws.normal(count, channels, cells + 1, cells + 1)
+        grid = rng.normal(count, channels, cells + 1, cells + 1)
         octave = F.interpolate(grid, size=(side, side), mode="bicubic", align_corners=True)
         total = total + octave * roughness ** math.log2(cells)
         cells *= 2
@@ -153,11 +153,11 @@ def fractal(draws: Draws, count: int, side: int, channels: int = 1) -> Tensor:
     return (total - low) / (high - low)
 
 
-def colours(draws: Draws, count: int) -> Tensor:
+def colours(rng: Rng, count: int) -> Tensor:
     """Draw colours (count, 3, 1, 1) as of things: of any lightness, mostly of low saturation, rather warm than not."""
-    lightness = draws.uniform(count, 1, 1, 1, low=0.03, high=0.95)
-    chroma = (draws.uniform(count, 3, 1, 1) - 0.5) * draws.uniform(count, 1, 1, 1).pow(2) * 1.1
-    warm = torch.tensor((0.08, 0.0, -0.08), device=draws.device).view(1, 3, 1, 1) * draws.normal(count, 1, 1, 1)
+    lightness = rng.uniform(count, 1, 1, 1, low=0.03, high=0.95)
+    chroma = (rng.uniform(count, 3, 1, 1) - 0.5) * rng.uniform(count, 1, 1, 1).pow(2) * 1.1
+    warm = torch.tensor((0.08, 0.0, -0.08), device=rng.device).view(1, 3, 1, 1) * rng.normal(count, 1, 1, 1)
     return (lightness + chroma + warm).clamp(0, 1)
 
 
@@ -166,16 +166,16 @@ def _axes(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return line.view(1, 1, 1, side), line.view(1, 1, side, 1)
 
 
-def _offset(draws: Draws, count: int, side: int) -> tuple[Tensor, Tensor]:
+def _offset(rng: Rng, count: int, side: int) -> tuple[Tensor, Tensor]:
     """Return coordinates around a random place of each picture."""
-    x, y = _axes(side, draws.device)
-    middle = draws.uniform(2, count, 1, 1, 1, low=-1.1, high=1.1)
+    x, y = _axes(side, rng.device)
+    middle = rng.uniform(2, count, 1, 1, 1, low=-1.1, high=1.1)
     return x - middle[0], y - middle[1]
 
 
-def _turned(draws: Draws, count: int, side: int, most: float = math.pi) -> tuple[Tensor, Tensor]:
-    x, y = _axes(side, draws.device)
-    angle = draws.uniform(count, 1, 1, 1, low=-most, high=most)
+def _turned(rng: Rng, count: int, side: int, most: float = math.pi) -> tuple[Tensor, Tensor]:
+    x, y = _axes(side, rng.device)
+    angle = rng.uniform(count, 1, 1, 1, low=-most, high=most)
     return x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
 
 
@@ -185,11 +185,11 @@ def _hash(first: Tensor, second: Tensor) -> Tensor:
     return mixed - mixed.floor()
 
 
-def _cells(draws: Draws, count: int, side: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def _cells(rng: Rng, count: int, side: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the distance to the nearest seed of a jittered grid, and two values of that seed's own."""
-    x, y = _turned(draws, count, side)
-    x, y = x * scale + draws.uniform(count, 1, 1, 1) * 99, y * scale + draws.uniform(count, 1, 1, 1) * 99
-    nearest = torch.full((count, 1, side, side), 9.0, device=draws.device)
+    x, y = _turned(rng, count, side)
+    x, y = x * scale + rng.uniform(count, 1, 1, 1) * 99, y * scale + rng.uniform(count, 1, 1, 1) * 99
+    nearest = torch.full((count, 1, side, side), 9.0, device=rng.device)
     seed_x, seed_y = torch.zeros_like(nearest), torch.zeros_like(nearest)
     for dx in (-1, 0, 1):
         for dy in (-1, 0, 1):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.model import Head
+from ls3dw.synth.rng import Rng
 from ls3dw.synth.scene.scene import Scene
 from ls3dw.synth.shade.cloth import paint_cloth
 from ls3dw.synth.shade.face_hair import paint_beard, paint_brows, paint_scalp
@@ -17,16 +17,16 @@ from ls3dw.synth.shade.skin import paint_skin
 
 
 def paint_surface(
-    pixels: Pixels, scene: Scene, head: Head, looks: Looks, bank: Tensor, draws: Draws
+    pixels: Pixels, scene: Scene, head: Head, looks: Looks, bank: Tensor, rng: Rng
 ) -> tuple[Paint, Tensor]:
     """Paint every opaque pixel; also return who (B, 1, 1, 1) wears a full beard."""
-    paint, fine = paint_skin(pixels, looks, draws)
-    paint_brows(paint, pixels, scene, head, looks, fine, draws)
-    bearded = paint_beard(paint, pixels, looks, fine, draws)
-    paint_scalp(paint, pixels, scene, looks, fine, draws)
-    paint_mouth(paint, pixels, draws)
-    paint_eyes(paint, pixels, draws)
-    paint_lashes(paint, pixels, looks, draws)
-    paint_cloth(paint, pixels, scene, bank, fine, draws)
-    paint_frames(paint, pixels, draws)
+    paint, fine = paint_skin(pixels, looks, rng)
+    paint_brows(paint, pixels, scene, head, looks, fine, rng)
+    bearded = paint_beard(paint, pixels, looks, fine, rng)
+    paint_scalp(paint, pixels, scene, looks, fine, rng)
+    paint_mouth(paint, pixels, rng)
+    paint_eyes(paint, pixels, rng)
+    paint_lashes(paint, pixels, looks, rng)
+    paint_cloth(paint, pixels, scene, bank, fine, rng)
+    paint_frames(paint, pixels, rng)
     return paint, bearded

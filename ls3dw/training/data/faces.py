@@ -1,21 +1,26 @@
-"""The faces of a folder by number, for training: of a source in its published layout, or of a data set of ls3dw."""
+"""Faces for training, by number: of a source in its published layout, or of a data set of ls3dw.
+
+This runs in the decoding processes: numpy and OpenCV only, no torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, compose, crop_affine, crop_placement, invert
 from ls3dw.core.markup import POINTS
-from ls3dw.core.sample import Drop, Floats, Media, Sample
+from ls3dw.core.sample import Drop, Floats, Media, Picture, Sample
 from ls3dw.dataset.subsets.pose_bins import balanced_rows
 from ls3dw.errors import ConfigurationError, DatasetError, PictureError
 from ls3dw.sources import open_source
-from ls3dw.training.data.cut import TrainingFace, cut_face
 from ls3dw.training.options import StreamOptions
 
 if TYPE_CHECKING:
@@ -23,14 +28,55 @@ if TYPE_CHECKING:
 
 WHOLE = np.eye(2, 3)
 
+WINDOW: Final = 538
+"""Side of a training picture at the crop's resolution, as in data sets. A crop turned by any angle and zoomed to 0.7
+reaches sqrt(2) / 0.7 = 2.02 crop sides; the rest is for jittered boxes."""
+
+
+@dataclass(frozen=True)
+class TrainingFace:
+    """One decoded face."""
+
+    picture: Picture
+    """(538, 538, 3) uint8, the crop in its middle."""
+
+    landmarks_2d: Floats
+    """(68, 2) crop pixels, NaN where unknown."""
+
+    landmarks_3d: Floats
+    """(68, 3) crop pixels, NaN where unknown."""
+
+
+def cut_face(image: Picture, to_image: Affine, box: NDArray[Any], points_2d: Floats, points_3d: Floats) -> TrainingFace:
+    """Cut the published crop of `box` (4,) with its surroundings from a picture (H, W, 3); black outside the picture.
+
+    Box and points are in source pixels; to_image: affine from source pixels to pixels of `image`.
+    """
+    crop = crop_affine(box)
+    zoom = CROP_SIZE / (REFERENCE_SIDE * float(crop_placement(box)[1]))
+    pixel = float(np.sqrt(abs(np.linalg.det(to_image[:, :2]))))
+    shrink = min(1.0, zoom / pixel)
+    if shrink < 1:
+        height, width = image.shape[:2]
+        small = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        # Area averaging first: the bilinear resampling below reads four pixels only.
+        image = np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        factor_x, factor_y = small[0] / width, small[1] / height
+        resize = np.array([[factor_x, 0, (factor_x - 1) / 2], [0, factor_y, (factor_y - 1) / 2]])
+        to_image = compose(resize, to_image)
+    to_window = crop.copy()
+    to_window[:, 2] += (WINDOW - CROP_SIZE) / 2
+    window = cv2.warpAffine(image, compose(to_window, invert(to_image)), (WINDOW, WINDOW), flags=cv2.INTER_LINEAR)
+    return TrainingFace(np.asarray(window, dtype=np.uint8), apply(crop, points_2d), apply(crop, points_3d))
+
 
 class FaceList(Protocol):
-    """Faces by number; goes to decoding processes, so it is light and can be pickled."""
+    """Faces by number. Sent to decoding processes, so it must be small and picklable."""
 
     def __len__(self) -> int: ...
 
     def face(self, number: int) -> TrainingFace | Drop:
-        """Decode one face, or say why it cannot be used."""
+        """Decode one face, or return why it cannot be used."""
         ...
 
 
@@ -54,8 +100,8 @@ class SourceFaces:
         return cut_face(outcome.image(), WHOLE, outcome.box, points_2d, points_3d)
 
     def _shapes(self) -> Floats:
-        """Read the points of all faces (N, 68, 2), NaN where one cannot be used."""
-        # A source decodes a picture to see whether its face can be used: threads, for decoding leaves Python's lock.
+        """Read the points of all faces (N, 68, 2), NaN where a face cannot be used."""
+        # Sources decode pictures to check them; decoding releases the GIL, so threads help.
         with ThreadPoolExecutor() as pool:
             return np.stack(list(pool.map(self._shape, self.media)))
 
@@ -63,14 +109,14 @@ class SourceFaces:
         (_, outcome), *_ = media.read(lambda unit: False)
         if isinstance(outcome, Drop):
             return np.full((POINTS, 2), np.nan, dtype=np.float32)
-        flat, solid = landmarks_of(outcome, self.annotation_kind)
-        return flat if np.isnan(solid[:, :2]).any() else solid[:, :2]
+        points_2d, points_3d = landmarks_of(outcome, self.annotation_kind)
+        return points_2d if np.isnan(points_3d[:, :2]).any() else points_3d[:, :2]
 
 
 def landmarks_of(sample: Sample, annotation_kind: str) -> tuple[Floats, Floats]:
-    """Return a sample's points as (68, 2) and (68, 3), NaN where it has none of that kind.
+    """Return a sample's points in 2D (68, 2) and 3D (68, 3), NaN where unknown.
 
-    A source gives 3D points as `points_3d` beside 2D ones (300W-LP), or as its annotation with `z` (AFLW2000-3D).
+    3D points come as `points_3d` of a 2D sample (300W-LP), or as the annotation with `z` (AFLW2000-3D).
     """
     if annotation_kind == "2d":
         unknown = np.full((POINTS, 3), np.nan, dtype=np.float32)
@@ -80,7 +126,7 @@ def landmarks_of(sample: Sample, annotation_kind: str) -> tuple[Floats, Floats]:
 
 
 class DatasetFaces:
-    """The faces of a data set that ls3dw built, with the landmarks of one version. Each process opens its own files."""
+    """The faces of a data set of ls3dw, with the landmarks of one version. Each process opens its own files."""
 
     def __init__(self, root: Path, version: str, rows: Sequence[int]) -> None:
         self.root = root
@@ -107,7 +153,7 @@ class DatasetFaces:
 
 
 def open_faces(options: StreamOptions) -> FaceList:
-    """Find the faces of a file stream; an `Ls3dwError` says what is wrong with its folder."""
+    """Find the faces of a file stream; raises an `Ls3dwError` for an unusable folder."""
     assert options.root is not None
     faces: FaceList
     if options.stream == "dataset":
@@ -123,7 +169,7 @@ def open_faces(options: StreamOptions) -> FaceList:
 
 
 def training_subsets(there: Sequence[str], stream: str) -> tuple[str, ...] | None:
-    """Choose what is trained on by default: of 300-W the usual training set, of others what a build reads."""
+    """Choose the default subsets: the usual training set of 300-W; None, the source's own default, for others."""
     if stream != "300w":
         return None
     return tuple(name for name in there if name in ("afw", "helen-train", "lfpw-train")) or None
@@ -147,7 +193,7 @@ def _open_dataset(options: StreamOptions, root: Path) -> DatasetFaces:
 
 
 def _copies(dataset: Dataset, name: str, rows: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return those of the rows that a subset has, each as often as it says."""
+    """Return the rows that are in a subset, repeated as the subset says."""
     table = dataset.subset(name)
     repeats = table["repeats"] if "repeats" in table else np.ones(len(table), dtype=int)
     if "weight" in table and (table["weight"] != repeats).any():

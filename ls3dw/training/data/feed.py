@@ -1,86 +1,101 @@
-"""Puts together the inputs of each step: the streams' shares of every lane, and guidance with its errors."""
+"""The inputs of each step: faces of all streams, and guiding points with their errors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from ls3dw.training.data.batch import Batch, Stream, concatenate
+from ls3dw.models.weights.contract import Kind
+from ls3dw.synth.rng import Rng, hash_seed, keyed_rng
+from ls3dw.training.data.batch import Batch, BatchSlice, Stream, StreamSlice, concatenate
 from ls3dw.training.data.faces import FaceList, open_faces
-from ls3dw.training.data.files import FileStream, Share
-from ls3dw.training.data.first_stage import disturb
-from ls3dw.training.data.guidance import guidance_noise
-from ls3dw.training.data.heads import HeadMaker, HeadStream, OpenHeads
-from ls3dw.training.data.seeds import Dice, seed_of
-from ls3dw.training.distributed import Group
-from ls3dw.training.loop.step import Inputs, guided_by
-from ls3dw.training.networks import Trained
+from ls3dw.training.data.files import FileStream
+from ls3dw.training.data.guidance import disturb, guidance_noise
+from ls3dw.training.data.heads import HeadStream, RendererFactory
+from ls3dw.training.distributed import ProcessGroup
+from ls3dw.training.networks import TrainedNetwork
 from ls3dw.training.options import StreamOptions, TrainOptions
-from ls3dw.training.validation.predict import predict_quickly
+from ls3dw.training.validation.predict import predict_half
 
 
 @dataclass(frozen=True)
-class Lane:
-    """One lane of the batch: a fixed number of faces of each stream, and random numbers of its own."""
+class StepInputs:
+    """A batch, and the points that guide each network which needs any."""
 
-    number: int
-    streams: Sequence[Stream]
+    images: Tensor
+    landmarks_2d: Tensor
+    landmarks_3d: Tensor
+    guides: Mapping[str, Tensor]
+    """By network: (B, 68, 2) crop pixels, true points with errors, NaN where unknown."""
+
+    def tensors(self) -> list[Tensor]:
+        return [self.images, self.landmarks_2d, self.landmarks_3d, *(self.guides[name] for name in sorted(self.guides))]
 
 
 class Feed:
-    """Gives the inputs of each step for the lanes of this process: a function of the step alone."""
+    """Makes the inputs of each step for the slices of this process, as a function of the step only."""
 
     def __init__(
         self,
         options: TrainOptions,
-        networks: Mapping[str, Trained],
-        lanes: Sequence[Lane],
-        group: Group,
-        guide: Trained | None = None,
+        networks: Mapping[str, TrainedNetwork],
+        slices: Sequence[BatchSlice],
+        device: torch.device,
+        guide: TrainedNetwork | None = None,
     ):
         self.options = options
         self.networks = networks
-        self.lanes = lanes
-        self.device = group.device
+        self.slices = slices
+        self.device = device
         self.guide = guide
 
     @torch.no_grad()
-    def inputs(self, step: int) -> Inputs:
-        batches = [concatenate([stream.batch(step) for stream in lane.streams]) for lane in self.lanes]
-        batch = concatenate(batches)
-        count = len(batches[0].images)
-        predicted = self._predicted(batch, step, count)
+    def inputs(self, step: int) -> StepInputs:
+        """Make the inputs of a step."""
+        batch = concatenate([stream.batch(step) for part in self.slices for stream in part.streams])
+        predicted = self._predicted(batch, step)
         guides = {
-            name: self._guide(trained, batch, predicted, step, count)
+            name: self._guide(trained, batch, predicted, step)
             for name, trained in self.networks.items()
-            if not trained.alone
+            if not trained.image_only
         }
-        return Inputs(batch.images, batch.landmarks_2d, batch.landmarks_3d, guides)
+        return StepInputs(batch.images, batch.landmarks_2d, batch.landmarks_3d, guides)
 
-    def _predicted(self, batch: Batch, step: int, count: int) -> torch.Tensor | None:
-        """Predict the points that guide 2D-to-3D FANs, (B, 68, 2), NaN for faces that true points guide."""
+    def _per_slice(self, step: int, draw: Callable[[Rng, slice], Tensor], *purpose: str) -> Tensor:
+        """Draw for each slice of the batch with its own generator, and join the results.
+
+        draw: gets the generator and the slice's rows of the batch.
+        """
+        count = self.options.batch // self.options.slices
+        drawn = [
+            draw(
+                keyed_rng(self.device, self.options.seed, *purpose, part.index, step),
+                slice(place * count, (place + 1) * count),
+            )
+            for place, part in enumerate(self.slices)
+        ]
+        return torch.cat(drawn)
+
+    def _predicted(self, batch: Batch, step: int) -> Tensor | None:
+        """Predict the points (B, 68, 2) that guide 2D-to-3D FANs; NaN for faces that true points guide."""
         if self.guide is None:
             return None
-        share = self.options.guidance.predicted
-        dice = [Dice(self.device, self.options.seed, "predicted", lane.number, step) for lane in self.lanes]
-        chosen = torch.cat([drawn.chance(share, count) for drawn in dice])
-        return torch.where(chosen[:, None, None], predict_quickly(self.guide, batch.images), torch.nan)
+        share, count = self.options.guidance.predicted, self.options.batch // self.options.slices
+        chosen = self._per_slice(step, lambda rng, _: rng.chance(share, count), "predicted")
+        return torch.where(chosen[:, None, None], predict_half(self.guide, batch.images), torch.nan)
 
-    def _guide(
-        self, trained: Trained, batch: Batch, predicted: torch.Tensor | None, step: int, count: int
-    ) -> torch.Tensor:
-        """Make the points that a network is given wrong, as those before it leave them. count: faces a lane."""
-        truth = guided_by(batch, trained.kind)
-        seed, device = self.options.seed, self.device
-        if trained.straightened:
-            # The same errors for all networks of stage two: what differs between them shall be the networks.
-            dice = [Dice(device, seed, "first stage", lane.number, step) for lane in self.lanes]
-            parts = zip(torch.split(truth, count), dice, strict=True)
-            return torch.cat([disturb(points, self.options.first_stage, drawn) for points, drawn in parts])
-        dice = [Dice(device, seed, "guidance", trained.name, lane.number, step) for lane in self.lanes]
-        noise = torch.cat([guidance_noise(count, self.options.guidance, drawn) for drawn in dice])
+    def _guide(self, trained: TrainedNetwork, batch: Batch, predicted: Tensor | None, step: int) -> Tensor:
+        """Give true points the errors of the networks that come before this one in use."""
+        truth = guiding_points(batch, trained.kind)
+        if trained.is_second_stage:
+            # The same errors for all second stages, to compare networks on equal terms.
+            first_stage = self.options.first_stage
+            return self._per_slice(step, lambda rng, rows: disturb(truth[rows], first_stage, rng), "first stage")
+        guidance, count = self.options.guidance, self.options.batch // self.options.slices
+        noise = self._per_slice(step, lambda rng, _: guidance_noise(count, guidance, rng), "guidance", trained.name)
         wrong = truth + noise * trained.options.noise
         if predicted is None or trained.kind != "2d-to-3d":
             return wrong
@@ -89,62 +104,80 @@ class Feed:
     @property
     def rendered(self) -> int:
         """Heads rendered so far by this process."""
-        streams = [stream for lane in self.lanes for stream in lane.streams]
+        streams = [stream for part in self.slices for stream in part.streams]
         return sum(stream.rendered for stream in streams if isinstance(stream, HeadStream))
 
 
+def guiding_points(batch: Batch, kind: Kind) -> Tensor:
+    """Return the true points (B, 68, 2) that guide a network of this kind, or straighten its crops."""
+    return batch.landmarks_2d if kind in ("2d", "2d-to-3d") else batch.landmarks_3d[..., :2]
+
+
+class Prefetcher:
+    """Makes the next step's inputs during the present step, on a CUDA stream of its own; on the CPU `take` makes
+    them."""
+
+    def __init__(self, make: Callable[[int], StepInputs], device: torch.device) -> None:
+        self._make = make
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream())  # renderers and tables may still be in the making
+        self._step = 0
+        self._ready: StepInputs | None = None
+
+    def start(self, step: int) -> None:
+        """Begin to make a step's inputs: render, augment, copy to the device."""
+        self._step = step
+        if self._stream is not None:
+            with torch.cuda.stream(self._stream):
+                self._ready = self._make(step)
+
+    def take(self) -> StepInputs:
+        """Return the inputs; work queued after this call waits for them."""
+        if self._stream is None:
+            return self._make(self._step)
+        inputs = self._ready
+        assert inputs is not None
+        present = torch.cuda.current_stream()
+        present.wait_stream(self._stream)
+        for tensor in inputs.tensors():
+            tensor.record_stream(present)
+        return inputs
+
+
 def open_files(options: TrainOptions) -> dict[int, FaceList]:
-    """Open the file streams of a pipeline by their number in it; an `Ls3dwError` says what is wrong with a folder."""
+    """Open the file streams of a pipeline, by stream number; raises an `Ls3dwError` for an unusable folder."""
     return {number: open_faces(stream) for number, stream in enumerate(options.data) if stream.stream != "heads"}
 
 
-def open_renderers(options: TrainOptions, open_heads: OpenHeads, device: torch.device) -> dict[int, HeadMaker]:
-    """Make the renderers of the streams of heads, by their number in the pipeline."""
-    return {
+def make_slices(
+    options: TrainOptions, files: Mapping[int, FaceList], open_heads: RendererFactory, group: ProcessGroup
+) -> list[BatchSlice]:
+    """Make the streams of this process's slices; the slices share one renderer a stream."""
+    device = group.device
+    counts = split_batch(options.batch // options.slices, options.data)
+    renderers = {
         number: open_heads(device, stream.render)
         for number, stream in enumerate(options.data)
         if stream.stream == "heads"
     }
 
+    def stream(number: int, index: int) -> Stream:
+        chosen = options.data[number]
+        part = StreamSlice(hash_seed(options.seed, "stream", number), index, options.slices, counts[number])
+        augmentation = chosen.augment or options.augment
+        if number in renderers:
+            return HeadStream(renderers[number], chosen, part, augmentation, device)
+        return FileStream(files[number], part, augmentation, device, chosen.workers)
 
-def make_lanes(
-    options: TrainOptions, files: Mapping[int, FaceList], heads: Mapping[int, HeadMaker], group: Group
-) -> list[Lane]:
-    """Make the streams of this process's lanes."""
-    counts = share_out(options.batch // options.lanes, options.data)
     return [
-        Lane(
-            lane,
-            [
-                _stream(
-                    options,
-                    number,
-                    Share(seed_of(options.seed, "stream", number), lane, options.lanes, count),
-                    files.get(number),
-                    heads.get(number),
-                    group,
-                )
-                for number, count in enumerate(counts)
-            ],
-        )
-        for lane in group.lanes(options.lanes)
+        BatchSlice(index, [stream(number, index) for number in range(len(counts))])
+        for index in group.slices(options.slices)
     ]
 
 
-def _stream(
-    options: TrainOptions, number: int, share: Share, faces: FaceList | None, maker: HeadMaker | None, group: Group
-) -> Stream:
-    stream = options.data[number]
-    augmentation = stream.augment or options.augment
-    if faces is None:
-        assert maker is not None
-        return HeadStream(maker, stream, share, augmentation, group.device)
-    return FileStream(faces, share, augmentation, group.device, stream.workers)
-
-
-def share_out(count: int, streams: Sequence[StreamOptions]) -> list[int]:
-    """Cut `count` faces by the streams' shares to whole numbers of at least one; what rounding leaves goes to the
-    largest remainders."""
+def split_batch(count: int, streams: Sequence[StreamOptions]) -> list[int]:
+    """Split `count` faces by the streams' shares: at least one each, the rest to the largest remainders."""
     total = sum(stream.share for stream in streams)
     exact = [count * stream.share / total for stream in streams]
     counts = [max(1, int(part)) for part in exact]

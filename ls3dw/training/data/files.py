@@ -1,10 +1,10 @@
-"""The stream of photographs: decoded by processes in an order that the seed and the epoch decide."""
+"""The stream of photographs: decoded by worker processes, in an order given by seed and epoch."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,31 +15,20 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ls3dw.core.sample import Drop
 from ls3dw.errors import ConfigurationError
+from ls3dw.synth.rng import hash_seed, keyed_rng
 from ls3dw.training.data.augment import augment
-from ls3dw.training.data.batch import Batch, Faces
-from ls3dw.training.data.cut import TrainingFace
-from ls3dw.training.data.faces import FaceList
-from ls3dw.training.data.seeds import Dice, seed_of
+from ls3dw.training.data.batch import Batch, RawBatch, StreamSlice
+from ls3dw.training.data.faces import FaceList, TrainingFace
 from ls3dw.training.options import AugmentOptions
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 64
-"""Faces in a row that cannot be used before the stream gives up."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """A lane's share of a stream: `count` faces a step, from place `lane * count` of the step's `lanes * count`."""
-
-    seed: int
-    lane: int
-    lanes: int
-    count: int
+"""Unusable faces in a row before the stream gives up."""
 
 
 class _Decoder(Dataset[Any]):
-    """Decodes faces; one that cannot be used gives its place to the next of the list, and its name to the log."""
+    """Decodes faces by number; an unusable one is dropped and replaced by the next of the list."""
 
     def __init__(self, faces: FaceList) -> None:
         self.faces = faces
@@ -51,46 +40,39 @@ class _Decoder(Dataset[Any]):
             if isinstance(face, TrainingFace):
                 return face, drops
             drops.append(face)
-        raise ConfigurationError(f"{len(drops)} faces in a row cannot be used; the first: {described(drops[0])}")
+        raise ConfigurationError(f"{len(drops)} faces in a row cannot be used; the first: {_describe(drops[0])}")
 
 
 class _Order(Sampler[list[int]]):
-    """The numbers of the faces of each step from `start` on."""
+    """The face numbers of each step from `start` on."""
 
-    def __init__(self, faces: int, share: Share, start: int) -> None:
+    def __init__(self, faces: int, part: StreamSlice, start: int) -> None:
         self.faces = faces
-        self.share = share
+        self.part = part
         self.start = start
 
     def __iter__(self) -> Iterator[list[int]]:
         step = self.start
         while True:
-            yield numbers_of(step, self.faces, self.share)
+            yield face_numbers(step, self.faces, self.part)
             step += 1
 
 
-def numbers_of(step: int, faces: int, share: Share) -> list[int]:
-    """Return the faces of one step: every epoch is a new order of all of them, whatever the batch and the lanes."""
-    first = (step * share.lanes + share.lane) * share.count
+def face_numbers(step: int, faces: int, part: StreamSlice) -> list[int]:
+    """Return the faces of one step. Every epoch is a new permutation of all faces, the same for any number of
+    slices."""
+    first = (step * part.slices + part.index) * part.count
     return [
-        int(_permutation(faces, share.seed, place // faces)[place % faces])
-        for place in range(first, first + share.count)
+        int(_permutation(faces, part.seed, place // faces)[place % faces]) for place in range(first, first + part.count)
     ]
 
 
-_ORDERS: dict[tuple[int, int, int], NDArray[np.int64]] = {}
-
-
+@lru_cache(maxsize=4)  # a step may touch two epochs, and several streams take turns
 def _permutation(faces: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    key = (faces, seed, epoch)
-    if key not in _ORDERS:
-        while len(_ORDERS) > 3:  # a step may touch two epochs, and several streams take turns
-            del _ORDERS[next(iter(_ORDERS))]
-        _ORDERS[key] = np.random.default_rng(seed_of(seed, "epoch", epoch)).permutation(faces)
-    return _ORDERS[key]
+    return np.random.default_rng(hash_seed(seed, "epoch", epoch)).permutation(faces)
 
 
-def described(drop: Drop) -> str:
+def _describe(drop: Drop) -> str:
     return f"{drop.id}: {drop.reason} ({drop.detail})"
 
 
@@ -98,55 +80,48 @@ class FileStream:
     """Photographs with their landmarks, augmented on the device."""
 
     def __init__(
-        self, faces: FaceList, share: Share, augmentation: AugmentOptions, device: torch.device, workers: int = 0
+        self, faces: FaceList, part: StreamSlice, augmentation: AugmentOptions, device: torch.device, workers: int = 0
     ) -> None:
         self.decoder = _Decoder(faces)
-        self.share = share
+        self.part = part
         self.augmentation = augmentation
         self.device = device
         self.workers = workers
         self.dropped: dict[str, Drop] = {}
         self._next = -1
-        self._loaded: Iterator[tuple[Faces, list[Drop]]] = iter(())
-        self.decoder[0]  # early: a folder whose faces cannot be used at all ends here
+        self._loaded: Iterator[tuple[tuple[Tensor, ...], list[Drop]]] = iter(())
+        self.decoder[0]  # fails early if no face of the folder can be used
 
     def batch(self, step: int) -> Batch:
+        """Return the augmented faces of a step."""
         if step != self._next:
             self._loaded = self._load_from(step)
         self._next = step + 1
-        faces, drops = next(self._loaded)
-        self._report(drops)
-        moved = Faces(*(value.to(self.device, non_blocking=True) for value in _tensors(faces)))
-        # From here in (B, H, W, 3) as it was decoded; the channels go first on the device.
-        moved = Faces(moved.pictures.permute(0, 3, 1, 2), moved.landmarks_2d, moved.landmarks_3d)
-        dice = Dice(self.device, self.share.seed, "augment", self.share.lane, step)
-        return augment(moved, self.augmentation, dice)
-
-    def _load_from(self, step: int) -> Iterator[tuple[Faces, list[Drop]]]:
-        loader = DataLoader(
-            self.decoder,
-            batch_sampler=_Order(len(self.decoder.faces), self.share, step),
-            num_workers=self.workers,
-            collate_fn=_collate,
-            pin_memory=self.device.type == "cuda",
-            multiprocessing_context="spawn" if self.workers else None,  # a fork of a process with CUDA is not safe
-        )
-        return iter(loader)
-
-    def _report(self, drops: list[Drop]) -> None:
+        decoded, drops = next(self._loaded)
         for drop in drops:
             if drop.id not in self.dropped:
                 self.dropped[drop.id] = drop
-                log.warning("left out of training, another face takes its place: %s", described(drop))
+                log.warning("left out of training, another face takes its place: %s", _describe(drop))
+        pictures, points_2d, points_3d = (value.to(self.device, non_blocking=True) for value in decoded)
+        faces = RawBatch(pictures.permute(0, 3, 1, 2), points_2d, points_3d)
+        return augment(
+            faces, self.augmentation, keyed_rng(self.device, self.part.seed, "augment", self.part.index, step)
+        )
+
+    def _load_from(self, step: int) -> Iterator[tuple[tuple[Tensor, ...], list[Drop]]]:
+        loader = DataLoader(
+            self.decoder,
+            batch_sampler=_Order(len(self.decoder.faces), self.part, step),
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=self.device.type == "cuda",
+            multiprocessing_context="spawn" if self.workers else None,  # a process with CUDA cannot be forked
+        )
+        return iter(loader)
 
 
-def _tensors(faces: Faces) -> tuple[Tensor, Tensor, Tensor]:
-    return faces.pictures, faces.landmarks_2d, faces.landmarks_3d
-
-
-def _collate(items: list[tuple[TrainingFace, list[Drop]]]) -> tuple[Faces, list[Drop]]:
-    faces = [face for face, _ in items]
-    pictures = torch.from_numpy(np.stack([face.picture for face in faces]))
-    points_2d = torch.from_numpy(np.stack([face.landmarks_2d for face in faces]))
-    points_3d = torch.from_numpy(np.stack([face.landmarks_3d for face in faces]))
-    return Faces(pictures, points_2d, points_3d), [drop for _, drops in items for drop in drops]
+def _collate(items: list[tuple[TrainingFace, list[Drop]]]) -> tuple[tuple[Tensor, ...], list[Drop]]:
+    """Stack pictures (B, H, W, 3), landmarks_2d and landmarks_3d; join the drops."""
+    names = ("picture", "landmarks_2d", "landmarks_3d")
+    stacked = tuple(torch.from_numpy(np.stack([getattr(face, name) for face, _ in items])) for name in names)
+    return stacked, [drop for _, drops in items for drop in drops]

@@ -1,4 +1,4 @@
-"""The stream of rendered heads: a pool on the device, drawn from again and again, and slowly renewed."""
+"""The stream of rendered heads: a pool on the device, drawn from many times and slowly renewed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from ls3dw.core.geometry import CROP_SIZE
 from ls3dw.core.markup import POINTS
 from ls3dw.dataset.subsets.pose_bins import balanced_rows
 from ls3dw.errors import ConfigurationError
+from ls3dw.synth.rng import Rng, SplitRng, hash_seed, keyed_rng
 from ls3dw.training.data.augment import augment
-from ls3dw.training.data.batch import Batch, Faces
-from ls3dw.training.data.files import Share
-from ls3dw.training.data.seeds import Dice, seed_of
+from ls3dw.training.data.batch import Batch, RawBatch, StreamSlice
 from ls3dw.training.options import AugmentOptions, StreamOptions, render_options
 
 
 class RenderedHeads(Protocol):
-    """What a renderer gives, as `synth.renderer.Rendered`: B pictures, the crop in their middle, with the landmarks in
-    their pixels."""
+    """B pictures with the crop in their middle and landmarks in picture pixels, such as `synth.renderer.Rendered`."""
 
     @property
     def images(self) -> Tensor:
@@ -46,121 +44,119 @@ class RenderedHeads(Protocol):
 
 
 @dataclass(frozen=True)
-class HeadMaker:
-    """render(count, seed, chunk) draws new heads, the same ones for the same numbers; degrade(images, seed, step) makes
-    crops (B, 3, 256, 256) float in [0, 1] look like photographs of many qualities."""
+class HeadRenderer:
+    """render(count, seed, chunk) draws heads, equal for equal numbers; degrade(images, seed, step) makes crops
+    (B, 3, 256, 256) in [0, 1] look like photographs of varied quality."""
 
     render: Callable[[int, int, int], RenderedHeads]
     degrade: Callable[[Tensor, int, int], Tensor]
 
 
-OpenHeads: TypeAlias = Callable[[torch.device, Mapping[str, Any]], HeadMaker]
-"""Makes a renderer ready on a device, with some options."""
+RendererFactory: TypeAlias = Callable[[torch.device, Mapping[str, Any]], HeadRenderer]
+"""Makes a renderer on a device from options."""
 
 
-def open_renderer(device: torch.device, options: Mapping[str, Any]) -> HeadMaker:
-    """Make the renderer of `ls3dw.synth` ready on a device; options: of `RenderOptions`."""
-    from ls3dw.synth.draws import Draws
+def open_renderer(device: torch.device, options: Mapping[str, Any]) -> HeadRenderer:
+    """Make the renderer of `ls3dw.synth` on a device; options: of `RenderOptions`."""
     from ls3dw.synth.photo.degrade import degrade
     from ls3dw.synth.renderer import Renderer
 
     renderer = Renderer(device, options=render_options(options))
-    return HeadMaker(
-        render=lambda count, seed, chunk: renderer.render(count, Draws(seed, device).child(chunk)),
-        degrade=lambda images, seed, step: degrade(images, Draws(seed, device).child(step)),
+    return HeadRenderer(
+        render=lambda count, seed, chunk: renderer.render(count, SplitRng(seed, device).child(chunk)),
+        degrade=lambda images, seed, step: degrade(images, SplitRng(seed, device).child(step)),
     )
 
 
 class HeadStream:
-    """Rendered heads. The pool is a ring of chunks, and which of them it holds is a function of the step.
+    """Rendered heads from a pool: a ring of chunks whose content is a function of the step.
 
-    Chunks 0 to start / chunk are there at step 0, and one more every `every` steps (0: none); once the ring is full,
-    each new one takes the place of the oldest. A run that goes on at some step renders the chunks of that step once
-    more.
+    It holds `start / chunk` chunks at step 0 and gets one more every `every` steps (0: none); in a full ring a new
+    chunk replaces the oldest. A resumed run renders the chunks of its step again.
     """
 
     def __init__(
-        self, maker: HeadMaker, options: StreamOptions, share: Share, augmentation: AugmentOptions, device: torch.device
+        self,
+        renderer: HeadRenderer,
+        options: StreamOptions,
+        part: StreamSlice,
+        augmentation: AugmentOptions,
+        device: torch.device,
     ) -> None:
-        self.maker = maker
-        self.share = share
+        self.renderer = renderer
+        self.part = part
         self.augmentation = augmentation
         self.device = device
         self.chunk = options.chunk
         self.every = options.every
-        self.slots = max(1, options.pool // options.chunk // share.lanes)
-        self.first = max(1, options.start // options.chunk // share.lanes)
+        self.slots = max(1, options.pool // options.chunk // part.slices)
+        self.first = max(1, options.start // options.chunk // part.slices)
         self.balance = options.balance
         self.rendered = 0
         self._balanced: Tensor | None = None
-        self._held = [-1] * self.slots
-        self._pool: Faces | None = None
+        self._chunk_in_slot = [-1] * self.slots
+        self._pool: RawBatch | None = None
 
     def batch(self, step: int) -> Batch:
+        """Return the augmented heads of a step."""
         pool = self._pool_at(step)
-        dice = Dice(self.device, self.share.seed, "heads", self.share.lane, step)
-        chosen = self._choose(pool, step, dice)
-        faces = Faces(pool.pictures[chosen], pool.landmarks_2d[chosen], pool.landmarks_3d[chosen])
-        batch = augment(faces, self.augmentation, dice)
-        return Batch(self._degrade(batch.images, dice, step), batch.landmarks_2d, batch.landmarks_3d)
+        rng = keyed_rng(self.device, self.part.seed, "heads", self.part.index, step)
+        chosen = self._choose(pool, step, rng)
+        faces = RawBatch(pool.pictures[chosen], pool.landmarks_2d[chosen], pool.landmarks_3d[chosen])
+        batch = augment(faces, self.augmentation, rng)
+        images, share = batch.images, self.augmentation.degrade
+        if share > 0:
+            degraded = self.renderer.degrade(images, hash_seed(self.part.seed, "degrade", self.part.index), step)
+            images = torch.where(rng.chance(share, len(images))[:, None, None, None], degraded, images)
+        return Batch(images, batch.landmarks_2d, batch.landmarks_3d)
 
-    def _choose(self, pool: Faces, step: int, dice: Dice) -> Tensor:
-        """Draw places of the pool: all heads alike, or so that all poses come alike."""
+    def _choose(self, pool: RawBatch, step: int, rng: Rng) -> Tensor:
+        """Draw rows of the pool, uniformly or balanced over poses."""
         if self.balance == 0:
-            return dice.integers(min(self.slots, self._chunks(step)) * self.chunk, self.share.count)
-        if self._balanced is None:  # once: such a pool stays as it is
+            return rng.integers(min(self.slots, self._chunks(step)) * self.chunk, self.part.count)
+        if self._balanced is None:  # once: a balanced pool does not change
             shapes = pool.landmarks_3d[..., :2].cpu().numpy()
             self._balanced = torch.from_numpy(balanced_rows(shapes, self.balance)).to(self.device)
-        return self._balanced[dice.integers(len(self._balanced), self.share.count)]
-
-    def _degrade(self, images: Tensor, dice: Dice, step: int) -> Tensor:
-        share = self.augmentation.degrade
-        if share == 0:
-            return images
-        worse = self.maker.degrade(images, seed_of(self.share.seed, "degrade", self.share.lane), step)
-        return torch.where(dice.chance(share, len(images))[:, None, None, None], worse, images)
+        return self._balanced[rng.integers(len(self._balanced), self.part.count)]
 
     def _chunks(self, step: int) -> int:
-        """Return how many chunks have been rendered by `step`."""
+        """Count the chunks rendered by `step`."""
         return self.first + (step // self.every if self.every else 0)
 
-    def _pool_at(self, step: int) -> Faces:
-        """Render what the pool of this step has and the present one has not."""
+    def _pool_at(self, step: int) -> RawBatch:
+        """Return the pool of a step, rendering the chunks that are missing."""
         newest = self._chunks(step)
         pool = self._pool
         for number in range(max(0, newest - self.slots), newest):
-            slot = number % self.slots
-            if self._held[slot] != number or pool is None:
-                pool = self._fill(pool, slot, number)
+            if self._chunk_in_slot[number % self.slots] != number or pool is None:
+                pool = self._render_chunk(pool, number)
         assert pool is not None
         self._pool = pool
         return pool
 
-    def _fill(self, pool: Faces | None, slot: int, number: int) -> Faces:
-        heads = self.maker.render(self.chunk, seed_of(self.share.seed, "render", self.share.lane), number)
-        margin = check_heads(heads)
+    def _render_chunk(self, pool: RawBatch | None, number: int) -> RawBatch:
+        heads = self.renderer.render(self.chunk, hash_seed(self.part.seed, "render", self.part.index), number)
+        margin = crop_margin(heads)
         if pool is None:
-            pool = _empty_pool(self.slots * self.chunk, heads.images.shape[-1], self.device)
-        place = slice(slot * self.chunk, (slot + 1) * self.chunk)
-        pool.pictures[place] = heads.images
-        pool.landmarks_2d[place] = heads.landmarks_2d - margin
-        pool.landmarks_3d[place] = heads.landmarks_3d
-        pool.landmarks_3d[place, :, :2] -= margin
-        self._held[slot] = number
+            size, side, device = self.slots * self.chunk, heads.images.shape[-1], self.device
+            pool = RawBatch(
+                torch.empty(size, 3, side, side, dtype=torch.uint8, device=device),
+                torch.empty(size, POINTS, 2, device=device),
+                torch.empty(size, POINTS, 3, device=device),
+            )
+        slot = number % self.slots
+        rows = slice(slot * self.chunk, (slot + 1) * self.chunk)
+        pool.pictures[rows] = heads.images
+        pool.landmarks_2d[rows] = heads.landmarks_2d - margin
+        pool.landmarks_3d[rows] = heads.landmarks_3d
+        pool.landmarks_3d[rows, :, :2] -= margin
+        self._chunk_in_slot[slot] = number
         self.rendered += self.chunk
         return pool
 
 
-def _empty_pool(count: int, size: int, device: torch.device) -> Faces:
-    return Faces(
-        torch.empty(count, 3, size, size, dtype=torch.uint8, device=device),
-        torch.empty(count, POINTS, 2, device=device),
-        torch.empty(count, POINTS, 3, device=device),
-    )
-
-
-def check_heads(heads: RenderedHeads) -> float:
-    """Refuse pictures of a kind that the networks do not see; return the pixels that they have around the crop."""
+def crop_margin(heads: RenderedHeads) -> float:
+    """Return the pixels around the crop; raises `ConfigurationError` for pictures that networks cannot take."""
     channels, height, width = heads.images.shape[1:]
     if heads.images.dtype != torch.uint8 or channels != 3 or height != width or width < CROP_SIZE:
         raise ConfigurationError(

@@ -1,7 +1,6 @@
-"""Checkpoints: every tensor of a run in one safetensors file, and beside it a JSON file that makes it valid.
+"""Checkpoints: all tensors of a run in a safetensors file, and a JSON file written last, which makes it valid.
 
-The tensors are written first, whole or not at all, and the JSON last: a run killed at any moment goes on from the last
-pair. Nothing else is needed, since all random numbers are functions of the step.
+A run killed at any moment resumes from the last such pair. Random numbers are functions of the step and need no state.
 """
 
 from __future__ import annotations
@@ -23,12 +22,19 @@ from ls3dw.errors import ConfigurationError, ModelError
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """step: steps taken; seconds: of training so far; config: hash of the configuration; sha256: of the tensors."""
+    """The description of a checkpoint."""
 
     step: int
+    """Steps taken."""
+
     seconds: float
+    """Training time so far."""
+
     config: str
+    """Hash of the configuration."""
+
     sha256: str
+    """Of the tensors' file."""
 
 
 def _weights(folder: Path, step: int) -> Path:
@@ -47,7 +53,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], step: int, seconds: float,
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """Read the last checkpoint's description; None where there is none."""
+    """Read the description of the last checkpoint, None if there is none."""
     found = sorted(folder.glob("step-*.json"))
     if not found:
         return None
@@ -58,7 +64,7 @@ def newest(folder: Path) -> Checkpoint | None:
 
 
 def check_same(checkpoint: Checkpoint, config: str, folder: Path) -> None:
-    """Refuse to go on with another configuration."""
+    """Raise `ConfigurationError` if a checkpoint is of another configuration."""
     if checkpoint.config != config:
         raise ConfigurationError(
             f"{folder}: holds a run with another configuration; use the same pipeline, another --out, or --restart"
@@ -66,7 +72,7 @@ def check_same(checkpoint: Checkpoint, config: str, folder: Path) -> None:
 
 
 def restore(folder: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor]) -> None:
-    """Put a checkpoint's values into these tensors, in place."""
+    """Copy a checkpoint's values into these tensors, in place."""
     path = _weights(folder, checkpoint.step)
     if not path.is_file():
         raise ModelError(f"{path}: missing; delete {path.with_suffix('.json').name} to go on from the one before")
@@ -79,11 +85,11 @@ def restore(folder: Path, checkpoint: Checkpoint, tensors: Mapping[str, Tensor])
         raise ModelError(f"{path}: not a safetensors file ({error})") from error
     if values.keys() != tensors.keys():
         raise ModelError(f"{path}: holds other tensors than this run; was it written by another version of ls3dw?")
-    put_back(values, tensors)
+    copy_into(values, tensors)
 
 
-def put_back(values: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Copy values into tensors in place, which a captured step goes on using."""
+def copy_into(values: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Copy values into tensors in place, as a captured step needs."""
     with torch.no_grad():
         for name, tensor in tensors.items():
             tensor.copy_(values[name])

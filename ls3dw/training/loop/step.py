@@ -1,10 +1,9 @@
-"""One step of all networks on one batch: losses, gradients, weights. On a GPU captured once and replayed."""
+"""One training step of all networks on one batch; on a GPU a CUDA graph, captured once and replayed."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -14,47 +13,28 @@ from torch.optim import Optimizer
 from ls3dw.core.geometry import CROP_SIZE
 from ls3dw.core.markup import POINTS
 from ls3dw.models.networks.wing import CoordinateNet
-from ls3dw.models.weights.contract import Kind
-from ls3dw.training.data.batch import Batch
-from ls3dw.training.distributed import Group, average_gradients
-from ls3dw.training.networks import Trained, network_input
-from ls3dw.training.objective.losses import coordinate_loss
-from ls3dw.training.objective.optimizers import make_optimizer, set_rate
-from ls3dw.training.objective.targets import (
+from ls3dw.training.data.feed import StepInputs
+from ls3dw.training.distributed import ProcessGroup, average_gradients
+from ls3dw.training.networks import TrainedNetwork, network_input
+from ls3dw.training.objective.losses import (
+    coordinate_loss,
     depth_loss,
     depth_targets,
     heatmap_loss,
     heatmap_targets,
     known_points,
 )
+from ls3dw.training.objective.optimizers import make_optimizer, set_rate
 from ls3dw.training.options import TargetOptions, TrainOptions
 
 WARM_UPS: Final = 3
-"""Steps before the capture, in which cuDNN chooses its algorithms, the allocator finds its sizes, and processes that
-train together connect."""
+"""Steps before the capture: cuDNN chooses algorithms, the allocator grows, NCCL connects."""
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """A batch and the points that guide: (B, 68, 2) crop pixels, true ones with errors, NaN where unknown."""
-
-    images: Tensor
-    landmarks_2d: Tensor
-    landmarks_3d: Tensor
-    guides: Mapping[str, Tensor]
-    """Of each network that needs points."""
-
-    def tensors(self) -> list[Tensor]:
-        return [self.images, self.landmarks_2d, self.landmarks_3d, *(self.guides[name] for name in sorted(self.guides))]
-
-
-def guided_by(batch: Batch, kind: Kind) -> Tensor:
-    """Return the true points (B, 68, 2) that guide a network of this kind, or straighten its crops."""
-    return batch.landmarks_2d if kind in ("2d", "2d-to-3d") else batch.landmarks_3d[..., :2]
-
-
-def loss_of(trained: Trained, inputs: Inputs, targets: Mapping[str, Tensor], options: TargetOptions) -> Tensor:
-    """Run one network and compare what it gives with what it shall give."""
+def loss_of(
+    trained: TrainedNetwork, inputs: StepInputs, targets: Mapping[str, Tensor], options: TargetOptions
+) -> Tensor:
+    """Run one network and return its loss."""
     guide = inputs.guides.get(trained.name)
     if isinstance(trained.network, CoordinateNet):
         truth = inputs.landmarks_2d if trained.kind == "2d" else inputs.landmarks_3d[..., :2]
@@ -65,17 +45,19 @@ def loss_of(trained: Trained, inputs: Inputs, targets: Mapping[str, Tensor], opt
     landmarks = inputs.landmarks_2d if trained.kind == "2d" else inputs.landmarks_3d[..., :2]
     known = known_points(landmarks)
     if guide is not None:
-        # A face without any 2D point cannot be guided: it teaches nothing here.
+        # Faces without any guiding point are left out.
         known = known & known_points(guide).any(dim=1, keepdim=True)
     return heatmap_loss(output, targets["2d" if trained.kind == "2d" else "3d"], known, options.weight)
 
 
-class Step:
-    """Takes steps. The networks and optimizers keep their tensors for good, and so do the inputs on a GPU, so that the
-    whole step can be captured as one CUDA graph: launching its thousands of small kernels one by one would take longer
-    than running them."""
+class TrainStep:
+    """Takes training steps.
 
-    def __init__(self, options: TrainOptions, networks: Mapping[str, Trained], group: Group) -> None:
+    Networks, optimizers and, on a GPU, inputs keep their tensors, so that the step can be captured as one CUDA graph:
+    launching its thousands of small kernels one by one takes longer than running them.
+    """
+
+    def __init__(self, options: TrainOptions, networks: Mapping[str, TrainedNetwork], group: ProcessGroup) -> None:
         self.options = options
         self.networks = networks
         self.group = group
@@ -85,10 +67,10 @@ class Step:
         }
         self.losses = torch.zeros(len(networks), device=group.device)
         """Losses of the last step, in the order of the networks."""
-        self._inputs: Inputs | None = None
+        self._inputs: StepInputs | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self, inputs: Inputs, rate: float) -> None:
+    def __call__(self, inputs: StepInputs, rate: float) -> None:
         """Take one step at this learning rate."""
         for name, optimizer in self.optimizers.items():
             set_rate(optimizer, rate * self.networks[name].options.rate)
@@ -99,11 +81,11 @@ class Step:
             mine.copy_(value)
         self._graph.replay()
 
-    def backward(self, inputs: Inputs) -> Tensor:
-        """Compute the losses (networks,) and leave the gradients of their means over all processes."""
+    def backward(self, inputs: StepInputs) -> Tensor:
+        """Return the losses (networks,); leave gradients averaged over all processes in the parameters."""
         targets = self._targets(inputs)
         losses = []
-        # One network after the other: the activations of only one are kept at a time.
+        # One network after the other, to keep the activations of one at a time.
         for trained in self.networks.values():
             with self._precision():
                 loss = loss_of(trained, inputs, targets, self.options.targets)
@@ -113,10 +95,10 @@ class Step:
             average_gradients(self._parameters(), self.group.world)
         return torch.stack(losses)
 
-    def capture(self, inputs: Inputs) -> None:
-        """Capture the step for inputs of these shapes. It changes weights and state: put them back afterwards."""
+    def capture(self, inputs: StepInputs) -> None:
+        """Capture the step for inputs of these shapes. This changes weights and state: restore them afterwards."""
         self.release()
-        self._inputs = Inputs(
+        self._inputs = StepInputs(
             inputs.images.clone(memory_format=torch.channels_last),
             inputs.landmarks_2d.clone(),
             inputs.landmarks_3d.clone(),
@@ -131,19 +113,19 @@ class Step:
         torch.cuda.synchronize()
         self._clear()
         graph = torch.cuda.CUDAGraph()
-        # NCCL's watchdog looks at the GPU from a thread of its own meanwhile.
+        # NCCL's watchdog thread queries the GPU during the capture.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             self._take(self._inputs, clear=False)
         self._graph = graph
 
     def release(self) -> None:
-        """Give the graph back: NCCL does not end a process group before all graphs that it is part of are gone."""
+        """Free the graph: NCCL cannot end a process group that is part of one."""
         if self._graph is not None:
             torch.cuda.synchronize(self.group.device)
             self._graph.reset()
             self._graph = None
 
-    def _take(self, inputs: Inputs, clear: bool = True) -> None:
+    def _take(self, inputs: StepInputs, clear: bool = True) -> None:
         if clear:
             self._clear()
         self.losses.copy_(self.backward(inputs))
@@ -159,8 +141,8 @@ class Step:
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for trained in self.networks.values() for parameter in trained.network.parameters()]
 
-    def _targets(self, inputs: Inputs) -> dict[str, Tensor]:
-        """Draw each kind of target once for all networks."""
+    def _targets(self, inputs: StepInputs) -> dict[str, Tensor]:
+        """Draw each kind of heatmap once for all networks."""
         kinds = {trained.kind for trained in self.networks.values() if not trained.options.coordinates}
         std = self.options.targets.std
         targets = {}
@@ -173,19 +155,19 @@ class Step:
     def _precision(self) -> contextlib.AbstractContextManager[object]:
         if self.options.precision == "fp32":
             return contextlib.nullcontext()
-        # Without the cache: it would keep weights of before the capture.
+        # No cache: it would hold weights from before the capture.
         return torch.autocast(self.group.device.type, torch.bfloat16, cache_enabled=False)
 
 
-def empty_inputs(batch: int, networks: Mapping[str, Trained], device: torch.device) -> Inputs:
-    """Make inputs of the right shapes, for the capture."""
-    return Inputs(
+def empty_inputs(batch: int, networks: Mapping[str, TrainedNetwork], device: torch.device) -> StepInputs:
+    """Make random inputs of the right shapes, for the capture."""
+    return StepInputs(
         torch.rand(batch, 3, CROP_SIZE, CROP_SIZE, device=device),
         torch.rand(batch, POINTS, 2, device=device) * CROP_SIZE,
         torch.rand(batch, POINTS, 3, device=device) * CROP_SIZE,
         {
             name: torch.rand(batch, POINTS, 2, device=device) * CROP_SIZE
             for name, trained in networks.items()
-            if not trained.alone
+            if not trained.image_only
         },
     )

@@ -1,8 +1,6 @@
-"""Landmarks from networks in training, for whole sets of crops."""
+"""Predictions of networks in training."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -10,44 +8,44 @@ from torch import Tensor
 from ls3dw.models.networks.heatmaps import decode_subpixel, with_mirrored
 from ls3dw.models.networks.straight import straighten
 from ls3dw.models.networks.wing import PointNetwork, predict_points
-from ls3dw.training.networks import Trained, network_input
-from ls3dw.training.objective.losses import whole_faces
-from ls3dw.training.objective.targets import DEPTH_UNIT
+from ls3dw.training.networks import TrainedNetwork, network_input
+from ls3dw.training.objective.losses import DEPTH_UNIT, complete_faces
 
-PART = 64
-"""Faces a pass."""
+CHUNK = 64
+"""Faces in one pass."""
 
 
 @torch.no_grad()
-def predict(trained: Trained, images: Tensor, guides: Tensor | None = None, flip: bool = False) -> Tensor:
-    """Run a network in eval mode over crops (N, 3, 256, 256) uint8: landmarks (N, 68, 2) in crop pixels, or for the
-    depth network z (N, 68).
+def predict(trained: TrainedNetwork, images: Tensor, guides: Tensor | None = None, flip: bool = False) -> Tensor:
+    """Run a network in eval mode and float32 over crops (N, 3, 256, 256) uint8: landmarks (N, 68, 2) in crop pixels, or
+    z (N, 68) from the depth network.
 
-    In float32, so that validation does not hang on what training rounds to. guides: (N, 68, 2), for networks that need
-    points; flip: average with the mirrored picture's, for those that need none.
+    guides: (N, 68, 2), for networks that need points; flip: average with the mirrored picture, for others.
     """
-    parts = [
-        _run(trained, images[part].float() / 255, None if guides is None else guides[part], flip)
-        for part in _parts(len(images))
-    ]
-    return torch.cat(parts)
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(images), CHUNK)]
+    return torch.cat(
+        [
+            _run(trained, images[chunk].float() / 255, None if guides is None else guides[chunk], flip)
+            for chunk in chunks
+        ]
+    )
 
 
 @torch.no_grad()
-def predict_quickly(trained: Trained, images: Tensor) -> Tensor:
-    """Run a 2D network in eval mode over a batch of crops (B, 3, 256, 256) in [0, 1], on a GPU in float16 where that
-    pays: landmarks (B, 68, 2) in crop pixels."""
+def predict_half(trained: TrainedNetwork, images: Tensor) -> Tensor:
+    """Run a 2D network in eval mode over crops (B, 3, 256, 256) in [0, 1], on a GPU in float16: landmarks (B, 68, 2) in
+    crop pixels."""
     with torch.autocast(images.device.type, torch.float16, enabled=images.device.type == "cuda"):
         return _run(trained, images, None, flip=False)
 
 
-def _parts(count: int) -> Iterator[slice]:
-    return (slice(start, start + PART) for start in range(0, count, PART))
-
-
-def _run(trained: Trained, images: Tensor, guides: Tensor | None, flip: bool) -> Tensor:
+def _run(trained: TrainedNetwork, images: Tensor, guides: Tensor | None, flip: bool) -> Tensor:
     if isinstance(trained.network, PointNetwork):
-        return _points(trained.network, images, guides, flip)
+        if guides is None:
+            return predict_points(trained.network, images, flip)
+        complete, guides = complete_faces(guides)
+        coordinates: Tensor = trained.network(images, straighten(guides))
+        return torch.where(complete[:, None, None], coordinates, torch.nan)
     if flip:
         heatmaps = with_mirrored(lambda crops: trained.network(crops)[-1], images)
     else:
@@ -58,12 +56,3 @@ def _run(trained: Trained, images: Tensor, guides: Tensor | None, flip: bool) ->
         heatmaps = output[-1]
     points: Tensor = decode_subpixel(heatmaps.float())[0]
     return points
-
-
-def _points(network: PointNetwork, images: Tensor, guides: Tensor | None, flip: bool) -> Tensor:
-    """Run a network that gives coordinates; guides straighten the crops of stage two, a face without all is NaN."""
-    if guides is None:
-        return predict_points(network, images, flip)
-    whole, guides = whole_faces(guides)
-    points: Tensor = network(images, straighten(guides))
-    return torch.where(whole[:, None, None], points, torch.nan)

@@ -1,4 +1,4 @@
-"""Figures of the averaged networks on validation sets: NME, AUC, failures, by yaw; the chain from 2D to 3D; depth."""
+"""Errors of networks on validation sets: NME, AUC, failure rate, by yaw; of the chain from 2D to 3D; of depth."""
 
 from __future__ import annotations
 
@@ -8,58 +8,58 @@ from typing import Final, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from ls3dw.core.geometry import tight_box
 from ls3dw.core.metrics import auc, box_size, failure_rate, nme
 from ls3dw.core.pose import yaw_bins
-from ls3dw.core.sample import Floats
-from ls3dw.training.data.seeds import Dice
-from ls3dw.training.networks import Trained
+from ls3dw.core.sample import Doubles, Floats
+from ls3dw.synth.rng import keyed_rng
+from ls3dw.training.networks import TrainedNetwork
 from ls3dw.training.validation.predict import predict
-from ls3dw.training.validation.validation_set import ValidationSet
+from ls3dw.training.validation.sets import ValidationSet
 
 Figures: TypeAlias = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Measured:
-    """figures: of a whole set; errors: (N,) NME of each face, or its mean |z| error; NaN where nothing is known."""
+class SetErrors:
+    """Errors of one network on one set."""
 
     figures: Figures
-    errors: NDArray[np.float64]
+    errors: Doubles
+    """(N,) NME of each face, or mean |z| error over the face's size; NaN where unknown."""
 
-
-"""The paper's bins of |yaw| in degrees; the last has all beyond."""
 
 OFF: Final = 0.03
-"""Noisy guidance: the mean distance of a point from its true place, in sizes (sqrt(w h)) of the face's box."""
+"""Mean error of noisy guidance, over the size sqrt(w h) of the face's box."""
 
 
 def validate(
-    networks: Mapping[str, Trained], sets: Sequence[ValidationSet], guide: Trained | None = None
-) -> dict[str, Measured]:
-    """Measure networks in eval mode: by `set/network` and, for those that need points, `/guidance`. NME is a
-    fraction. guide: the 2D network whose points begin the chain where `networks` has none."""
-    first = next((trained for trained in networks.values() if trained.kind == "2d" and trained.alone), guide)
-    results: dict[str, Measured] = {}
+    networks: Mapping[str, TrainedNetwork], sets: Sequence[ValidationSet], guide: TrainedNetwork | None = None
+) -> dict[str, SetErrors]:
+    """Measure networks in eval mode, by `set/network` and, for guided networks, `/guidance`.
+
+    guide: the 2D network of the chain if `networks` has none.
+    """
+    first = next((trained for trained in networks.values() if trained.kind == "2d" and trained.image_only), guide)
+    results: dict[str, SetErrors] = {}
     for faces in sets:
         for name, trained in networks.items():
-            for guidance, measured in _measure(trained, first, faces).items():
-                results["/".join(filter(None, (faces.name, name, guidance)))] = measured
+            for guidance, errors in _measure(trained, first, faces).items():
+                results["/".join(filter(None, (faces.name, name, guidance)))] = errors
     return results
 
 
-def _measure(trained: Trained, first: Trained | None, faces: ValidationSet) -> dict[str, Measured]:
-    truth = faces.landmarks_2d if trained.kind == "2d" else faces.landmarks_3d[..., :2]
+def _measure(trained: TrainedNetwork, first: TrainedNetwork | None, faces: ValidationSet) -> dict[str, SetErrors]:
+    truth = faces.truth(trained.kind)
     if np.isnan(truth).all():
         return {}
     if trained.kind == "depth":
         return _measure_depth(trained, faces)
-    if trained.straightened:
+    if trained.is_second_stage:
         exact = torch.from_numpy(np.ascontiguousarray(truth)).to(faces.images.device)
         return {"exact": _figures(predict(trained, faces.images, exact).cpu().numpy(), truth, faces.yaw)}
-    if trained.alone:
+    if trained.image_only:
         return {"": _figures(predict(trained, faces.images, flip=faces.flip).cpu().numpy(), truth, faces.yaw)}
     return {
         guidance: _figures(predict(trained, faces.images, guide).cpu().numpy(), truth, faces.yaw)
@@ -67,43 +67,43 @@ def _measure(trained: Trained, first: Trained | None, faces: ValidationSet) -> d
     }
 
 
-def _guides(first: Trained | None, faces: ValidationSet) -> dict[str, torch.Tensor]:
-    """Exact 2D points, the same off by 3 %, and those that the chain's 2D network predicts."""
+def _guides(first: TrainedNetwork | None, faces: ValidationSet) -> dict[str, torch.Tensor]:
+    """Return guiding points: true ones, true ones with errors of 3 %, and predictions of the 2D network."""
     guides = {}
     if not np.isnan(faces.landmarks_2d).all():
         exact = torch.from_numpy(faces.landmarks_2d).to(faces.images.device)
-        guides = {"exact": exact, "off": exact + _errors(faces.landmarks_2d).to(exact.device)}
+        guides = {"exact": exact, "off": exact + _noise(faces.landmarks_2d).to(exact.device)}
     if first is not None:
         guides["chain"] = predict(first, faces.images, flip=faces.flip)
     return guides
 
 
-def _errors(points: Floats) -> torch.Tensor:
-    """Draw errors of the mean length `OFF` for points (N, 68, 2), always the same ones."""
+def _noise(points: Floats) -> torch.Tensor:
+    """Draw errors of mean length `OFF` for points (N, 68, 2), equal in every run."""
     size = torch.from_numpy(box_size(tight_box(points))).float()
-    noise = Dice(torch.device("cpu"), "noisy guidance").normal(*points.shape)
-    mean_length = (torch.pi / 2) ** 0.5  # of a vector of two standard normal numbers
+    noise = keyed_rng(torch.device("cpu"), "noisy guidance").normal(*points.shape)
+    mean_length = (torch.pi / 2) ** 0.5  # of a standard normal vector in the plane
     errors: torch.Tensor = noise * (OFF / mean_length * size)[:, None, None]
     return errors
 
 
-def _measure_depth(trained: Trained, faces: ValidationSet) -> dict[str, Measured]:
-    """Measure z by the mean absolute error over the size of the face, guided by the true points."""
+def _measure_depth(trained: TrainedNetwork, faces: ValidationSet) -> dict[str, SetErrors]:
+    """Measure the mean absolute error of z over the face's size, guided by the true points."""
     z = faces.landmarks_3d[..., 2]
     if np.isnan(z).all():
         return {}
     guide = torch.from_numpy(np.ascontiguousarray(faces.landmarks_3d[..., :2])).to(faces.images.device)
     predicted = predict(trained, faces.images, guide).cpu().numpy()
     errors = np.abs(_centred(predicted) - _centred(z)).mean(axis=1) / box_size(tight_box(faces.landmarks_3d[..., :2]))
-    return {"": Measured(_by_yaw({"mae": float(np.nanmean(errors))}, "mae", errors, faces.yaw), errors)}
+    return {"": SetErrors(_by_yaw({"mae": float(np.nanmean(errors))}, "mae", errors, faces.yaw), errors)}
 
 
-def _centred(z: NDArray[np.float32]) -> NDArray[np.float64]:
-    centred: NDArray[np.float64] = z.astype(np.float64) - z.mean(axis=1, keepdims=True, dtype=np.float64)
+def _centred(z: Floats) -> Doubles:
+    centred: Doubles = z.astype(np.float64) - z.mean(axis=1, keepdims=True, dtype=np.float64)
     return centred
 
 
-def _figures(prediction: Floats, truth: Floats, yaw: Floats) -> Measured:
+def _figures(prediction: Floats, truth: Floats, yaw: Floats) -> SetErrors:
     errors = nme(prediction, truth)
     figures = {
         "nme": float(np.nanmean(errors)),
@@ -112,10 +112,10 @@ def _figures(prediction: Floats, truth: Floats, yaw: Floats) -> Measured:
         "failures": failure_rate(errors),
         "faces": float(np.count_nonzero(~np.isnan(errors))),
     }
-    return Measured(_by_yaw(figures, "nme", errors, yaw), errors)
+    return SetErrors(_by_yaw(figures, "nme", errors, yaw), errors)
 
 
-def _by_yaw(figures: Figures, name: str, errors: NDArray[np.float64], yaw: Floats) -> Figures:
+def _by_yaw(figures: Figures, name: str, errors: Doubles, yaw: Floats) -> Figures:
     """Add the mean error of each bin of |yaw| that has faces."""
     for bin_name, inside in yaw_bins(np.asarray(yaw, dtype=np.float64)).items():
         chosen = inside & ~np.isnan(errors)

@@ -115,7 +115,7 @@ def gone(process: int) -> bool:
 @pytest.mark.parametrize("workers", WORKERS)
 def test_every_unit_yields_its_items_in_order(workers: int) -> None:
     units = [Count("a", 40, bulk=5000), Count("b", 0), Count("c", 25), Count("d", 3)]
-    items = list(stream(units, workers, room=4))
+    items = list(stream(units, workers, limit=4))
     for unit in units:
         assert [number for name, number, *_ in items if name == unit.name] == list(range(unit.end or 0))
     assert len(items) == 68
@@ -127,14 +127,14 @@ def test_every_unit_yields_its_items_in_order(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_no_units_no_items(workers: int) -> None:
-    assert list(stream([], workers, room=1)) == []
+    assert list(stream([], workers, limit=1)) == []
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 def test_an_error_in_a_unit_comes_through(workers: int) -> None:
     taken = []
     with pytest.raises(LookupError, match="unit 7 is broken"):
-        taken.extend(stream([Fail(2, break_unit), Count("endless", None)], workers, room=2))
+        taken.extend(stream([Fail(2, break_unit), Count("endless", None)], workers, limit=2))
     assert all(gone(process) for *_, process, _ in taken if workers)
 
 
@@ -148,7 +148,7 @@ def test_an_error_in_a_unit_comes_through(workers: int) -> None:
 def test_a_process_that_dies_ends_the_stream(fail: Callable[[], object], message: str) -> None:
     taken = []
     with pytest.raises(WorkerError, match=message):
-        taken.extend(stream([Fail(1, fail), Count("endless", None)], 2, room=2))
+        taken.extend(stream([Fail(1, fail), Count("endless", None)], 2, limit=2))
     assert all(gone(process) for *_, process, _ in taken)
 
 
@@ -165,20 +165,20 @@ def test_an_error_keeps_its_kind_or_its_text_and_its_place(
     fail: Callable[[], object], kind: type[Exception], message: str
 ) -> None:
     with pytest.raises(kind) as caught:
-        list(stream([Fail(1, fail)], 1, room=2))
+        list(stream([Fail(1, fail)], 1, limit=2))
     assert str(caught.value) == message
     assert f"in {getattr(fail, '__name__', '')}" in "".join(caught.value.__notes__), "where in the unit it was raised"
 
 
 def test_a_unit_or_an_item_that_cannot_be_sent_ends_the_stream() -> None:
     with pytest.raises(AttributeError, match="<lambda>"):
-        list(stream([lambda: iter([1])], 1, room=2))
+        list(stream([lambda: iter([1])], 1, limit=2))
     with pytest.raises(TypeError, match="generator"):
-        list(stream([partial(map, Count("a", 3).__class__, [Count("b", 3)()])], 1, room=2))
+        list(stream([partial(map, Count("a", 3).__class__, [Count("b", 3)()])], 1, limit=2))
 
 
 def test_ctrl_c_is_the_parents_alone() -> None:
-    assert len(list(stream([Fail(2, partial(signal_self, signal.SIGINT))], 1, room=2))) == 2
+    assert len(list(stream([Fail(2, partial(signal_self, signal.SIGINT))], 1, limit=2))) == 2
 
 
 @pytest.mark.parametrize("ending", ["", "os.kill(os.getpid(), signal.SIGKILL)"])
@@ -189,11 +189,11 @@ import os, signal, sys, time
 from functools import partial
 from ls3dw.core.parallel.pool import stream
 from test_pool import Count, Fail
-items = stream([Fail(1, partial(time.sleep, 1000)) for _ in range(2)], 2, room=4)
+items = stream([Fail(1, partial(time.sleep, 1000)) for _ in range(2)], 2, limit=4)
 print(*(next(items)[2] for _ in range(2)), flush=True)
 {ending}
 items.close()
-assert len(list(stream([Count("a", 10), Count("b", 10)], 2, room=4))) == 20
+assert len(list(stream([Count("a", 10), Count("b", 10)], 2, limit=4))) == 20
 """
     path = tmp_path / "script.py"
     path.write_text(script)
@@ -210,7 +210,7 @@ assert len(list(stream([Count("a", 10), Count("b", 10)], 2, room=4))) == 20
 
 
 def test_closing_early_leaves_no_process() -> None:
-    items = stream([Count("a", None, bulk=50_000), Count("b", None, bulk=50_000)], 2, room=2)
+    items = stream([Count("a", None, bulk=50_000), Count("b", None, bulk=50_000)], 2, limit=2)
     processes = {item[2] for item in itertools.islice(items, 20)}
     start = time.monotonic()
     items.close()
@@ -220,7 +220,7 @@ def test_closing_early_leaves_no_process() -> None:
 
 
 def test_items_wait_until_they_are_taken(tmp_path: Path) -> None:
-    items = stream([Touch(str(tmp_path))], 1, room=2)
+    items = stream([Touch(str(tmp_path))], 1, limit=2)
     next(items)
     time.sleep(0.5)
     ahead = len(list(tmp_path.iterdir()))
@@ -237,12 +237,12 @@ class Niceness:
 
 
 def test_processes_step_back_for_others() -> None:
-    assert list(stream([Niceness()], 1, room=2)) == [min(19, os.nice(0) + 5)]
-    assert list(stream([Niceness()], 0, room=2)) == [os.nice(0)]
+    assert list(stream([Niceness()], 1, limit=2)) == [min(19, os.nice(0) + 5)]
+    assert list(stream([Niceness()], 0, limit=2)) == [os.nice(0)]
 
 
 def test_items_may_lie_ready_by_their_size(tmp_path: Path) -> None:
-    items = stream([Touch(str(tmp_path))], 1, room=1_000_000, size=len)
+    items = stream([Touch(str(tmp_path))], 1, limit=1_000_000, size=len)
     next(items)
     time.sleep(0.5)
     ahead = len(list(tmp_path.iterdir()))
@@ -252,8 +252,8 @@ def test_items_may_lie_ready_by_their_size(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Parcels:
-    """Yields parcels, each of which is an open file to who has it."""
+class Arrays:
+    """Yields shared arrays, each of which is an open file in the process that has it."""
 
     count: int
 
@@ -270,19 +270,19 @@ def test_what_lies_ready_leaves_files_to_open() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
-        room, before = prefetch_budget(), open_files()
-        parcels = stream([Parcels(300)], 1, room.nbytes, lambda parcel: room.share(parcel.nbytes))
-        next(parcels)
+        budget, before = prefetch_budget(), open_files()
+        arrays = stream([Arrays(300)], 1, budget.nbytes, lambda array: budget.share(array.nbytes))
+        next(arrays)
         time.sleep(0.5)
         ready = open_files() - before
-        assert sum(parcel.array().size == 5000 for parcel in parcels) == 299
+        assert sum(array.array().size == 5000 for array in arrays) == 299
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert 90 < ready < 115
 
 
 def test_an_item_without_a_size_comes_too() -> None:
-    assert len(list(stream([Count("a", 5)], 1, room=1, size=lambda item: 0))) == 5
+    assert len(list(stream([Count("a", 5)], 1, limit=1, size=lambda item: 0))) == 5
 
 
 def test_there_is_always_a_worker() -> None:

@@ -1,4 +1,4 @@
-"""Objects come through a socket as they were sent; parcels are passed on unread, and nothing stays open."""
+"""Objects come through a socket as they were sent; shared arrays are passed on unread, and nothing stays open."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ls3dw.core.parallel.processes import pair
+from ls3dw.core.parallel.processes import socket_pair
 from ls3dw.core.parallel.shared import LARGE, SharedArray, receive, send
 
 
 @contextmanager
 def ends() -> Iterator[tuple[Connection, Connection]]:
-    one, other = pair()
+    one, other = socket_pair()
     with Connection(one.detach()) as first, Connection(other.detach()) as second:
         yield first, second
 
@@ -41,10 +41,10 @@ def through(item: Any) -> Any:
 
 @dataclass(frozen=True)
 class Pair:
-    """An item with a parcel in it."""
+    """An item with a shared array in it."""
 
     name: str
-    parcel: SharedArray
+    shared: SharedArray
 
 
 def noise(*shape: int) -> np.ndarray:
@@ -66,25 +66,25 @@ def test_arrays_come_through(sizes: list[int]) -> None:
     np.testing.assert_array_equal(received["turned"], sent["turned"])
 
 
-def test_a_parcel_is_passed_on_without_being_read() -> None:
+def test_a_shared_array_is_passed_on_without_being_read() -> None:
     pixels = noise(3, 50, 70, 3)
     before = open_files()
     first = through(Pair("a", SharedArray.of(pixels)))
     again = through(first)
-    assert (again.name, again.parcel.shape, again.parcel.dtype) == ("a", pixels.shape, pixels.dtype)
-    assert again.parcel.nbytes == pixels.nbytes
+    assert (again.name, again.shared.shape, again.shared.dtype) == ("a", pixels.shape, pixels.dtype)
+    assert again.shared.nbytes == pixels.nbytes
     # Both hold the same anonymous file: nothing was copied on the way.
-    assert os.fstat(first.parcel._descriptor).st_ino == os.fstat(again.parcel._descriptor).st_ino
+    assert os.fstat(first.shared._descriptor).st_ino == os.fstat(again.shared._descriptor).st_ino
     del first
     target = np.empty_like(pixels)
-    again.parcel.read_into(target)
+    again.shared.read_into(target)
     np.testing.assert_array_equal(target, pixels)
-    np.testing.assert_array_equal(again.parcel.array(), pixels)
+    np.testing.assert_array_equal(again.shared.array(), pixels)
     del again
     assert open_files() == before
 
 
-def test_a_parcel_here_is_the_array_itself() -> None:
+def test_a_shared_array_here_is_the_array_itself() -> None:
     pixels = noise(4, 5)
     assert SharedArray.of(pixels).array() is pixels
     target = np.empty_like(pixels)
@@ -92,37 +92,37 @@ def test_a_parcel_here_is_the_array_itself() -> None:
     np.testing.assert_array_equal(target, pixels)
 
 
-def test_a_parcel_is_filled_where_it_is_wanted() -> None:
+def test_a_shared_array_is_filled_where_it_is_wanted() -> None:
     targets: list[np.ndarray] = []
 
     def fill(target: np.ndarray) -> None:
         targets.append(target)
         target[...] = noise(4, 5)
 
-    parcel = SharedArray((4, 5), np.uint8, fill)
+    shared = SharedArray((4, 5), np.uint8, fill)
     target = np.zeros((4, 5), dtype=np.uint8)
-    parcel.read_into(target)
+    shared.read_into(target)
     assert targets[0] is target
     np.testing.assert_array_equal(target, noise(4, 5))
     # An array of its own is filled once, and what travels is that.
-    assert parcel.array() is parcel.array()
-    np.testing.assert_array_equal(through(parcel).array(), noise(4, 5))
+    assert shared.array() is shared.array()
+    np.testing.assert_array_equal(through(shared).array(), noise(4, 5))
     assert len(targets) == 2
 
 
-def test_a_parcel_that_is_not_contiguous_comes_through() -> None:
+def test_a_shared_array_that_is_not_contiguous_comes_through() -> None:
     turned = noise(6, 8).T
     np.testing.assert_array_equal(through(SharedArray.of(turned)).array(), turned)
 
 
-def test_a_parcel_is_not_read_into_a_copy() -> None:
-    parcel = through(SharedArray.of(noise(6, 8)))
+def test_a_shared_array_is_not_read_into_a_copy() -> None:
+    shared = through(SharedArray.of(noise(6, 8)))
     with pytest.raises(ValueError, match="expected a contiguous one"):
-        parcel.read_into(np.empty((8, 6), dtype=np.uint8).T)
+        shared.read_into(np.empty((8, 6), dtype=np.uint8).T)
 
 
-def test_a_parcel_cannot_be_pickled_otherwise() -> None:
-    with pytest.raises(TypeError, match=r"transport\.send"):
+def test_a_shared_array_cannot_be_pickled_otherwise() -> None:
+    with pytest.raises(TypeError, match=r"shared\.send"):
         pickle.dumps(SharedArray.of(noise(3)))
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from test_pool import gone
 
-from ls3dw.core.parallel.worker import Process, Worker
+from ls3dw.core.parallel.processes import Process
+from ls3dw.core.parallel.worker import Worker
 from ls3dw.errors import DeviceError, WorkerError
 
 Answer = Callable[[Any], None]
@@ -63,7 +64,7 @@ def tell_imported(asked: Iterator[str], answer: Answer) -> None:
 @pytest.mark.parametrize("ahead", [True, False])
 def test_a_process_imports_ahead(ahead: bool) -> None:
     answers: list[int] = []
-    with Worker(tell_imported, answers.append, Process("colorsys") if ahead else None) as server:
+    with Worker(tell_imported, answers.append, Process("network", "colorsys") if ahead else None) as server:
         server.put("colorsys")
     assert answers[1:] == [ahead]
     assert gone(answers[0])
@@ -72,23 +73,24 @@ def test_a_process_imports_ahead(ahead: bool) -> None:
 def test_what_cannot_be_imported_ahead_is_raised() -> None:
     with (
         pytest.raises(ModuleNotFoundError, match="no_such_module"),
-        Worker(tell_imported, print, Process("no_such_module")),
+        Worker(tell_imported, print, Process("network", "no_such_module")),
     ):
         pass
 
 
 def test_a_process_that_ended_before_its_task_is_said_to_have() -> None:
-    process = Process("colorsys")
-    process.process.kill()
-    process.process.wait()
+    process = Process("network", "colorsys")
+    process.kill()
+    while not gone(process.pid):
+        time.sleep(0.01)
     with pytest.raises(WorkerError, match="terminated by SIGKILL"), Worker(tell_imported, print, process):
         pass
 
 
 def test_a_process_that_nobody_uses_is_ended() -> None:
-    process = Process("colorsys")
+    process = Process("network", "colorsys")
     process.end()
-    assert gone(process.process.pid)
+    assert gone(process.pid)
 
 
 def test_answers_come_in_order() -> None:
@@ -178,7 +180,7 @@ def test_items_wait_until_they_are_taken() -> None:
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:
     script = """
 import sys, time
-from ls3dw.core.parallel.worker import Process, Worker
+from ls3dw.core.parallel.worker import Worker
 from test_worker import hesitate
 Worker(hesitate, lambda answer: print(answer, flush=True)).put(b"")
 time.sleep(1000)

@@ -123,6 +123,17 @@ def test_a_picture_is_drawn_once_whatever_its_source() -> None:
     assert drawn.report["near-duplicates"]["pairs of hashes"]["aflw2000+menpo"] == 150 - 150 // (NEAR + 1) - 1
 
 
+def test_mirrored_copies_are_never_drawn() -> None:
+    index = make_index(**{"300w": 60, "menpo": 60})
+    index["id"] = [f"{face}_mirror" if row % 2 else face for row, face in enumerate(index["id"])]
+    drawn = draw_balanced(index, BalancedOptions(total=30))
+    assert {row: reason for row, reason in drawn.excluded.items() if row % 2} == dict.fromkeys(
+        range(1, 120, 2), "mirrored copy"
+    )
+    assert len(drawn.rows) == 30
+    assert not (drawn.rows % 2).any()
+
+
 def test_turned_copies_of_one_picture_count_once() -> None:
     index = make_index(**{"300wlp": 12})
     copies = [f"300wlp/HELEN{flip}/HELEN_2_1_{number}" for flip in ("", "_Flip") for number in range(6)]

@@ -46,6 +46,9 @@ def sides(index: pd.DataFrame, held_out: np.ndarray) -> tuple[list[str], list[st
         ("300w/01_Indoor/indoor_001", "300w/01_Indoor/indoor_001"),
         ("menpo/aflw__face_39844", "menpo/aflw__face_39844"),
         ("aflw2000/image00002", "aflw2000/image00002"),
+        ("300w/helen/trainset/1003_1_mirror", "helen/1003_1"),
+        ("300w/ibug/image_092 _01_mirror", "ibug/image_092_01"),
+        ("300w/01_Indoor/indoor_001_mirror", "300w/01_Indoor/indoor_001"),
     ],
 )
 def test_what_a_face_was_made_of(face: str, origin: str) -> None:

@@ -119,11 +119,11 @@ def test_crops_are_the_ones_of_two_matrix_products(zoom: float, monkeypatch: pyt
 
 def heads(std: float, count: int = 3) -> tuple[Tensor, Guide]:
     """Render faces, guided by their own points."""
-    from ls3dw.synth.draws import Draws
     from ls3dw.synth.options import RenderOptions
     from ls3dw.synth.renderer import Renderer
+    from ls3dw.synth.rng import SplitRng
 
-    made = Renderer("cpu", options=RenderOptions(size=256)).render(count, Draws(3, torch.device("cpu")))
+    made = Renderer("cpu", options=RenderOptions(size=256)).render(count, SplitRng(3, torch.device("cpu")))
     return made.images.cuda().float() / 255, gaussian_guide(made.landmarks_2d.cuda().float(), std)
 
 

@@ -199,11 +199,11 @@ def test_bfloat16_moves_landmarks_by_hundredths_of_a_pixel() -> None:
 
 def heads() -> tuple[Tensor, Guide]:
     """Render a face, guided by its own points."""
-    from ls3dw.synth.draws import Draws
     from ls3dw.synth.options import RenderOptions
     from ls3dw.synth.renderer import Renderer
+    from ls3dw.synth.rng import SplitRng
 
-    made = Renderer("cpu", options=RenderOptions(size=256)).render(1, Draws(3, CPU))
+    made = Renderer("cpu", options=RenderOptions(size=256)).render(1, SplitRng(3, CPU))
     return made.images.float() / 255, gaussian_guide(made.landmarks_2d.float(), 1.0)
 
 

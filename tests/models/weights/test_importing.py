@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import pickle
-import runpy
 import tarfile
 import warnings
 import zipfile
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import fuzz_weights
 import numpy as np
 import pytest
 import torch
@@ -316,9 +316,8 @@ def test_the_command_reports_what_it_made(ls3dw: Command, fan: FAN, tmp_path: Pa
 
 
 def test_damaged_files_end_in_an_error() -> None:
-    """A small run of the benchmark, which tells how many more were tried."""
-    fuzz = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "fuzz_weights.py"))
-    ended = fuzz["run"](80, seed=7)
+    """A small run of tests/fuzz_weights.py."""
+    ended = fuzz_weights.run(80, seed=7)
     assert sum(ended.values()) == 80
     assert sum(count for how, count in ended.items() if how.endswith("error")) > 40
 

@@ -11,13 +11,13 @@ from helpers import REAL
 from torch import Tensor
 
 from ls3dw.core.markup import GROUPS, MIRROR
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.brows import LENGTHENED, SHIFT, SHIFT_OUTSIDE, Brows, draw_brows, slid, to_nose
 from ls3dw.synth.head.landmarks import anatomical_points
 from ls3dw.synth.head.model import load_head
 from ls3dw.synth.head.shape import Shaper
 from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.renderer import Renderer
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.shade.compose import shade
 
 BROWS = [*GROUPS["right brow"], *GROUPS["left brow"]]
@@ -45,7 +45,7 @@ def test_brows_count_from_the_nose() -> None:
 
 
 def test_both_ends_vary_and_both_sides_nearly_alike() -> None:
-    right, left = to_nose(draw_brows(20000, Draws(3)).slide).unbind(1)
+    right, left = to_nose(draw_brows(20000, SplitRng(3)).slide).unbind(1)
     inner = (SHIFT**2 + LENGTHENED**2) ** 0.5
     outer = ((SHIFT_OUTSIDE * SHIFT) ** 2 + LENGTHENED**2) ** 0.5
     for side in (right, left):
@@ -59,12 +59,12 @@ def test_what_is_painted_goes_with_the_points() -> None:
     """Brows farther from the nose change the picture where brows are, and nowhere else."""
     options = RenderOptions(size=160, glasses_chance=0, hat_chance=0, long_hair_chance=0, locks_chance=0)
     renderer = Renderer("cpu", options=options)
-    staged = renderer.stage(4, Draws(8), torch.zeros(4))
+    staged = renderer.stage(4, SplitRng(8), torch.zeros(4))
     bank = torch.full((8, 3, 48, 48), 128, dtype=torch.uint8)
     pictures = []
     for by in (0.0, 0.1):
         brows = replace(staged.scene.brows, slide=torch.full((4, 10), by))
-        pictures.append(shade(replace(staged.scene, brows=brows), renderer.head, bank, Draws(9)))
+        pictures.append(shade(replace(staged.scene, brows=brows), renderer.head, bank, SplitRng(9)))
     changed = (pictures[0] - pictures[1]).abs().amax(1) > 0.03
     places = staged.landmarks_2d[:, BROWS]
     sides = places[:, -1, 0] - places[:, 0, 0]
@@ -84,7 +84,7 @@ def test_heads_have_peoples_brows() -> None:
         labels[file["externally_occluded"][frontal].astype(bool)] = np.nan
     people = _across(labels)
     head = load_head()
-    shape = Shaper(head).draw(torch.eye(3).expand(1500, 3, 3), torch.zeros(1500), Draws(1))
+    shape = Shaper(head).draw(torch.eye(3).expand(1500, 3, 3), torch.zeros(1500), SplitRng(1))
     drawn = _across(anatomical_points(head, shape.vertices, shape.brows)[..., :2].double().numpy())
     without = anatomical_points(head, shape.vertices, Brows.mean(1500))
     fixed = _across(without[..., :2].double().numpy())

@@ -13,13 +13,13 @@ import torch
 from ls3dw.core.markup import MIRROR
 from ls3dw.errors import ConfigurationError
 from ls3dw.synth.authoring.fit_people import fit_people
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.brows import Brows
 from ls3dw.synth.head.landmarks import anatomical_points, frontal_jaw
 from ls3dw.synth.head.model import Group, load_head
 from ls3dw.synth.head.people import BUNDLED, People, dump_people, load_people
 from ls3dw.synth.head.placement import load_placement
 from ls3dw.synth.renderer import Renderer, RenderOptions
+from ls3dw.synth.rng import SplitRng
 
 
 def test_the_bundled_people_survive_their_file(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_lips_grow_thin_between_their_borders_and_nothing_else_moves() -> None:
 def test_3d_jaw_points_are_the_2d_ones_on_a_frontal_head() -> None:
     """Heads of any shape and expression that look straight at a far camera; the chin is the same place anyway."""
     options = RenderOptions(size=64, pitch_std=0, roll_std=0, perspective_chance=0, hat_chance=0, long_hair_chance=0)
-    staged = Renderer(options=options).stage(12, Draws(4), torch.zeros(12))
+    staged = Renderer(options=options).stage(12, SplitRng(4), torch.zeros(12))
     flat = staged.landmarks_2d
     size = (flat.amax(1) - flat.amin(1)).prod(1).sqrt()
     apart = (flat - staged.landmarks_3d[..., :2]).norm(dim=-1) / size[:, None]

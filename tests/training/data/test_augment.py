@@ -16,13 +16,14 @@ from training_helpers import CPU, dots
 from ls3dw.core.geometry import CROP_SIZE, apply, compose, crop_affine, invert, tight_box
 from ls3dw.core.markup import GROUPS, MIRROR
 from ls3dw.models.networks.heatmaps import draw_gaussians
-from ls3dw.training.data.augment import augment, draw_affines, move, occlude, recolour, warp
-from ls3dw.training.data.batch import Faces
-from ls3dw.training.data.cut import WINDOW, cut_face
+from ls3dw.synth.rng import hash_seed, keyed_rng
+from ls3dw.training.data.augment import augment, draw_affines, occlude, recolour, transform_points, warp
+from ls3dw.training.data.batch import RawBatch
+from ls3dw.training.data.faces import WINDOW, cut_face
 from ls3dw.training.data.guidance import guidance_noise
-from ls3dw.training.data.seeds import Dice, seed_of
-from ls3dw.training.objective.targets import depth_loss, depth_targets, heatmap_loss, heatmap_targets, known_points
-from ls3dw.training.options import AugmentOptions, GuidanceOptions
+from ls3dw.training.network_options import GuidanceOptions
+from ls3dw.training.objective.losses import depth_loss, depth_targets, heatmap_loss, heatmap_targets, known_points
+from ls3dw.training.options import AugmentOptions
 
 WILD = AugmentOptions(flip=0.5, rotation=70, scale=(0.7, 1.3), translation=0.1, box_noise=0.2)
 
@@ -45,14 +46,14 @@ def centre_of(images: Tensor) -> Tensor:
 @pytest.mark.parametrize("options", [WILD, AugmentOptions(flip=1.0), AugmentOptions(flip=0.5, rotation=180)])
 def test_landmarks_follow_the_pixels(size: int, options: AugmentOptions) -> None:
     count = 24
-    dice = Dice(CPU, 7)
-    place = dice.uniform(count, 2, low=100, high=155)
+    rng = keyed_rng(CPU, 7)
+    place = rng.uniform(count, 2, low=100, high=155)
     heads = dots(count, 0, 0)
     # The dot is point 8, the chin, which is its own mirror image; the others only span the box.
     points = heads.landmarks_2d.clone()
     points[:, 8] = place
-    faces = Faces(dot_at(place, size), points, torch.cat((points, torch.ones(count, 68, 1)), dim=2))
-    batch = augment(faces, options, dice)
+    faces = RawBatch(dot_at(place, size), points, torch.cat((points, torch.ones(count, 68, 1)), dim=2))
+    batch = augment(faces, options, rng)
     found = batch.landmarks_2d[:, 8]
     inside = ((found > 20) & (found < 235)).all(dim=1)
     assert inside.sum() > count // 2
@@ -62,8 +63,8 @@ def test_landmarks_follow_the_pixels(size: int, options: AugmentOptions) -> None
 
 def test_depth_grows_with_the_picture_and_nothing_mirrors_it() -> None:
     heads = dots(6, 1, 0)
-    faces = Faces(heads.images, heads.landmarks_2d, heads.landmarks_3d)
-    batch = augment(faces, WILD, Dice(CPU, 3))
+    faces = RawBatch(heads.images, heads.landmarks_2d, heads.landmarks_3d)
+    batch = augment(faces, WILD, keyed_rng(CPU, 3))
     before, after = (
         (points - points.mean(dim=1, keepdim=True)).square().sum(dim=(1, 2))
         for points in (heads.landmarks_3d, batch.landmarks_3d)
@@ -75,19 +76,21 @@ def test_depth_grows_with_the_picture_and_nothing_mirrors_it() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
 def test_mirrored_twice_is_as_before(seed: int) -> None:
-    points = Dice(CPU, seed).uniform(3, 68, 3, high=255.0)
-    faces = Faces(torch.zeros(3, 3, 256, 256, dtype=torch.uint8), points[..., :2], points)
+    points = keyed_rng(CPU, seed).uniform(3, 68, 3, high=255.0)
+    faces = RawBatch(torch.zeros(3, 3, 256, 256, dtype=torch.uint8), points[..., :2], points)
     mirrored = torch.tensor([True, False, True])
-    affines = draw_affines(faces, AugmentOptions(flip=1.0), mirrored, Dice(CPU, seed))
-    once = move(points, affines, mirrored)
+    affines = draw_affines(faces, AugmentOptions(flip=1.0), mirrored, keyed_rng(CPU, seed))
+    once = transform_points(points, affines, mirrored)
     assert once[0, :, 0] == pytest.approx(255 - points[0, list(MIRROR), 0], abs=1e-3)
     assert torch.allclose(once[1], points[1], atol=1e-3)
-    assert torch.allclose(move(once, affines, mirrored), points, atol=1e-3)
+    assert torch.allclose(transform_points(once, affines, mirrored), points, atol=1e-3)
 
 
 def test_without_options_nothing_changes() -> None:
     heads = dots(2, 2, 0)
-    batch = augment(Faces(heads.images, heads.landmarks_2d, heads.landmarks_3d), AugmentOptions(flip=0), Dice(CPU, 0))
+    batch = augment(
+        RawBatch(heads.images, heads.landmarks_2d, heads.landmarks_3d), AugmentOptions(flip=0), keyed_rng(CPU, 0)
+    )
     assert torch.allclose(batch.images, heads.images / 255, atol=1e-4)
     assert torch.allclose(batch.landmarks_3d, heads.landmarks_3d, atol=1e-3)
 
@@ -97,12 +100,14 @@ def test_a_shaken_box_moves_the_crop_as_the_published_rule_does() -> None:
     points = np.random.default_rng(0).uniform(50, 400, (count, 68, 2)) * (1, 1.3)
     tight = tight_box(points)
     landmarks = torch.from_numpy(apply(crop_affine(tight), points)).float()
-    faces = Faces(torch.zeros(count, 3, 1, 1, dtype=torch.uint8), landmarks, torch.full((count, 68, 3), math.nan))
-    affines = draw_affines(faces, AugmentOptions(box_noise=0.2), torch.zeros(count, dtype=torch.bool), Dice(CPU, 1))
-    dice = Dice(CPU, 1)
+    faces = RawBatch(torch.zeros(count, 3, 1, 1, dtype=torch.uint8), landmarks, torch.full((count, 68, 3), math.nan))
+    affines = draw_affines(
+        faces, AugmentOptions(box_noise=0.2), torch.zeros(count, dtype=torch.bool), keyed_rng(CPU, 1)
+    )
+    rng = keyed_rng(CPU, 1)
     for shape in ((count,), (count,), (count, 2)):  # rotation, zoom and shift are drawn first
-        dice.uniform(*shape)
-    moves = dice.uniform(count, 2, 2, low=-0.2, high=0.2).numpy()
+        rng.uniform(*shape)
+    moves = rng.uniform(count, 2, 2, low=-0.2, high=0.2).numpy()
     size = tight[:, 2:] - tight[:, :2]
     shaken = tight + np.concatenate((moves[:, 0] * size, moves[:, 1] * size), axis=1)
     expected = compose(crop_affine(shaken), invert(crop_affine(tight)))
@@ -122,12 +127,12 @@ def test_reflection_continues_the_picture_and_black_does_not() -> None:
 
 
 def test_colour_and_occlusion_stay_pictures() -> None:
-    images = Dice(CPU, 5).uniform(16, 3, 256, 256)
-    coloured = recolour(images, 0.3, Dice(CPU, 6))
+    images = keyed_rng(CPU, 5).uniform(16, 3, 256, 256)
+    coloured = recolour(images, 0.3, keyed_rng(CPU, 6))
     assert coloured.min() >= 0
     assert coloured.max() <= 1
     assert not torch.equal(coloured[0], images[0])
-    covered = occlude(images, 0.5, Dice(CPU, 7))
+    covered = occlude(images, 0.5, keyed_rng(CPU, 7))
     changed = (covered != images).any(dim=1).float().mean(dim=(1, 2))
     assert 3 < (changed > 0).sum() < 14
     assert changed.max() < 0.3
@@ -208,7 +213,7 @@ def test_depth_is_relative_and_a_face_without_it_teaches_nothing() -> None:
 def test_guidance_errs_as_told() -> None:
     def drawn(**changes: float) -> Tensor:
         quiet = {"spread": 0.0, "shift": 0.0, "jaw": 0.0, "gross": 0.0}
-        return guidance_noise(4000, GuidanceOptions(**(quiet | changes)), Dice(CPU, 0))
+        return guidance_noise(4000, GuidanceOptions(**(quiet | changes)), keyed_rng(CPU, 0))
 
     assert drawn().abs().max() == 0
     shift = drawn(shift=2.0)
@@ -229,5 +234,5 @@ def test_guidance_errs_as_told() -> None:
 
 
 def test_random_numbers_depend_on_their_place_alone() -> None:
-    assert torch.equal(Dice(CPU, 1, "a", 2).normal(5), Dice(CPU, 1, "a", 2).normal(5))
-    assert len({seed_of(*numbers) for numbers in ((1, 2), (12,), (1, 2, 0), ("1", 3), (2, 1))}) == 5
+    assert torch.equal(keyed_rng(CPU, 1, "a", 2).normal(5), keyed_rng(CPU, 1, "a", 2).normal(5))
+    assert len({hash_seed(*numbers) for numbers in ((1, 2), (12,), (1, 2, 0), ("1", 3), (2, 1))}) == 5

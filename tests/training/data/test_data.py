@@ -19,10 +19,10 @@ from training_helpers import ALONE, CPU, NETWORKS, open_dots, options
 from ls3dw.core.pose import mean_head
 from ls3dw.errors import ConfigurationError, SourceError
 from ls3dw.sources import open_source
-from ls3dw.training.data.batch import Batch
+from ls3dw.training.data.batch import Batch, StreamSlice
 from ls3dw.training.data.faces import open_faces
-from ls3dw.training.data.feed import make_lanes, open_files, open_renderers, share_out
-from ls3dw.training.data.files import FileStream, Share, numbers_of
+from ls3dw.training.data.feed import make_slices, open_files, split_batch
+from ls3dw.training.data.files import FileStream, face_numbers
 from ls3dw.training.data.heads import HeadStream
 from ls3dw.training.loop.trainer import Trainer
 from ls3dw.training.options import AugmentOptions, StreamOptions
@@ -115,7 +115,7 @@ def test_300w_lp_faults(folder_lp: Path, fields: dict[str, Any], reason: str) ->
     assert {drop.id: drop.reason for drop in source.drops}["300wlp/AFW/AFW_1_1_1"] == reason
 
 
-def stream(root: Path, share: Share, workers: int = 0) -> FileStream:
+def stream(root: Path, share: StreamSlice, workers: int = 0) -> FileStream:
     return FileStream(open_faces(StreamOptions("300wlp", root=root)), share, PLAIN, CPU, workers)
 
 
@@ -130,7 +130,7 @@ def test_photographs_are_the_same_for_the_same_step(
     folder_lp: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("ls3dw"), "propagate", True)
-    share = Share(3, 0, 1, 3)
+    share = StreamSlice(3, 0, 1, 3)
     first = stream(folder_lp, share)
     batches = [first.batch(step) for step in range(4)]
     assert batches[0].images.shape == (3, 3, 256, 256)
@@ -146,22 +146,22 @@ def test_photographs_are_the_same_for_the_same_step(
 
 @pytest.mark.slow
 def test_processes_decode_the_same(folder_lp: Path) -> None:
-    share = Share(3, 0, 1, 3)
+    share = StreamSlice(3, 0, 1, 3)
     assert same(stream(folder_lp, share, workers=1).batch(1), stream(folder_lp, share).batch(1))
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 4])
-def test_every_epoch_has_every_face_once_however_many_lanes(lanes: int) -> None:
-    count = 4 // lanes
+@pytest.mark.parametrize("slices", [1, 2, 4])
+def test_every_epoch_has_every_face_once_however_many_slices(slices: int) -> None:
+    count = 4 // slices
     seen = [
         number
         for step in range(10)
-        for lane in range(lanes)
-        for number in numbers_of(step, 20, Share(5, lane, lanes, count))
+        for index in range(slices)
+        for number in face_numbers(step, 20, StreamSlice(5, index, slices, count))
     ]
     assert sorted(seen[:20]) == sorted(seen[20:]) == list(range(20))
     assert seen[:20] != seen[20:]
-    whole = [number for step in range(10) for number in numbers_of(step, 20, Share(5, 0, 1, 4))]
+    whole = [number for step in range(10) for number in face_numbers(step, 20, StreamSlice(5, 0, 1, 4))]
     assert seen == whole
 
 
@@ -238,13 +238,13 @@ def test_the_real_sample_of_300w_lp_trains(tmp_path: Path) -> None:
     assert float(trainer.step.losses[0]) > 0
 
 
-def heads(share: Share, **changes: Any) -> HeadStream:
+def heads(share: StreamSlice, **changes: Any) -> HeadStream:
     values: dict[str, Any] = {"pool": 12, "chunk": 4, "start": 4, "every": 2} | changes
     return HeadStream(open_dots(CPU, {}), StreamOptions("heads", **values), share, PLAIN, CPU)
 
 
 def test_the_pool_of_a_step_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    share = Share(1, 0, 1, 5)
+    share = StreamSlice(1, 0, 1, 5)
     stream = heads(share)
     batches = [stream.batch(step) for step in range(9)]
     assert stream.rendered == (1 + 8 // 2) * 4
@@ -252,11 +252,11 @@ def test_the_pool_of_a_step_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert same(late.batch(8), batches[8])
     assert late.rendered == 12  # only what is still in the pool
     assert same(late.batch(3), batches[3])
-    assert not same(heads(Share(1, 1, 2, 5)).batch(0), batches[0])
+    assert not same(heads(StreamSlice(1, 1, 2, 5)).batch(0), batches[0])
 
 
 def test_room_around_the_crop_does_not_move_it() -> None:
-    share = Share(1, 0, 1, 2)
+    share = StreamSlice(1, 0, 1, 2)
     wide = HeadStream(
         open_dots(CPU, {"size": 300}), StreamOptions("heads", pool=4, chunk=4, start=4), share, PLAIN, CPU
     )
@@ -271,11 +271,11 @@ def test_streams_share_a_batch(folder_lp: Path) -> None:
         {"stream": "heads", "share": 3, "pool": 4, "chunk": 4, "start": 4},
         {"stream": "300wlp", "root": str(folder_lp), "workers": 0},
     ]
-    chosen = options(batch=8, lanes=2, data=data)
-    lanes = make_lanes(chosen, open_files(chosen), open_renderers(chosen, open_dots, CPU), ALONE)
-    batches = [[stream.batch(0) for stream in lane.streams] for lane in lanes]
+    chosen = options(batch=8, slices=2, data=data)
+    slices = make_slices(chosen, open_files(chosen), open_dots, ALONE)
+    batches = [[stream.batch(0) for stream in part.streams] for part in slices]
     assert [[len(batch.images) for batch in parts] for parts in batches] == [[3, 1], [3, 1]]
     assert torch.isnan(batches[0][1].landmarks_3d[..., 2]).all()
     shares = tuple(StreamOptions("heads", share=share) for share in (0.98, 0.01, 0.01))
-    assert share_out(10, shares) == [8, 1, 1]
-    assert share_out(7, shares[:1] * 2) == [4, 3]
+    assert split_batch(10, shares) == [8, 1, 1]
+    assert split_batch(7, shares[:1] * 2) == [4, 3]

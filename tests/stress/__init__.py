@@ -1,0 +1,1 @@
+"""Harnesses that run for minutes: `make stress`. Not part of the usual suite."""
