@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.crops import encode_picture
-from ls3dw.core.files import dump_json, exclusive, read_json, remove_partial, write_atomic
+from ls3dw.core.files import LOCK, dump_json, exclusive, read_json, remove_partial, write_atomic
 from ls3dw.core.sample import Floats, Picture
 from ls3dw.errors import ConfigurationError
 from ls3dw.models.inference.device import one_device
@@ -112,8 +112,8 @@ def render_heads(
 def write_heads(folder: Path, options: HeadsOptions, renderer: Renderer) -> Iterator[tuple[int, int]]:
     """Write the missing heads; yield for each chunk how many heads it has and how many of them were written now."""
     with exclusive(folder):
-        remove_partial(folder)
         _claim(folder, _recorded(options, renderer.options))
+        remove_partial(folder)
         for start in range(0, options.count, CHUNK):
             numbers = range(start, min(start + CHUNK, options.count))
             names = [f"head_{number:06d}" for number in numbers]
@@ -137,7 +137,7 @@ def _claim(folder: Path, asked: dict[str, Any]) -> None:
     if record.is_file():
         if differences := _differences(read_json(record, ConfigurationError), asked):
             raise ConfigurationError(f"{folder}: holds heads of {differences}; choose another folder")
-    elif visible(folder):
+    elif any(not path.name.startswith((RECORD, LOCK)) for path in visible(folder)):
         raise ConfigurationError(f"{folder}: not empty and not written by ls3dw synth; choose a new folder")
     else:
         write_atomic(record, dump_json(asked))

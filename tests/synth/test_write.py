@@ -146,7 +146,7 @@ def test_a_kill_at_any_moment_changes_nothing(renderer: Renderer, heads: Path, t
     assert next(chunks) == (CHUNK, CHUNK)
     chunks.close()
     (folder / "head_000001.json").unlink()  # the picture was written and the annotation was not
-    (folder / "head_000003.jpg.partial").write_bytes(b"half a pic")
+    (folder / f"head_000003.jpg.{'0' * 16}.partial").write_bytes(b"half a pic")
     kept = (folder / "head_000000.jpg").stat().st_mtime_ns
     write_all(folder, renderer)
     assert files(folder) == files(heads)

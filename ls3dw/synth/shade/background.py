@@ -51,7 +51,7 @@ def read_pictures(folder: Path, side: int = SIDE) -> np.ndarray[tuple[int, ...],
 def _read_square(path: Path, side: int) -> Picture:
     """Read the middle square of a picture, resized to (side, side, 3)."""
     try:
-        picture = decode_picture(path.read_bytes())
+        picture = decode_picture(path.read_bytes()).pixels
     except (OSError, PictureError) as error:
         raise ConfigurationError(f"background {path}: {error}; mend it or take it away") from error
     height, width = picture.shape[:2]
