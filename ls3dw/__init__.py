@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "render_heads",
     "Annotations",
     "Annotator",
     "Dataset",
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "render_heads": "api",
     "evaluate": "api",
     "diff": "api",
     "verify": "api",

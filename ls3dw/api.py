@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ls3dw.dataset.verify import Verification
     from ls3dw.evaluation.diff import DiffReport
     from ls3dw.evaluation.run import EvaluationReport
+    from ls3dw.synth.write import HeadsReport
     from ls3dw.training.run import TrainReport
 
 T = TypeVar("T")
@@ -67,13 +68,17 @@ def build(
         subset: only these subsets of the sources, or those whose names begin so.
         limit: at most this many pictures or frames of each source.
         annotations: "network", or "published" for the sources' own 3D points; then no network runs.
-        model_2d, model_3d, model_depth: a zoo name or a weights file; None: bundled; "none" for no depth.
+        model_2d: a zoo name or a weights file (default: bundled).
+        model_3d: the same, of a 2D-to-3D FAN or a 3D-FAN.
+        model_depth: the same, of a depth network; "none" for no depth.
         guidance: what guides the 2D-to-3D FAN: "predicted" 2D points, or the source's own ("annotated").
         decode: "subpixel", or "reference": crop and decoding of the published code, to whole pixels.
         flip: average the 2D heatmaps with those of the mirrored picture (default True).
         gpu: "auto", "none", an id or a comma list of ids.
         engine: how networks run: "fast", "eager", "compiled" or "plain" (float32, as they are).
-        batch: faces in a network pass on a GPU. workers: decoding processes. shard_size: pictures a shard.
+        batch: faces in a network pass on a GPU.
+        workers: decoding processes; 0 decodes in this one.
+        shard_size: pictures or frames a shard.
         pipeline: YAML file with these options; arguments count more.
         version_name: of the annotations (default v1, or published).
         progress: called with a `Progress` after each group of faces, on any thread.
@@ -127,11 +132,21 @@ def regenerate(
 
     Args:
         dataset: folder of the data set.
-        model_2d ... workers: as in `build`; None: as the parent version was made.
+        model_2d: as in `build`; left out, as the parent version was made. So are the other options of networks.
+        model_3d: as in `build`.
+        model_depth: as in `build`.
+        guidance: as in `build`.
+        decode: as in `build`.
+        flip: as in `build`.
+        gpu: as in `build`.
+        engine: as in `build`.
+        batch: as in `build`.
+        workers: as in `build`.
         origin: take pictures that are "stored" in the data set (default), or the originals in the "sources".
         root: folder of the sources, for `origin="sources"`.
         only: source:NAME, subset:SOURCE/NAME or failures:VERSION; one or several. The other rows are the parent's.
-        parent: version to build on (default: the newest). version_name: of the new one (default: the next free).
+        parent: version to build on (default: the newest).
+        version_name: of the new version (default: the next free).
         progress: as in `build`.
 
     Returns:
@@ -187,7 +202,9 @@ def diff(
     """Compare two versions of a data set: what moved by source, yaw and landmark group, and against the own points.
 
     Args:
-        dataset: folder of the data set. before, after: names of the versions.
+        dataset: folder of the data set.
+        before: name of a version.
+        after: name of another version.
         moved: mean move, in pixels of the 256-pixel crop, from which a face counts as moved.
         top: faces listed of each kind of change.
         gallery: write plots and a page of the faces that changed most to galleries/<after>/diff-<before>.
@@ -206,7 +223,8 @@ def verify(dataset: StrPath, *, version: str | None = None) -> Verification:
     """Check that every byte of a data set is as it was written, and that index, counts and shards agree.
 
     Args:
-        dataset: folder of the data set. version: only this one (default: all).
+        dataset: folder of the data set.
+        version: only this one (default: all).
 
     Returns:
         `.files` that were checked, and `.faults`: empty if all is well.
@@ -228,7 +246,8 @@ def export(
     """Write a version of a data set in the layout of others: kept pictures, and landmarks in their pixels.
 
     Args:
-        dataset: folder of the data set. version: of the annotations (default: the newest).
+        dataset: folder of the data set.
+        version: of the annotations (default: the newest).
         format: ls3d-w, as LS3D-W was released; or menpo, LJSON files.
         out: a new folder.
         source: only faces of these sources.
@@ -261,7 +280,8 @@ def train(
         pipeline: YAML file with the fields of `ls3dw.training.TrainOptions`.
         out: folder of the run (default ls3dw-train/<name>).
         gpu: "auto", "none", or an id.
-        resume: fail if there is no checkpoint. restart: begin anew, and remove what an earlier run wrote.
+        resume: fail if there is no checkpoint.
+        restart: begin anew, and remove what an earlier run wrote.
         set: changes of the pipeline's options, by dotted name.
         stop: asked after each step; True saves a checkpoint and ends the run.
 
@@ -294,7 +314,8 @@ def subset(
     """Draw a subset of a data set into subsets/<version>/<name>.parquet: ids and how they were drawn.
 
     Args:
-        dataset: folder of the data set. version: of the annotations (default: the newest).
+        dataset: folder of the data set.
+        version: of the annotations (default: the newest).
         kind: "pose-balanced", rare poses more often (PDB of the Wing loss paper), with the options of `PoseBalance`:
             bins, component, mode, seed; or "balanced", LS3D-W Balanced with equal thirds of |yaw|, with the options of
             `BalancedOptions`: total, seed, video_share, failure, residual, near, gap.
@@ -336,7 +357,8 @@ def split(
     """Split a data set for training: no video, picture or near-duplicate is on both sides.
 
     Args:
-        dataset: folder of the data set. version: of the annotations (default: the newest).
+        dataset: folder of the data set.
+        version: of the annotations (default: the newest).
         share: of each source's faces to hold out.
         near: bits in which perceptual hashes of one picture may differ.
         official_300vw: hold out the videos of categories A, B and C.
@@ -353,6 +375,48 @@ def split(
         open_dataset(dataset, version), SplitOptions(share, seed, near, official_300vw), pairs, name
     )
     return SplitReport(train, held_out, details)
+
+
+def render_heads(
+    folder: StrPath,
+    *,
+    count: int = 64,
+    seed: int = 0,
+    layout: Literal["heads", "300w-lp"] = "heads",
+    degrade: bool = True,
+    backgrounds: StrPath | None = None,
+    gpu: str | int = "auto",
+    progress: OnProgress | None = None,
+) -> HeadsReport:
+    """Render heads with exact landmarks into a folder: pictures of 448 x 448 pixels with annotations.
+
+    Run again, it writes what is missing; a larger `count` adds heads. Same seed, same files on the CPU.
+
+    Args:
+        folder: new, empty, or begun by the same call.
+        count: how many heads.
+        seed: of all that is drawn.
+        layout: "heads", to build with `source="heads"`, or "300w-lp", for `source="300wlp"`.
+        degrade: with occluders, blur, noise and JPEG.
+        backgrounds: folder of pictures to put behind the heads, beside the built-in patterns.
+        gpu: "auto", "none", or an id.
+        progress: as in `build`; counts heads.
+
+    Returns:
+        `.folder`, `.count` heads in it, and `.written`, those written by this call.
+    """
+    from ls3dw.synth import render_heads as render
+
+    return render(
+        Path(folder),
+        count=count,
+        seed=seed,
+        layout=layout,
+        degraded=degrade,
+        backgrounds=None if backgrounds is None else Path(backgrounds),
+        gpu=str(gpu),
+        progress=lambda done, total: progress(Progress(done, total)) if progress else None,
+    )
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
