@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "render_heads",
     "Annotations",
     "Annotator",
     "Dataset",
@@ -49,6 +48,7 @@ __all__ = [
     "plan_regenerate",
     "pose",
     "regenerate",
+    "render_heads",
     "sources",
     "split",
     "subset",
