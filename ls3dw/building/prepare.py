@@ -205,9 +205,9 @@ class _Collector:
 
 def _cut(sample: Sample, pixels: Picture, task: DecodeTask, timer: StageTimer) -> tuple[PreparedFace, Window]:
     with timer("cut and hash"):
-        kept = cut_stored(pixels, sample.box)
-        window = cut_window(pixels, sample.box, task.decode).in_rgb(sample.order)
-        face = _face(sample, (pixels.shape[1], pixels.shape[0]), kept)
+        kept = cut_stored(pixels, sample.box, sample.reduction)
+        window = cut_window(pixels, sample.box, task.decode, sample.reduction).in_rgb(sample.order)
+        face = _face(sample, sample.size or (pixels.shape[1], pixels.shape[0]), kept)
     if task.selected is None:
         with timer("encode pictures"):
             chroma = STILL if sample.frame is None else FRAME

@@ -13,7 +13,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.core.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, compose, crop_affine, crop_placement, invert
+from ls3dw.core.geometry import (
+    CROP_SIZE,
+    REFERENCE_SIDE,
+    Affine,
+    apply,
+    compose,
+    crop_affine,
+    crop_placement,
+    invert,
+    resize_affine,
+)
 from ls3dw.core.parallel.shared import SharedArray
 from ls3dw.core.sample import ColourOrder, Picture
 from ls3dw.errors import PictureError
@@ -93,11 +103,16 @@ class StoredPicture:
     to_picture: Affine
 
 
-def cut_window(image: Picture, box: NDArray[Any], decode: Decode = "subpixel") -> Window:
+def cut_window(image: Picture, box: NDArray[Any], decode: Decode = "subpixel", reduction: int = 1) -> Window:
     """Cut what the networks need of the face in `box` (4,) from a picture (H, W, 3), channels as they are.
 
+    reduction: how many times `image` is smaller than the picture of `box` and of the window's `crop`.
     Raises `PictureError` for a box that is out of all proportion to the picture.
     """
+    if reduction > 1:
+        reduce = resize_affine(1 / reduction, 1 / reduction)
+        window = cut_window(image, _reduced(box, reduce), decode)
+        return replace(window, crop=compose(window.crop, reduce))
     _check_proportion(image, box)
     return _reference_window(image, box) if decode == "reference" else _exact_window(image, box)
 
@@ -160,8 +175,19 @@ def pack_windows(windows: Sequence[Window]) -> Windows:
     return Windows(SharedArray((len(windows), height, width, 3), np.uint8, fill), to_crop, crop)
 
 
-def cut_stored(image: Picture, box: NDArray[Any]) -> StoredPicture:
-    """Cut the picture that the shards keep: the crop with margin for training, no larger than `KEPT_ZOOM` asks for."""
+def _reduced(box: NDArray[Any], reduce: Affine) -> NDArray[np.float64]:
+    return apply(reduce, np.asarray(box, dtype=np.float64).reshape(2, 2)).ravel()
+
+
+def cut_stored(image: Picture, box: NDArray[Any], reduction: int = 1) -> StoredPicture:
+    """Cut the picture that the shards keep: the crop with margin for training, no larger than `KEPT_ZOOM` asks for.
+
+    reduction: how many times `image` is smaller than the picture of `box` and `to_picture`.
+    """
+    if reduction > 1:
+        reduce = resize_affine(1 / reduction, 1 / reduction)
+        kept = cut_stored(image, _reduced(box, reduce))
+        return replace(kept, to_picture=compose(kept.to_picture, reduce))
     _check_proportion(image, box)
     centre, scale = crop_placement(box)
     side = REFERENCE_SIDE * float(scale)
@@ -170,7 +196,7 @@ def cut_stored(image: Picture, box: NDArray[Any]) -> StoredPicture:
     if zoom < 1:
         height, width = pixels.shape[:2]
         pixels = _resize(pixels, max(1, round(width * zoom)), max(1, round(height * zoom)), cv2.INTER_AREA)
-        to_picture = compose(_resize_affine(pixels.shape[1] / width, pixels.shape[0] / height), to_picture)
+        to_picture = compose(resize_affine(pixels.shape[1] / width, pixels.shape[0] / height), to_picture)
     return StoredPicture(pixels, to_picture)
 
 
@@ -222,15 +248,11 @@ def _reduce(pixels: Picture, to_window: Affine, factor: int) -> tuple[Picture, A
     height, width = pixels.shape[:2]
     padded = _extract(pixels, 0, 0, -(-width // factor) * factor, -(-height // factor) * factor)
     reduced = _resize(padded, padded.shape[1] // factor, padded.shape[0] // factor, cv2.INTER_AREA)
-    return reduced, compose(_resize_affine(1 / factor, 1 / factor), to_window)
+    return reduced, compose(resize_affine(1 / factor, 1 / factor), to_window)
 
 
 def _resize(pixels: Picture, width: int, height: int, interpolation: int) -> Picture:
     return np.asarray(cv2.resize(pixels, (width, height), interpolation=interpolation), dtype=np.uint8)
-
-
-def _resize_affine(zoom_x: float, zoom_y: float) -> Affine:
-    return np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
 
 
 def _extract(image: Picture, left: int, top: int, width: int, height: int) -> Picture:

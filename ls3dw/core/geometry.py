@@ -72,6 +72,11 @@ def apply(affine: Affine, points: NDArray[Any]) -> NDArray[Any]:
     return out.astype(points.dtype)
 
 
+def resize_affine(zoom_x: float, zoom_y: float) -> Affine:
+    """Map the pixels of a picture to those of the same picture resized by `zoom_x` and `zoom_y`."""
+    return np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
+
+
 def invert(affine: Affine) -> Affine:
     """Invert affines (..., 2, 3)."""
     linear = np.linalg.inv(affine[..., :2])

@@ -56,7 +56,9 @@ class Sample:
     media: file under the source's root; frame: number in a video, from 1; yaw: degrees, where the source has it;
     load: gives the picture with its channels in `order`;
     flags: notes for users, e.g. "broken" for a frame whose published annotation is known to be wrong;
-    extra: further arrays of the source, the same names and shapes for all its samples.
+    extra: further arrays of the source, the same names and shapes for all its samples;
+    size: width and height of the picture, None if they are those of `image()`; reduction: how many times `image()` is
+    smaller than the picture, 1 but for very large ones. Box and points are always in pixels of the picture.
     """
 
     id: str
@@ -71,6 +73,8 @@ class Sample:
     flags: tuple[str, ...] = ()
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     order: ColourOrder = "RGB"
+    size: tuple[int, int] | None = None
+    reduction: int = 1
 
     def __post_init__(self) -> None:
         if self.annotation.shape != (POINTS, 2) or self.box.shape != (4,):

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.formats.pictures import DecodedPicture
 from ls3dw.core.geometry import tight_box
 from ls3dw.core.sample import ColourOrder, Drop, Floats, Picture, Reason, Sample
 from ls3dw.errors import SourceError
@@ -108,9 +109,9 @@ def read_face(path: Path, parse: Parser) -> Face:
     return face
 
 
-def make_sample(face: Face, picture: Picture, place: Place, order: ColourOrder = "RGB") -> Sample:
-    """Join a face and its picture (H, W, 3), channels in `order`; raises Rejected if no point lies in the picture."""
-    _check_inside(face.points, picture)
+def make_sample(face: Face, picture: DecodedPicture, place: Place, order: ColourOrder = "RGB") -> Sample:
+    """Join a face and its picture, channels in `order`; raises Rejected if no point lies in the picture."""
+    _check_inside(face.points, picture.size)
     return Sample(
         id=place.id,
         source=place.source,
@@ -118,17 +119,19 @@ def make_sample(face: Face, picture: Picture, place: Place, order: ColourOrder =
         media=place.media,
         annotation=face.annotation,
         box=tight_box(face.points),
-        load=partial(_same, picture),
+        load=partial(_same, picture.pixels),
         frame=place.frame,
         yaw=face.yaw,
         flags=(*place.flags, *face.flags),
         extra=face.extra,
         order=order,
+        size=picture.size,
+        reduction=picture.reduction,
     )
 
 
-def _check_inside(points: Floats, picture: Picture) -> None:
-    height, width = picture.shape[:2]
+def _check_inside(points: Floats, size: tuple[int, int]) -> None:
+    width, height = size
     # Pixel k covers [k - 0.5, k + 0.5].
     inside = (points >= -0.5) & (points <= (width - 0.5, height - 0.5))
     if not inside.all(axis=1).any():

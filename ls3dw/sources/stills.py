@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.files import folded
-from ls3dw.core.formats.pictures import decode_picture
+from ls3dw.core.formats.pictures import DecodedPicture, decode_picture
 from ls3dw.core.sample import Media, Outcome, Picture, Reason, Sample
 from ls3dw.errors import PictureError
 from ls3dw.sources.base import Count, Source
@@ -137,7 +137,7 @@ class StillMedia:
         data = read_bytes(picture_file)
         picture = decode(data, picture_file.name)
         if self.format.digests:
-            face = replace(face, extra={**face.extra, **digests(data, picture)})
+            face = replace(face, extra={**face.extra, **digests(data, picture.pixels)})
         return make_sample(face, picture, place)
 
 
@@ -173,7 +173,7 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def decode(data: bytes, name: str) -> Picture:
+def decode(data: bytes, name: str) -> DecodedPicture:
     """Decode the picture file `name`; raises Rejected."""
     try:
         return decode_picture(data)

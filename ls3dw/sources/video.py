@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
 
+from ls3dw.core.formats.pictures import DecodedPicture
 from ls3dw.core.formats.videos import VideoFrame, VideoReader
 from ls3dw.core.sample import Outcome
 from ls3dw.errors import PictureError
@@ -164,7 +165,9 @@ class VideoMedia:
             if number not in labels.frames:
                 raise Rejected("frame without annotation", f"no {ANNOTATIONS}/{number:06d}.pts")
             face = read_face(labels.frames[number], parse_face)
-            return make_sample(face, reader.picture(frame), place, order="BGR")
+            pixels = reader.picture(frame)
+            height, width = pixels.shape[:2]
+            return make_sample(face, DecodedPicture(pixels, (width, height)), place, order="BGR")
         except PictureError as error:
             return place.drop(Rejected("unreadable picture", str(error)))
         except Rejected as fault:

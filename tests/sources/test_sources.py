@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.io import loadmat, savemat
 
+from ls3dw.core.crops import cut_stored, cut_window
 from ls3dw.core.formats.mat import read_arrays
 from ls3dw.core.formats.pictures import decode_picture
+from ls3dw.core.geometry import apply, compose, invert
 from ls3dw.core.sample import Drop, Sample
 from ls3dw.errors import PictureError, SourceError
 from ls3dw.sources import SOURCES, Source, open_source
@@ -379,7 +381,7 @@ def test_a_damaged_mat_file_is_a_face_or_a_fault(position: int, value: bytes) ->
 def test_a_damaged_picture_is_a_picture_or_an_error(position: int, value: bytes) -> None:
     whole = png()
     with contextlib.suppress(PictureError):
-        assert decode_picture(whole[:position] + value + whole[position + len(value) :]).dtype == np.uint8
+        assert decode_picture(whole[:position] + value + whole[position + len(value) :]).pixels.dtype == np.uint8
 
 
 def test_pictures_become_rgb_as_stored() -> None:
@@ -388,16 +390,61 @@ def test_pictures_become_rgb_as_stored() -> None:
     exif[0x0112] = 6  # shown turned by 90 degrees
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", exif=exif)
-    assert decode_picture(buffer.getvalue()).shape == (2, 3, 3)
+    assert decode_picture(buffer.getvalue()).pixels.shape == (2, 3, 3)
     for mode in ("L", "P", "RGBA", "1"):
-        assert decode_picture(png(mode)).shape == (HEIGHT, WIDTH, 3)
+        assert decode_picture(png(mode)).pixels.shape == (HEIGHT, WIDTH, 3)
 
 
-def test_a_decompression_bomb_is_refused() -> None:
+def test_what_decodes_to_too_much_is_refused() -> None:
     buffer = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
-    with pytest.raises(PictureError, match="bomb"):
+    Image.new("1", (40_000, 40_000)).save(buffer, "PNG")
+    with pytest.raises(PictureError, match="40000x40000 pixels decode to 1600000000 bytes; the limit is 1073741824"):
         decode_picture(buffer.getvalue())
+
+
+KINDS = (("PNG", "RGB"), ("PNG", "P"), ("PNG", "1"), ("JPEG", "RGB"), ("JPEG", "CMYK"))
+
+
+@pytest.mark.parametrize(("kind", "mode"), KINDS)
+def test_a_large_picture_is_reduced(kind: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = np.zeros((11, 13, 3), np.uint8)
+    small[4, 5] = 255
+    image = Image.fromarray(small.repeat(8, 0).repeat(8, 1)[:-1, :-1]).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, kind)
+    whole = decode_picture(buffer.getvalue())
+    assert (whole.size, whole.reduction, whole.pixels.shape) == ((103, 87), 1, (87, 103, 3))
+    monkeypatch.setattr("ls3dw.core.formats.pictures.WHOLE_PIXELS", 1000)
+    reduced = decode_picture(buffer.getvalue())
+    assert (reduced.size, reduced.reduction, reduced.pixels.shape) == ((103, 87), 4, (22, 26, 3))
+    assert reduced.pixels[8:10, 10:12].min() > 200
+    assert np.median(reduced.pixels) < 10
+
+
+def test_a_reduced_picture_keeps_coordinates_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = np.meshgrid(np.arange(256), np.arange(192))
+    pixels = np.stack((x, y, 0 * x), axis=2).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    marks = points() * 5
+    put(tmp_path / "01_Indoor", "a", buffer.getvalue(), pts(marks))
+    (whole,) = open_source("300w", tmp_path)
+    monkeypatch.setattr("ls3dw.core.formats.pictures.WHOLE_PIXELS", 20_000)
+    (reduced,) = open_source("300w", tmp_path)
+    assert reduced.image().shape == (96, 128, 3)
+    assert (reduced.size, reduced.reduction) == ((256, 192), 2)
+    np.testing.assert_array_equal(reduced.annotation, whole.annotation)
+    np.testing.assert_array_equal(reduced.box, whole.box)
+    first, second = (cut_window(one.image(), one.box, "subpixel", one.reduction) for one in (whole, reduced))
+    np.testing.assert_allclose(first.crop, second.crop, atol=1e-9)
+    kept = [cut_stored(one.image(), one.box, one.reduction) for one in (whole, reduced)]
+    # Red is x and green is y: each pixel names the place in the file that it shows.
+    to_window = compose(invert(second.to_crop), second.crop)
+    for cut, to_own in ((second.pixels, to_window), (kept[1].pixels, kept[1].to_picture)):
+        spot = np.array([[60.5, 70.5]])
+        column, row = np.rint(apply(to_own, spot)[0]).astype(int)
+        shown = apply(invert(to_own), np.array([[column, row]], dtype=float))[0]
+        np.testing.assert_allclose(cut[row, column, :2], shown, atol=1.01)
 
 
 @pytest.mark.parametrize("name", SOURCES)

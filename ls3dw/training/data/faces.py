@@ -15,7 +15,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.core.geometry import CROP_SIZE, REFERENCE_SIDE, Affine, apply, compose, crop_affine, crop_placement, invert
+from ls3dw.core.geometry import (
+    CROP_SIZE,
+    REFERENCE_SIDE,
+    Affine,
+    apply,
+    compose,
+    crop_affine,
+    crop_placement,
+    invert,
+    resize_affine,
+)
 from ls3dw.core.markup import POINTS
 from ls3dw.core.sample import Drop, Floats, Media, Picture, Sample
 from ls3dw.dataset.subsets.pose_bins import balanced_rows
@@ -25,8 +35,6 @@ from ls3dw.training.options import StreamOptions
 
 if TYPE_CHECKING:
     from ls3dw.dataset.open import Dataset
-
-WHOLE = np.eye(2, 3)
 
 WINDOW: Final = 538
 """Side of a training picture at the crop's resolution, as in data sets. A crop turned by any angle and zoomed to 0.7
@@ -97,7 +105,8 @@ class SourceFaces:
         if isinstance(outcome, Drop):
             return outcome
         points_2d, points_3d = landmarks_of(outcome, self.annotation_kind)
-        return cut_face(outcome.image(), WHOLE, outcome.box, points_2d, points_3d)
+        to_image = resize_affine(1 / outcome.reduction, 1 / outcome.reduction)
+        return cut_face(outcome.image(), to_image, outcome.box, points_2d, points_3d)
 
     def _shapes(self) -> Floats:
         """Read the points of all faces (N, 68, 2), NaN where a face cannot be used."""

@@ -97,7 +97,7 @@ def read_real(options: RealOptions, device: torch.device, flip: bool) -> Validat
         raise ConfigurationError(f"validation.real: {options.source}: no usable face in {options.root}")
     crops, points_2d, points_3d = [], [], []
     for sample in samples:
-        window = cut_window(sample.image(), sample.box)
+        window = cut_window(sample.image(), sample.box, reduction=sample.reduction)
         pixels = torch.from_numpy(np.ascontiguousarray(window.pixels))[None]
         crops.append(resample(pixels, torch.from_numpy(window.to_crop)[None]))
         in_2d, in_3d = landmarks_of(sample, source.annotation_kind)

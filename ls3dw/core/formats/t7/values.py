@@ -46,6 +46,28 @@ ELEMENTS: Final[Mapping[str, np.dtype[Any]]] = {
 
 
 @dataclass(frozen=True)
+class ArrayClass:
+    """What a class of tensors or storages holds. storage: the class that belongs to a tensor; None: a storage."""
+
+    dtype: np.dtype[Any]
+    storage: str | None
+
+
+def _array_classes() -> Mapping[str, ArrayClass]:
+    classes: dict[str, ArrayClass] = {}
+    spellings = [(name, name) for name in ELEMENTS] + [(f"Cuda{name}", name) for name in ELEMENTS if name != "Float"]
+    for name, element in [*spellings, ("Cuda", "Float")]:
+        storage = f"torch.{name}Storage"
+        classes[storage] = ArrayClass(ELEMENTS[element], None)
+        classes[f"torch.{name}Tensor"] = ArrayClass(ELEMENTS[element], storage)
+    return classes
+
+
+ARRAYS: Final = _array_classes()
+"""Classes of tensors and storages; `torch.CudaTensor` holds floats."""
+
+
+@dataclass(frozen=True)
 class Layout:
     """How a file spells its numbers, which nothing in it says. The default is what Torch7 writes on common machines.
 
