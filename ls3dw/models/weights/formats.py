@@ -62,8 +62,8 @@ def read_head(path: Path) -> bytes:
         head = file.read(512)
     if _is_safetensors(head) and (header := int.from_bytes(head[:8], "little")) > min(LARGEST_HEADER, size):
         raise ModelError(
-            f"{path}: damaged, not a safetensors file: a header of {header} bytes in a file of {size}, expected at most"
-            f" {LARGEST_HEADER}; get it again"
+            f"{path}: damaged, not a safetensors file: a safetensors header of {header} bytes, expected at most"
+            f" {min(LARGEST_HEADER, size)}; get it again"
         )
     return head
 
