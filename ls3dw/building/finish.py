@@ -1,4 +1,4 @@
-"""Ends a build: index, drops, contact sheets, card, and last the manifest that vouches for every file."""
+"""Finishes a version: index, drops, contact sheets, card, and last the manifest with the hashes of all files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ls3dw.sources import SOURCES
 
 
 def finish_version(store: Store, version: str, configuration: Mapping[str, Any]) -> list[ShardRecord]:
-    """Write what a version has beside its shards, and publish it last; return the records of all its shards."""
+    """Write all files of a version but its shards, and publish it last; return the records of its shards."""
     records = list(store.markers(version))
     audit = read_audit(store, configuration)
     drops = [drop for record in records for drop in record.drops] + rejections(store, records, audit)
@@ -52,7 +52,7 @@ def finish_version(store: Store, version: str, configuration: Mapping[str, Any])
 def _manifest(
     store: Store, version: str, configuration: Mapping[str, Any], counted: Mapping[str, Any], audit: Audit
 ) -> dict[str, Any]:
-    """Return a version's manifest, but for its files."""
+    """Return a version's manifest without its files."""
     asked = configuration.get(REGENERATED)
     audited = {"audit": audit.summary()} if audit.decisions else {}
     return audited | {
@@ -67,9 +67,9 @@ def _manifest(
 
 
 def lineage(store: Store, parent: str) -> list[dict[str, Any]]:
-    """Return the versions behind one that has this parent, the oldest first, each with its configuration.
+    """Return a parent and its ancestors, the oldest first, each with its configuration.
 
-    So that a row says what made it even when the version that did is deleted.
+    It tells how a row was made even after the version that made it is deleted.
     """
     manifest = store.read_manifest(parent)
     own = {"version": parent, "parent": manifest["parent"], "configuration": manifest["configuration"]}
@@ -84,7 +84,7 @@ def annotation_kinds(store: Store, configuration: Mapping[str, Any], sources: It
 
 
 def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bool:
-    """Say whether the version stands already as it would be written now."""
+    """Whether the version is published with this manifest already."""
     path = store.manifest_file(version)
     if version not in read_dataset(store.root)["versions"] or not path.is_file():
         return False
@@ -95,7 +95,7 @@ def _is_published(store: Store, version: str, manifest: Mapping[str, Any]) -> bo
 def counts(records: list[ShardRecord], drops: list[Drop]) -> dict[str, Any]:
     """Count by source: read, written, and dropped by reason. read = written + dropped.
 
-    drops: of the records, and what was left out of their shards later.
+    drops: of the records, and of faces that were rejected later.
     """
     result: dict[str, Any] = {}
     for source in sorted({record.source for record in records}):

@@ -1,4 +1,4 @@
-"""The options of a build, checked once and all together."""
+"""The options of a build."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Engine = Literal["fast", "eager", "compiled", "plain"]
 
 SAMPLE: Final = "sample"
 IN_3D: Final = tuple(name for name, source in SOURCES.items() if source.annotation_kind == "3d")
-"""The sources whose own points are projected 3D ones, as in LS3D-W."""
+"""Sources with projected 3D points, as in LS3D-W."""
 
 DEFAULT_SHARD_SIZE: Final = 256
 DEFAULT_VERSION: Final[dict[str, str]] = {"network": "v1", "published": "published"}
@@ -27,11 +27,10 @@ DEFAULT_VERSION: Final[dict[str, str]] = {"network": "v1", "published": "publish
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What `ls3dw build` was asked for.
+    """The options of `ls3dw build`.
 
-    roots: a folder for each source that has one of its own; root: the folder for all others. annotations: "published"
-    takes the sources' own points and runs no network. version_name: empty for the usual one. subsets, limit, ...: as in
-    `ls3dw build --help`.
+    roots: folders of single sources; root: the folder of all others; annotations: "published" takes the sources' own
+    points and runs no network; version_name: empty for the default. The others are as in `ls3dw build --help`.
     """
 
     sources: tuple[str, ...] = (SAMPLE,)
@@ -110,7 +109,7 @@ class BuildOptions:
         ]
 
     def _published_faults(self) -> list[str]:
-        """Only projected 3D points can be a version's annotations; what is for networks only would have no effect."""
+        """Yield faults of options for networks, and of sources without 3D points."""
         faults = [
             f"annotations published: source {name!r} has no 3D points of its own; expected some of {', '.join(IN_3D)}"
             for name in self.sources
@@ -130,7 +129,7 @@ class BuildOptions:
 
 
 def recorded(options: BuildOptions, models: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides the content of a version: two runs that differ in it must not share an output."""
+    """Return what decides the content of a version; runs that differ in it must not share one."""
     return {
         "annotations": options.annotations,
         "data": "embedded sample" if options.sources == (SAMPLE,) else "sources",

@@ -1,4 +1,4 @@
-"""Which faces to annotate again: of a source, of a subset, or the failures of a version."""
+"""Selects faces to annotate again: of a source, of a subset, or the failures of a version."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS: Final = ("source", "subset", "failures")
 """`source:NAME`, `subset:SOURCE/NAME`, `failures:VERSION`."""
 
 Open = Callable[[str], "pd.DataFrame"]
-"""Gives the index of a version by its name; an error where there is no such version."""
+"""Returns the index of a version by its name; raises if there is no such version."""
 
 
 def split(entry: str) -> tuple[str, str]:
@@ -32,15 +32,15 @@ def split(entry: str) -> tuple[str, str]:
 
 
 def failures_of(entries: Sequence[str]) -> list[str]:
-    """Return the versions whose failures are asked for."""
+    """Return the versions named by `failures:` entries."""
     return sorted({name for kind, name in map(split, entries) if kind == "failures"})
 
 
 def select(index: pd.DataFrame, entries: Sequence[str], open_index: Open) -> NDArray[np.bool_]:
-    """Say which rows of `index` are meant (N,): those of any entry; all where there is no entry.
+    """Return the rows of `index` that any entry selects (N,); all without entries.
 
-    Names of sources and subsets may be in small or capital letters. Raises `ConfigurationError` for an entry that
-    means no face: it is a mistake, and a version that only copies another is of no use.
+    Letter case of sources and subsets does not matter. Raises `ConfigurationError` for an entry that selects no face,
+    which is a mistake.
     """
     chosen = np.full(len(index), not entries)
     for entry in entries:

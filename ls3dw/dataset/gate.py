@@ -82,7 +82,8 @@ def _fault(value: Any, shape: Shape, at: str) -> str:
     elif isinstance(shape, type):
         fits = isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
     else:
-        fits = shape(value)
+        # `str.__eq__` returns NotImplemented for other types.
+        fits = shape(value) is not NotImplemented and shape(value)
     return "" if fits else f"{at or 'it'}: unexpected {str(value)[:60]!r}"
 
 

@@ -24,7 +24,7 @@ from ls3dw.building.options import BuildOptions
 from ls3dw.building.pipeline import Build
 from ls3dw.building.prestart import Prestart
 from ls3dw.core.crops import Window, Windows, pack_windows
-from ls3dw.core.parallel.stage_timer import STAGES, StageTimer, render
+from ls3dw.core.parallel.stage_timer import STAGES, StageTimer
 from ls3dw.core.sample import Floats
 from ls3dw.dataset.open import open_dataset
 from ls3dw.dataset.verify import verify
@@ -259,15 +259,6 @@ def test_networks_that_are_killed_end_the_build_and_it_goes_on_later(
             run(options)
     assert len(open_dataset(run(options).store.root)) > LIMIT
     assert issubclass(WorkerError, Ls3dwError)
-
-
-def test_the_table_names_what_is_busiest() -> None:
-    times = StageTimer()
-    times.add({"decode": 12.0, "encode pictures": 6.0, "wait: others are behind": 2.0, "networks": 3.0})
-    times.add({"networks": 1.0, "wait: networks run": 4.0, "wait: no faces": 2.0, "write shards": 1.0})
-    text = render(times.seconds, 10.0, {"decoding": 2, "networks": 1, "writing": 1})
-    assert text.splitlines()[-1].startswith("busy in 10.0 s: decoding 90%, networks 80%, writing 10%")
-    assert len(text.splitlines()) == len(STAGES) + 2
 
 
 @pytest.mark.gpu

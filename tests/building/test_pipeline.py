@@ -78,7 +78,7 @@ def test_annotation_shards_hold_what_the_contract_says(sample: Dataset) -> None:
     shards = annotation_shards(sample.store.root)
     assert len(shards) == 6
     for path in shards:
-        with h5py.File(path) as file:
+        with h5py.File(path, locking=False) as file:
             rows = len(file["id"])
             for name, shape in ANNOTATION_SHAPES.items():
                 assert file[name].shape == (rows, *shape)
@@ -102,7 +102,10 @@ def test_annotation_shards_hold_what_the_contract_says(sample: Dataset) -> None:
 def test_face_shards_hold_the_same_faces_and_their_pictures(sample: Dataset) -> None:
     for path in annotation_shards(sample.store.root):
         source, name = path.parent.name, path.name
-        with h5py.File(path) as annotations, h5py.File(sample.store.root / "faces" / source / name) as faces:
+        with (
+            h5py.File(path, locking=False) as annotations,
+            h5py.File(sample.store.root / "faces" / source / name, locking=False) as faces,
+        ):
             assert faces["id"][:].tolist() == annotations["id"][:].tolist()
             for column in ("annotation", "box"):
                 np.testing.assert_array_equal(faces[column][:], annotations[column][:])
@@ -135,7 +138,7 @@ def test_index(sample: Dataset) -> None:
     assert (frame["subset"], frame["frame"], frame["row"], frame["shard"]) == ("A", 48, 47, "114-0000")
     assert (frame["width"], frame["height"]) == (320, 320)
     for (source, shard), part in index.groupby(["source", "shard"]):
-        with h5py.File(sample.store.annotations("v1", source, shard)) as file:
+        with h5py.File(sample.store.annotations("v1", source, shard), locking=False) as file:
             np.testing.assert_array_equal(part[["yaw", "pitch", "roll"]], file["pose"][:])
             np.testing.assert_array_equal(part["nme"], file["nme"][:])
             assert part["row"].tolist() == list(range(len(part)))
@@ -149,7 +152,7 @@ def test_what_a_source_does_not_have_is_nan(sample: Dataset) -> None:
         assert np.isnan(face.annotation).all()
         assert np.isfinite(face.box).all()
         assert np.isfinite(face.landmarks_3d).all()
-    with h5py.File(sample.store.faces("menpo", "train-0000")) as file:
+    with h5py.File(sample.store.faces("menpo", "train-0000"), locking=False) as file:
         has_profile = np.isfinite(file["extra/profile"][:]).all(axis=(1, 2))
         assert {text.decode() for text in file["id"][has_profile]} == profiles
 
@@ -311,11 +314,11 @@ def test_guidance_by_the_annotation(
     words = ("--subset", "train", "--source", "menpo", "--root", EMBEDDED, "--model-3d", tiny_models["2d-to-3d"])
     for guidance in ("predicted", "annotated"):
         assert ls3dw("build", "--out", tmp_path / guidance, *quick, *words, "--guidance", guidance).status == 0
-    with h5py.File(tmp_path / "annotated/annotations/v1/menpo/train-0000.h5") as file:
+    with h5py.File(tmp_path / "annotated/annotations/v1/menpo/train-0000.h5", locking=False) as file:
         whole = np.isfinite(file["annotation"][:]).all(axis=(1, 2))
         assert file["guided"][:].tolist() == whole.tolist()
         given = file["landmarks_3d"][..., :2]
-    with h5py.File(tmp_path / "predicted/annotations/v1/menpo/train-0000.h5") as file:
+    with h5py.File(tmp_path / "predicted/annotations/v1/menpo/train-0000.h5", locking=False) as file:
         assert not file["guided"][:].any()
         predicted = file["landmarks_3d"][..., :2]
     assert (given != predicted).any(axis=(1, 2)).tolist() == whole.tolist()

@@ -15,7 +15,10 @@ def parse_yaml(text: str) -> Any:
 
     if len(text) > MAX_TEXT:
         raise ValueError(f"{len(text)} characters; expected at most {MAX_TEXT}")
-    loader = yaml.SafeLoader(text)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
     try:
         node = loader.get_single_node()
         if node is None:
