@@ -158,7 +158,7 @@ def remove_partial(folder: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the data set in `folder` for one build; the system lets go of it when the process ends, however it ends."""
+    """Lock the data set in `folder` for one build. The system releases the lock when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as lock:
         try:

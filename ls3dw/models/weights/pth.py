@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ls3dw.core.formats.pickle_reader import Inert, StorageNote, TensorNote, read_inert
+from ls3dw.core.formats.pickle_reader import PickledObject, StorageNote, TensorNote, read_pickle
 from ls3dw.errors import ModelError
 
 MAGIC: Final = 0x1950A86A20F9469CFC6C
@@ -103,7 +103,7 @@ def _from_archive(members: _Members) -> PthFile:
     if members.has("byteorder") and members.read("byteorder") != b"little":
         raise ModelError(f"{where}: written on a big-endian machine; save it again on another")
     script = members.has("constants.pkl")
-    root = read_inert(io.BytesIO(members.read("data.pkl")), where, script).root
+    root = read_pickle(io.BytesIO(members.read("data.pkl")), where, script).root
     notes = _of_modules(root, where) if script else _of_tables(root, where)
     kind = "TorchScript archive" if script else "PyTorch archive"
     return PthFile(kind, _tensors(notes, lambda storage: members.read(f"data/{storage.key}"), where))
@@ -113,14 +113,14 @@ def _read_stream(data: mmap.mmap, where: str) -> PthFile:
     """Read a file of the form before 1.6: magic number, version, system, root, keys, the storages in that order."""
     if data[:1] != b"\x80":
         raise ModelError(f"{where}: not a weights file; expected .pth, .pth.tar, .pt, .zip, .safetensors or .t7")
-    if read_inert(data, where).root != MAGIC:
+    if read_pickle(data, where).root != MAGIC:
         raise ModelError(f"{where}: a pickle that torch.save did not write; save the network's state_dict() with it")
-    if read_inert(data, where).root != VERSION:
+    if read_pickle(data, where).root != VERSION:
         raise ModelError(f"{where}: another version of PyTorch's old format than {VERSION}; save it again")
-    system = read_inert(data, where).root
+    system = read_pickle(data, where).root
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ModelError(f"{where}: written on a big-endian machine; save it again on another")
-    body, keys = read_inert(data, where), read_inert(data, where).root
+    body, keys = read_pickle(data, where), read_pickle(data, where).root
     places = _places(data.tell(), keys, body.storages, where)
     notes = _of_tables(body.root, where)
     return PthFile("PyTorch file of the old form", _tensors(notes, lambda note: _cut(data, places, note, where), where))
@@ -173,7 +173,7 @@ def _of_modules(root: Any, where: str) -> dict[str, TensorNote]:
     left: list[tuple[str, Any]] = [("", root)]
     while left:
         prefix, module = left.pop()
-        if id(module) in seen or not isinstance(module, Inert) or not isinstance(module.state, dict):
+        if id(module) in seen or not isinstance(module, PickledObject) or not isinstance(module.state, dict):
             continue
         seen.add(id(module))
         for name, value in module.state.items():
