@@ -3,7 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := ls3dw-data
 
-.PHONY: demo test lint types wheel docs clean
+# Minutes of damage, kills and crowds; STRESS_SECONDS for each harness.
+STRESS_SECONDS ?= 120
+
+.PHONY: demo test stress lint types wheel docs clean
 
 demo: .venv/installed
 	$(BIN)/ls3dw build --source sample --out $(DEMO)
@@ -12,6 +15,10 @@ demo: .venv/installed
 # Two at a time, each with one thread: the networks of the tests are too small to share cores. The fast ones go first.
 test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist worksteal
+
+stress: .venv/installed
+	set -e; for harness in flipped_bits mutated_files concurrent_readers; do \
+	  OMP_NUM_THREADS=1 PYTHONPATH=tests $(BIN)/python -m stress.$$harness $(STRESS_SECONDS); done
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -109,8 +109,7 @@ def variants(network: nn.Module, device: torch.device, batch: int, given: argpar
             "plain float32": of(plain),
             "plain float16": lambda: HalfNetwork(network, device),
             "folded": of(half),
-            "folded compiled": of(replace(half, compiled=True)),
-            "fused": of(replace(half, compiled=True, fused=True)),
+            "fused": of(replace(half, compiled=True)),
         }
     made = {"plain float32": of(plain)}
     for dtype in (torch.float32, torch.bfloat16) if has_bfloat16() else (torch.float32,):
@@ -119,7 +118,7 @@ def variants(network: nn.Module, device: torch.device, batch: int, given: argpar
             made[f"folded {policy.name}, {rows} a thread"] = of(policy)
             if given.compiled:
                 made[f"folded compiled {policy.name}, {rows} a thread"] = of(replace(policy, compiled=True))
-        whole = replace(eager, dtype=dtype, rows=None, lanes=1)
+        whole = replace(eager, dtype=dtype, rows=None, threads=1)
         made[f"folded {whole.name}, all on all threads"] = of(whole)
     return made
 

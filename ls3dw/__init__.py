@@ -8,7 +8,19 @@ from ls3dw.core.lazy import door
 
 if TYPE_CHECKING:
     from ls3dw import models, sources
-    from ls3dw.api import build, plan_build, plan_regenerate, regenerate, split, subset
+    from ls3dw.api import (
+        build,
+        diff,
+        evaluate,
+        export,
+        plan_build,
+        plan_regenerate,
+        regenerate,
+        split,
+        subset,
+        train,
+        verify,
+    )
     from ls3dw.core import geometry, metrics, phash, pose
     from ls3dw.core.annotations import Annotations
     from ls3dw.core.formats import t7
@@ -24,6 +36,9 @@ __all__ = [
     "Face",
     "__version__",
     "build",
+    "diff",
+    "evaluate",
+    "export",
     "geometry",
     "metrics",
     "models",
@@ -37,9 +52,16 @@ __all__ = [
     "split",
     "subset",
     "t7",
+    "train",
+    "verify",
 ]
 
 _HOMES = {
+    "evaluate": "api",
+    "diff": "api",
+    "verify": "api",
+    "export": "api",
+    "train": "api",
     "build": "api",
     "plan_build": "api",
     "plan_regenerate": "api",

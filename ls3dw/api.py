@@ -6,47 +6,26 @@ whose text says what is wrong, where, and what to do.
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
+from ls3dw.core.progress import Progress
 from ls3dw.errors import ConfigurationError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from ls3dw.building.options import BuildOptions
-    from ls3dw.building.pipeline import Build
-    from ls3dw.building.plan import BuildPlan
-    from ls3dw.building.prepare import Chunk
-    from ls3dw.building.prestart import Prestart
-    from ls3dw.building.regenerate import RegenerateOptions, Regeneration
     from ls3dw.building.report import BuildReport
+    from ls3dw.core.progress import OnProgress
+    from ls3dw.dataset.exporters import ExportReport
+    from ls3dw.dataset.verify import Verification
+    from ls3dw.evaluation.diff import DiffReport
+    from ls3dw.evaluation.run import EvaluationReport
+    from ls3dw.training.run import TrainReport
 
 T = TypeVar("T")
 
 StrPath: TypeAlias = str | Path
-
-ALL = "*"
-"""In a mapping of sources to folders: every source that is not named."""
-
-logger = logging.getLogger("ls3dw")
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a command is. done, total: pictures and frames, or faces; where: the source and part just finished."""
-
-    done: int
-    total: int
-    where: str = ""
-
-
-OnProgress: TypeAlias = Callable[[Progress], None]
 
 
 def build(
@@ -107,20 +86,17 @@ def build(
         SourceError: a folder that is not laid out as the source is.
         DeviceError, ModelError, DatasetError: a GPU, weights file or data set that cannot be used.
     """
-    options = _build_options(_given(locals()))
-    with _prestarted(options.gpu, idle=options.annotations == "published") as prestart:
-        from ls3dw.building.options import SAMPLE
-        from ls3dw.building.pipeline import Build
+    given = _given(locals())
+    from ls3dw.building.run import run_build
 
-        return _finish(Build(options, prestart), progress, notes=options.sources != (SAMPLE,))
+    return run_build(given, progress)
 
 
 def plan_build(**options: Any) -> str:
     """Describe what `build` with these options would read and what is left to do. Writes nothing."""
-    from ls3dw.building.pipeline import Build
-    from ls3dw.building.report import describe_build
+    from ls3dw.building.run import plan_build
 
-    return describe_build(Build(_build_options(options)))
+    return plan_build(options)
 
 
 def regenerate(
@@ -161,19 +137,142 @@ def regenerate(
     Returns:
         Counts and paths of the new version; `report.annotated` faces were annotated again.
     """
-    given = _regenerate_options(_given(locals()))
-    with _prestarted(given.get("gpu", "auto"), idle=False) as prestart:
-        from ls3dw.building.regenerate import Regeneration
+    given = _given(locals())
+    from ls3dw.building.run import run_regeneration
 
-        return _finish(Regeneration(_resolve(dataset, given), prestart), progress, notes=False)
+    return run_regeneration(Path(dataset), given, progress)
 
 
 def plan_regenerate(dataset: StrPath, **options: Any) -> str:
     """Describe which faces `regenerate` with these options would annotate again, and with what. Writes nothing."""
-    from ls3dw.building.regenerate import Regeneration
-    from ls3dw.building.report import describe_regeneration
+    from ls3dw.building.run import plan_regeneration
 
-    return describe_regeneration(Regeneration(_resolve(dataset, _regenerate_options(options))))
+    return plan_regeneration(Path(dataset), options)
+
+
+def evaluate(dataset: StrPath, *, progress: OnProgress | None = None, **options: Any) -> EvaluationReport:
+    """Score landmarks against the sources' own points or a version: NME, AUC, failures, with 95 % intervals.
+
+        report = ls3dw.evaluate("ds", predictions="mine=mine.npz", out="report")
+        print(report.render())
+
+    Args:
+        dataset: folder of the data set.
+        options: fields of `ls3dw.evaluation.run.EvaluateOptions`: version, predictions (one or several), against,
+            points, normaliser, threshold, seed, temporal, out; for an ablation also ablation, model_2d, model_3d, gpu,
+            limit.
+        progress: as in `build`; of an ablation.
+
+    Returns:
+        The scores, `.to_dict()` and `.render()` of them, and the files written to `out`.
+    """
+    from ls3dw.evaluation.run import EvaluateOptions, run_evaluation
+
+    plain = dict(options)
+    for name in ("version", "predictions", "model_2d", "model_3d"):
+        if isinstance(plain.get(name), str | Path):
+            plain[name] = (str(plain[name]),)
+    if plain.get("out") is not None:
+        plain["out"] = Path(plain["out"])
+    return run_evaluation(
+        dataset,
+        _made(EvaluateOptions, plain),
+        lambda done, total: progress(Progress(done, total)) if progress else None,
+    )
+
+
+def diff(
+    dataset: StrPath, before: str, after: str, *, moved: float = 0.25, top: int = 12, gallery: bool = True
+) -> DiffReport:
+    """Compare two versions of a data set: what moved by source, yaw and landmark group, and against the own points.
+
+    Args:
+        dataset: folder of the data set. before, after: names of the versions.
+        moved: mean move, in pixels of the 256-pixel crop, from which a face counts as moved.
+        top: faces listed of each kind of change.
+        gallery: write plots and a page of the faces that changed most to galleries/<after>/diff-<before>.
+
+    Returns:
+        The comparison, `.to_dict()` and `.render()` of it, and `.gallery`, its page.
+    """
+    from ls3dw.evaluation.diff import run_diff
+    from ls3dw.review.pairs import write_pairs
+
+    report = run_diff(dataset, before, after, moved=moved, top=top)
+    return replace(report, gallery=write_pairs(report)) if gallery else report
+
+
+def verify(dataset: StrPath, *, version: str | None = None) -> Verification:
+    """Check that every byte of a data set is as it was written, and that index, counts and shards agree.
+
+    Args:
+        dataset: folder of the data set. version: only this one (default: all).
+
+    Returns:
+        `.files` that were checked, and `.faults`: empty if all is well.
+    """
+    from ls3dw.dataset.verify import verify as run_verification
+
+    return run_verification(Path(dataset), version)
+
+
+def export(
+    dataset: StrPath,
+    format: str,  # noqa: A002 - the option's name
+    out: StrPath,
+    *,
+    version: str | None = None,
+    source: str | Sequence[str] = (),
+    round: bool = False,  # noqa: A002 - the option's name
+) -> ExportReport:
+    """Write a version of a data set in the layout of others: kept pictures, and landmarks in their pixels.
+
+    Args:
+        dataset: folder of the data set. version: of the annotations (default: the newest).
+        format: ls3d-w, as LS3D-W was released; or menpo, LJSON files.
+        out: a new folder.
+        source: only faces of these sources.
+        round: whole pixels, truncated as in the release (ls3d-w only).
+    """
+    from ls3dw.dataset.exporters import FORMATS, ExportOptions
+    from ls3dw.dataset.open import open_dataset
+
+    if format not in FORMATS:
+        raise OptionError(f"format {format!r}: expected one of {', '.join(FORMATS)}")
+    sources = (source,) if isinstance(source, str) else tuple(source)
+    return FORMATS[format](open_dataset(dataset, version), Path(out), ExportOptions(sources, round))
+
+
+def train(
+    pipeline: StrPath,
+    *,
+    out: StrPath | None = None,
+    gpu: str | int = "auto",
+    resume: bool = False,
+    restart: bool = False,
+    set: Mapping[str, Any] | None = None,  # noqa: A002 - the option's name
+    stop: Callable[[], bool] = lambda: False,
+) -> TrainReport:
+    """Train the networks of a pipeline file and export them. Run again, it goes on from the last checkpoint.
+
+        report = ls3dw.train("pipelines/train_2dfan.yaml", set={"minutes": 10, "data.0.pool": 8192})
+
+    Args:
+        pipeline: YAML file with the fields of `ls3dw.training.TrainOptions`.
+        out: folder of the run (default ls3dw-train/<name>).
+        gpu: "auto", "none", or an id.
+        resume: fail if there is no checkpoint. restart: begin anew, and remove what an earlier run wrote.
+        set: changes of the pipeline's options, by dotted name.
+        stop: asked after each step; True saves a checkpoint and ends the run.
+
+    Returns:
+        `.models`, the weights files by name; `.results`, the figures of the last validation; `.folder`, `.steps`.
+    """
+    from ls3dw.training import read_options, run_training
+
+    options = read_options(Path(pipeline), set)
+    folder = None if out is None else Path(out)
+    return run_training(options, out=folder, gpu=str(gpu), resume=resume, restart=restart, stop=stop)
 
 
 @dataclass(frozen=True)
@@ -266,85 +365,7 @@ def _made(kind: type[T], options: Mapping[str, Any]) -> T:
     known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]  # always a dataclass
     if unknown := sorted(options.keys() - set(known)):
         raise OptionError(f"unknown option {', '.join(unknown)}; expected some of {', '.join(known)}")
-    return kind(**options)
-
-
-def _folders(given: dict[str, Any]) -> dict[str, Any]:
-    """Split `root` into the folder of all sources and those of single ones; an id of a GPU may be a number."""
-    root = given.pop("root", None)
-    if isinstance(root, Mapping):
-        given["roots"] = {name: folder for name, folder in root.items() if name != ALL}
-        given |= {"root": root[ALL]} if ALL in root else {}
-    elif root is not None:
-        given["root"] = root
-    if "gpu" in given:
-        given["gpu"] = str(given["gpu"])
-    return given
-
-
-def _build_options(given: Mapping[str, Any]) -> BuildOptions:
-    """Join the options of a pipeline file with those given, which count more."""
-    from ls3dw.building.options import make_options, read_pipeline
-
-    plain = _folders(dict(given))
-    for ours, theirs in (("source", "sources"), ("subset", "subsets")):
-        if ours in plain:
-            plain[theirs] = plain.pop(ours)
-    pipeline = plain.pop("pipeline", None)
-    if pipeline is not None:
-        return make_options(read_pipeline(Path(pipeline)) | plain)
     try:
-        return make_options(plain)
+        return kind(**options)
     except ConfigurationError as error:
         raise OptionError(str(error)) from error
-
-
-def _regenerate_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    plain = _folders(dict(given))
-    if isinstance(plain.get("only"), str):
-        plain["only"] = (plain["only"],)
-    return plain
-
-
-def _resolve(dataset: StrPath, given: Mapping[str, Any]) -> RegenerateOptions:
-    from ls3dw.building.regenerate import resolve_options
-
-    try:
-        return resolve_options(Path(dataset), given)
-    except ConfigurationError as error:
-        raise OptionError(str(error)) from error
-
-
-@contextmanager
-def _prestarted(gpu: str, *, idle: bool) -> Iterator[Prestart]:
-    """Start the GPUs' processes before torch is imported here, so that both import it at the same time."""
-    # Threads that wait by spinning would take the cores from decoding and writing; read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.building.prestart import Prestart
-
-    with Prestart("none" if idle else gpu) as prestart:
-        yield prestart
-
-
-def _finish(run: Build | Regeneration, progress: OnProgress | None, *, notes: bool) -> BuildReport:
-    """Run a build and report on the version it made. notes: log counts that differ from the published ones."""
-    from ls3dw.building.report import BuildReport, differing_counts
-
-    done = total = 0
-
-    def begin(plan: BuildPlan) -> None:
-        nonlocal done, total
-        for note in differing_counts(plan) if notes else ():
-            logger.warning("note: %s", note)
-        done, total = sum(min(record.read, record.expected) for record in plan.records), plan.units
-        if progress:
-            progress(Progress(done, total))
-
-    def report(chunk: Chunk) -> None:
-        nonlocal done
-        done += chunk.read
-        if progress:
-            progress(Progress(done, total, f"{chunk.source}/{chunk.part}"))
-
-    run.run(begin, report)
-    return BuildReport.of(run)

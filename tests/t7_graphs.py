@@ -14,8 +14,8 @@ from torch import nn
 
 from ls3dw.core.formats.t7 import Key, T7Object
 from ls3dw.models.networks.depth import Bottleneck, DepthNet
-from ls3dw.models.weights.torch7.expected import trace
-from ls3dw.models.weights.torch7.ops import Op
+from ls3dw.models.weights.torch7.graph import Op
+from ls3dw.models.weights.torch7.own import trace_network
 
 EPS = 1e-5
 
@@ -44,7 +44,7 @@ class Form:
 def graph_of(network: nn.Module, form: Form) -> T7Object:
     """Return `network` as an nngraph gModule, one node an operation."""
     tensors = Tensors(network, form)
-    traced = trace(network)
+    traced = trace_network(network)
     order = list(traced.ops)
     rng = np.random.default_rng(form.seed)
     nodes: dict[Op, T7Object] = {}
@@ -186,8 +186,8 @@ MODULES: Mapping[str, Callable[[Mapping[str, Any]], tuple[str, dict[str, Any]]]]
 def containers_of(network: DepthNet, form: Form) -> T7Object:
     """Return a depth network as plain containers, each bottleneck a ConcatTable with its sum and ReLU."""
     tensors = Tensors(network, form)
-    ops = {op.origin: op for op in trace(network).ops}
-    other = {op.kind: op for op in trace(network).ops}
+    ops = {op.origin: op for op in trace_network(network).ops}
+    other = {op.kind: op for op in trace_network(network).ops}
 
     def named(*names: str) -> list[T7Object]:
         """Modules by name; "relu" and the like stand for any of their kind."""

@@ -12,9 +12,9 @@ import pytest
 from conftest import Command
 
 import ls3dw
-from ls3dw.api import Progress
 from ls3dw.cli.build import build as build_command
 from ls3dw.cli.regenerate import regenerate as regenerate_command
+from ls3dw.core.progress import Progress
 from ls3dw.errors import ConfigurationError, OptionError, SourceError
 
 
@@ -63,6 +63,23 @@ def test_subset_and_split(built: Any) -> None:
     sides = ls3dw.split(report.path, version="v1", share=0.5)
     assert sides.train.is_file()
     assert sides.held_out.is_file()
+
+
+def test_evaluation_difference_verification_and_export(built: Any, tmp_path: Path) -> None:
+    report, _ = built
+    scores = ls3dw.evaluate(report.path, version="v1", out=tmp_path / "scores")
+    assert "sources' own points" in scores.render()
+    assert (tmp_path / "scores" / "evaluation.json").is_file()
+    moved = ls3dw.diff(report.path, "v1", "v1", gallery=False)
+    assert moved.gallery is None
+    assert moved.to_dict()["faces"] == 8
+    assert ls3dw.verify(report.path).faults == []
+    written = ls3dw.export(report.path, "ls3d-w", tmp_path / "release", version="v1", source="300w")
+    assert (written.written, written.version) == (2, "v1")
+    with pytest.raises(OptionError, match="format 'x': expected one of ls3d-w"):
+        ls3dw.export(report.path, "x", tmp_path / "other")
+    with pytest.raises(OptionError, match="belong to an --ablation"):
+        ls3dw.evaluate(report.path, limit=3)
 
 
 @pytest.mark.parametrize(

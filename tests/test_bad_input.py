@@ -272,7 +272,7 @@ def test_weights_that_cannot_be_used(
 
     pickled = tmp_path / "fan.pth.tar"
     pickled.write_bytes(pickle.dumps({"weights": 1}))
-    assert "not a .safetensors file; make it one with ls3dw models import" in refused(pickled)
+    assert "a pickle that torch.save did not write" in refused(pickled)
 
     good = Path(tiny_models["2d"])
     copy = tmp_path / "copy.safetensors"

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from ls3dw.core.pose import mean_head
 from ls3dw.models.networks.heatmaps import draw_gaussians
+from ls3dw.synth.renderer import Rendered
 from ls3dw.synth.rng import keyed_rng
 from ls3dw.training.data.heads import HeadRenderer
 from ls3dw.training.distributed import ProcessGroup
@@ -24,17 +23,7 @@ CPU = torch.device("cpu")
 ALONE = ProcessGroup(CPU)
 
 
-@dataclass(frozen=True)
-class Dots:
-    """As `synth.renderer.Rendered`."""
-
-    images: Tensor
-    landmarks_2d: Tensor
-    landmarks_3d: Tensor
-    pose: Tensor
-
-
-def dots(count: int, seed: int, chunk: int, size: int = 256) -> Dots:
+def dots(count: int, seed: int, chunk: int, size: int = 256) -> Rendered:
     """Draw mean heads, shifted and turned in the plane, as a bright dot a point; the 2D jaw is the 3D one."""
     rng = keyed_rng(CPU, seed, chunk)
     head = torch.from_numpy(mean_head()).float() * torch.tensor([1.0, -1.0, 1.0])
@@ -45,7 +34,8 @@ def dots(count: int, seed: int, chunk: int, size: int = 256) -> Dots:
     colours = torch.linspace(0.3, 1, 68)[:, None] * torch.tensor([1.0, 0.8, 0.6])
     marks = torch.einsum("npyx,pc->ncyx", draw_gaussians(points[..., :2], 2.0, size), colours)
     images = (marks.clamp(0, 1) * 255).to(torch.uint8)
-    return Dots(images, points[..., :2].contiguous(), points, torch.zeros(count, 3))
+    visible = torch.ones(count, 68, dtype=torch.bool)
+    return Rendered(images, points[..., :2].contiguous(), points, visible, torch.zeros(count, 3))
 
 
 def open_dots(device: torch.device, options: Mapping[str, Any]) -> HeadRenderer:

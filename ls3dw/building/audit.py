@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ls3dw.building.finish import finish_version
-from ls3dw.core.files import exclusive, read_json, remove_partial, sha256_file
+from ls3dw.core.files import exclusive, partial_path, read_json, remove_partial, sha256_file
 from ls3dw.dataset.decisions import (
     Audit,
     DecisionsFile,
@@ -165,7 +165,7 @@ def _link(old: Path, new: Path) -> None:
     try:
         os.link(old, new)
     except PermissionError:  # raised by exFAT and some network shares
-        partial = new.with_name(f"{new.name}.partial")
+        partial = partial_path(new)
         shutil.copyfile(old, partial)
         partial.replace(new)
 

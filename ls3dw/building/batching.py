@@ -14,7 +14,7 @@ from ls3dw.core.crops import Windows
 from ls3dw.core.parallel.stage_timer import StageTimer
 from ls3dw.core.sample import Floats
 from ls3dw.models.face_batch import FaceBatch, join
-from ls3dw.models.inference.staging import Staged
+from ls3dw.models.inference.staging import StagedWindows
 
 Begun = TypeVar("Begun")
 
@@ -30,7 +30,7 @@ class Annotates(Protocol[Begun]):
         """Faces a pass."""
         ...
 
-    def stage(self, windows: Windows) -> Windows | Staged: ...
+    def stage(self, windows: Windows) -> Windows | StagedWindows: ...
 
     def begin(self, faces: FaceBatch) -> Begun: ...
 

@@ -22,7 +22,7 @@ from ls3dw.core.parallel.memory import prefetch_budget
 from ls3dw.core.parallel.pool import default_workers, stream
 from ls3dw.core.parallel.stage_timer import StageTimer, render
 from ls3dw.core.parallel.threads import ThreadStage
-from ls3dw.dataset.store import ShardRecord, Store, check_version, claim_version
+from ls3dw.dataset.store import ShardRecord, Store, check_output, check_version, claim_version
 from ls3dw.models.annotator import CPU_BATCH, Annotator, load_models
 from ls3dw.models.inference.device import check_device, devices, on_one_core
 from ls3dw.models.weights.contract import Contract
@@ -81,6 +81,7 @@ def make_version(
     annotate: Callable[[BuildPlan], None],
 ) -> list[ShardRecord]:
     """Make or finish a version, alone in the data set: plan it, write its shards, then all that describes them."""
+    check_output(store.root)
     with exclusive(store.root):
         remove_partial(store.root)
         planned = plan()

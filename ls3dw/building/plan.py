@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ls3dw.building.fingerprint import difference
 from ls3dw.building.options import SAMPLE, BuildOptions
 from ls3dw.building.prepare import DecodeTask
-from ls3dw.core.files import safe_name
+from ls3dw.core.files import dump_json, safe_name
 from ls3dw.core.resources import folder
 from ls3dw.core.sample import Media
-from ls3dw.dataset.store import ShardRecord, Store
+from ls3dw.dataset.store import ShardRecord, Store, read_dataset
 from ls3dw.errors import ConfigurationError, DatasetError
 from ls3dw.sources import LS3DW, Count, Source, open_source
 
@@ -82,12 +83,14 @@ class BuildPlan:
 def make_plan(options: BuildOptions, store: Store, version: str) -> BuildPlan:
     """List the sources and compare them with the shards that the version has."""
     records = list(store.markers(version))
+    # Without a finished version the files' content is compared too: that reads all of them again.
+    finished = store.dataset_file.exists() and version in read_dataset(store.root)["versions"]
     done: dict[tuple[str, str], list[ShardRecord]] = {}
     for record in records:
         done.setdefault((record.source, record.part), []).append(record)
     opened = list(_open_sources(options))
     _check_subsets(options, opened)
-    return BuildPlan([_plan_source(source, options, done) for source in opened], records)
+    return BuildPlan([_plan_source(source, options, done, content=not finished) for source in opened], records)
 
 
 def _open_sources(options: BuildOptions) -> Iterator[Source]:
@@ -108,10 +111,13 @@ def _check_subsets(options: BuildOptions, sources: list[Source]) -> None:
         )
 
 
-def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, str], list[ShardRecord]]) -> SourcePlan:
+def _plan_source(
+    source: Source, options: BuildOptions, done: dict[tuple[str, str], list[ShardRecord]], *, content: bool
+) -> SourcePlan:
     wanted = source.matching(options.subsets) if options.subsets else None
     media = source.media(wanted, options.shard_size) if wanted != [] else []
     parts: list[PartPlan] = []
+    planned: set[tuple[str, int]] = set()
     left = options.limit
     for entry in media:
         if left is not None and left <= 0:
@@ -119,7 +125,16 @@ def _plan_source(source: Source, options: BuildOptions, done: dict[tuple[str, st
         name = safe_name(entry.name)
         own = [record for record in done.get((source.name, name), []) if _holds(entry, record, options.shard_size)]
         parts.append(_plan_part(source.name, entry, name, left, own))
+        for known in {dump_json(dict(record.fingerprint)): record for record in own if record.fingerprint}.values():
+            assert known.fingerprint is not None
+            if change := difference(known.fingerprint, entry, content=content):
+                raise _changed(f"{source.name}/{name}", f"{change}, since {known.name} was written")
+        planned |= {(name, record.number) for record in own}
         left = None if left is None else left - parts[-1].units
+    for (origin, name), records in done.items():
+        for record in records if origin == source.name else ():
+            if (name, record.number) not in planned:
+                raise _changed(f"{source.name}/{name}", f"the pictures of {record.name} are no longer there")
     return SourcePlan(source.name, source.annotation_kind, source.counted, source.report(), parts)
 
 
@@ -132,9 +147,8 @@ def _plan_part(source: str, media: Media, name: str, left: int | None, records: 
     units = media.expected if left is None else min(left, media.expected)
     for record in records:
         if record.expected != units:
-            raise DatasetError(
-                f"{source}/{name}: had {record.expected} faces when {record.name} was written and has {units} now;"
-                " the source changed since: choose another --out"
+            raise _changed(
+                f"{source}/{name}", f"had {record.expected} faces when {record.name} was written and has {units} now"
             )
     return PartPlan(
         media=media,
@@ -144,3 +158,7 @@ def _plan_part(source: str, media: Media, name: str, left: int | None, records: 
         done=frozenset(record.number for record in records),
         complete=any(record.last for record in records),
     )
+
+
+def _changed(where: str, detail: str) -> DatasetError:
+    return DatasetError(f"{where}: {detail}; the source changed since: choose another --out")

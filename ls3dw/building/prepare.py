@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.building.fingerprint import fingerprint
 from ls3dw.core.annotations import Annotations
 from ls3dw.core.crops import (
     FRAME,
@@ -60,7 +61,7 @@ class Chunk:
     number: of the chunk in its shard, from 0; windows: None without faces, and once they were annotated; drops: since
     the chunk before; read: units that the chunk covers; closes: last chunk of the shard; ends: last chunk of the media;
     expected: units that the media's listing promised; seconds: by stage, since the chunk before; annotations: None
-    until it was annotated, and without faces.
+    until it was annotated, and without faces; fingerprint: of the media's files, in the last chunk of a shard.
     """
 
     source: str
@@ -76,6 +77,7 @@ class Chunk:
     expected: int
     seconds: Mapping[str, float]
     annotations: Annotations | None = None
+    fingerprint: Mapping[str, Any] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -114,9 +116,11 @@ class DecodeTask:
 
     def __call__(self) -> Iterator[Chunk]:
         timer = StageTimer()
+        with timer("decode"):
+            files = fingerprint(self.media) if self.selected is None else None
         for chunk in self._chunks(timer):
             with timer("wait: others are behind"):
-                yield replace(chunk, seconds=timer.take())
+                yield replace(chunk, seconds=timer.take(), fingerprint=files if chunk.closes else None)
 
     def _chunks(self, timer: StageTimer) -> Iterator[Chunk]:
         collector = _Collector(self)

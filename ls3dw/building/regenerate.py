@@ -21,7 +21,16 @@ from ls3dw.dataset.open import Dataset, open_dataset
 from ls3dw.dataset.store import REGENERATED, ShardRecord, Store, check_version, read_dataset
 from ls3dw.dataset.versions import free_name
 from ls3dw.errors import ConfigurationError
-from ls3dw.models.weights.zoo import BUNDLED, DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, read_contract
+from ls3dw.models.weights.zoo import (
+    BUNDLED,
+    DEFAULT_2D,
+    DEFAULT_3D,
+    DEFAULT_DEPTH,
+    KINDS_2D,
+    KINDS_3D,
+    KINDS_DEPTH,
+    read_contract,
+)
 from ls3dw.sources import SOURCES
 
 Origin = Literal["stored", "sources"]
@@ -125,8 +134,12 @@ def _bundled(option: str, model: Mapping[str, Any] | None) -> str:
 
 
 def _models(options: BuildOptions) -> dict[str, Any]:
-    depth = None if options.model_depth == "none" else read_contract(options.model_depth or DEFAULT_DEPTH)
-    contracts = read_contract(options.model_2d or DEFAULT_2D), read_contract(options.model_3d or DEFAULT_3D), depth
+    depth = None if options.model_depth == "none" else read_contract(options.model_depth or DEFAULT_DEPTH, KINDS_DEPTH)
+    contracts = (
+        read_contract(options.model_2d or DEFAULT_2D, KINDS_2D),
+        read_contract(options.model_3d or DEFAULT_3D, KINDS_3D),
+        depth,
+    )
     return model_records(contracts)
 
 

@@ -1,4 +1,4 @@
-"""The faces of a data set as a source: the kept pictures and boxes of one shard, to be annotated again."""
+"""Reads the stored faces of a data set like a source, to annotate them again."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _COLUMNS = ("id", "media", "subset", "frame", "width", "height", "annotation", "
 
 @dataclass(frozen=True)
 class StoredMedia:
-    """A face shard. name: of the part that it belongs to; start: number of the part's unit that its shard begins with.
+    """A face shard. name: of its part; start: number of its first unit in the part.
 
-    Its units are its faces; what was dropped when it was built has none.
+    Its units are its faces, without drops.
     """
 
     name: str
@@ -30,12 +30,16 @@ class StoredMedia:
 
     @property
     def subset(self) -> str:
-        """The subset of all its faces: a part belongs to one."""
+        """The subset of all its faces."""
         with Shard(self.path) as faces:
             return str(faces.cell("subset", 0))
 
+    def files(self) -> Iterator[Path]:
+        """Yield nothing: the data set itself has the hashes of its shards."""
+        return iter(())
+
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, StoredSample]]:
-        """Yield every face that is not skipped; its picture is read and decoded when it is asked for."""
+        """Yield every face that is not skipped; its picture is decoded when it is loaded."""
         with Shard(self.path) as faces:
             columns = {name: faces.column(name) for name in _COLUMNS}
             for row in range(len(faces)):

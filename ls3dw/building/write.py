@@ -126,6 +126,7 @@ class ShardWriter:
             drops=tuple(drop for chunk in chunks for drop in chunk.drops),
             files=files,
             configuration=self._files.configuration_hash,
+            fingerprint=last.fingerprint,
         )
 
 

@@ -29,14 +29,7 @@ def diff(dataset: Path, before: str, after: str, moved: float, top: int, gallery
 
     Plots and a page of the faces that changed most go to galleries/V2/diff-V1 in the data set.
     """
-    from ls3dw.evaluation.diff import run_diff
-    from ls3dw.review.pairs import write_pairs
+    import ls3dw
 
-    report = run_diff(dataset, before, after, moved=moved, top=top)
-    page = write_pairs(report) if gallery else None
-    if as_json:
-        click.echo(json.dumps(report.to_dict() | {"gallery": page and str(page)}, indent=1))
-        return
-    click.echo(report.render())
-    if page:
-        click.echo(f"\ngallery    {page}")
+    report = ls3dw.diff(dataset, before, after, moved=moved, top=top, gallery=gallery)
+    click.echo(json.dumps(report.to_dict(), indent=1) if as_json else report.render())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ls3dw.cli.options import json_option
+from ls3dw.cli.progress import Bar
 
 # Copies of the library's: importing it would make --help slow. A test compares them.
 NORMALISERS = ("box", "interocular", "interpupil", "outer-eye", "diagonal", "face-size")
@@ -60,21 +60,10 @@ def evaluate(dataset: Path, as_json: bool, **options: Any) -> None:
     Several methods go into one table and one plot. With --out DIR it writes evaluation.json, scores.csv,
     landmarks.csv, ced.png and .svg, failures.parquet and .json; an ablation writes its own four files.
     """
-    from ls3dw.errors import ConfigurationError
-    from ls3dw.evaluation.run import EvaluateOptions, run_evaluation
+    import ls3dw
 
-    try:
-        chosen = EvaluateOptions(**options)
-    except ConfigurationError as error:
-        raise click.UsageError(str(error)) from error
-    with click.progressbar(length=1, label="faces", file=sys.stderr, hidden=True) as bar:
-        hidden = not (chosen.ablation and sys.stderr.isatty())
-
-        def show(done: int, total: int) -> None:
-            bar.hidden, bar.length = hidden, total
-            bar.update(done - bar.pos)
-
-        report = run_evaluation(dataset, chosen, show)
+    with Bar("faces") as bar:
+        report = ls3dw.evaluate(dataset, **options, progress=bar)
     if as_json:
         click.echo(json.dumps(report.to_dict(), indent=1))
         return

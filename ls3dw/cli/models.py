@@ -31,7 +31,7 @@ def models() -> None:
 @json_option
 def list_(as_json: bool) -> None:
     """List the bundled networks, the imported ones, and the published ones that can be fetched."""
-    from ls3dw.models.weights.catalogue import catalogue
+    from ls3dw.models.weights.zoo import catalogue
 
     entries = catalogue()
     if as_json:
@@ -47,8 +47,8 @@ def list_(as_json: bool) -> None:
 @click.argument("model")
 @json_option
 def info(model: str, as_json: bool) -> None:
-    """Check MODEL (a name or a .safetensors file) and say what it is: kind, network, data, licence, SHA-256."""
-    from ls3dw.models.weights.catalogue import describe
+    """Check MODEL (a name or a file of weights) and say what it is: kind, network, data, licence, SHA-256."""
+    from ls3dw.models.weights.zoo import describe
 
     print_facts(describe(model), as_json)
 

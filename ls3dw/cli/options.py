@@ -28,7 +28,7 @@ def network_options(*, inherited: bool) -> Callable[[F], F]:
     as_parent = " [default: as its parent]" if inherited else ""
     bundled = as_parent or " [default: bundled]"
     options = [
-        click.option("--model-2d", metavar="MODEL", help="2D-FAN: a zoo name or a .safetensors file." + bundled),
+        click.option("--model-2d", metavar="MODEL", help="2D-FAN: a zoo name or a file of weights." + bundled),
         click.option("--model-3d", metavar="MODEL", help="2D-to-3D FAN, or a 3D-FAN." + bundled),
         click.option("--model-depth", metavar="MODEL", help="Depth network, or none." + bundled),
         choice(

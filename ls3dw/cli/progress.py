@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ls3dw.api import Progress
+    from ls3dw.core.progress import Progress
 
 
 class Bar:

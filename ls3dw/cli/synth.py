@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ls3dw.synth.write import Layout
 
 
 @click.command()
@@ -20,20 +24,26 @@ import click
     help="Folder of pictures to put behind the heads, beside the patterns.",
 )
 @click.option("--gpu", default="auto", show_default=True, help="auto, none, or the number of a GPU.")
-def synth(folder: Path, count: int, seed: int, layout: str, degraded: bool, backgrounds: Path | None, gpu: str) -> None:
+def synth(
+    folder: Path, count: int, seed: int, layout: Layout, degraded: bool, backgrounds: Path | None, gpu: str
+) -> None:
     """Render heads with exact landmarks into FOLDER.
 
     Pictures of 448 x 448 pixels, of which the networks' crop takes about 280, and what `ls3dw build --source heads
     --root FOLDER` reads; with --layout 300w-lp files as those of 300W-LP, for --source 300wlp. Run again, it writes
     what is missing; with a larger --count it adds heads.
     """
-    from ls3dw.models.inference.device import one_device
-    from ls3dw.synth.renderer import Renderer, RenderOptions
-    from ls3dw.synth.write import SIDE, ZOOM, Request, write_heads
+    from ls3dw.synth import render_heads
 
-    request = Request(count, seed, layout, degraded)  # type: ignore[arg-type]  # click has checked the choice
-    renderer = Renderer(one_device(gpu), options=RenderOptions(size=SIDE, zoom=ZOOM, backgrounds=backgrounds))
     with click.progressbar(length=count, label="heads", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
-        for written in write_heads(folder, request, renderer):
-            bar.update(written)
-    click.echo(f"{count} heads in {folder}")
+        report = render_heads(
+            folder,
+            count=count,
+            seed=seed,
+            layout=layout,
+            degraded=degraded,
+            backgrounds=backgrounds,
+            gpu=gpu,
+            progress=lambda done, _: bar.update(done - bar.pos),
+        )
+    click.echo(f"{report.count} heads in {report.folder}")

@@ -50,16 +50,18 @@ def train(
         raise click.UsageError("--resume and --restart: choose one")
     logging.getLogger("ls3dw").setLevel(logging.INFO)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from ls3dw.training import plan_training, read_options, run_training
+    import ls3dw
     from ls3dw.training.options import read_change
 
-    options = read_options(pipeline, dict(read_change(change) for change in changes))
+    changed = dict(read_change(change) for change in changes)
     if dry_run:
-        _print_plan(plan_training(options, out=out))
+        from ls3dw.training import plan_training, read_options
+
+        _print_plan(plan_training(read_options(pipeline, changed), out=out))
         return
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    report = run_training(options, out=out, gpu=gpu, resume=resume, restart=restart, stop=stop.is_set)
+    report = ls3dw.train(pipeline, out=out, gpu=gpu, resume=resume, restart=restart, set=changed, stop=stop.is_set)
     if report.stopped:
         click.echo(f"stopped after step {report.steps}; run the same command again to go on", err=True)
         sys.exit(128 + signal.SIGTERM)

@@ -18,9 +18,9 @@ from ls3dw.cli.options import json_option
 @click.pass_context
 def verify(ctx: click.Context, dataset: Path, version: str | None, as_json: bool) -> None:
     """Check that every byte is as it was written, and that index, counts and shards agree. Exit 1 if not."""
-    from ls3dw.dataset.verify import verify as check
+    import ls3dw
 
-    done = check(dataset, version)
+    done = ls3dw.verify(dataset, version=version)
     if as_json:
         faults = [asdict(fault) for fault in done.faults]
         click.echo(json.dumps({"files": done.files, "faults": faults, "notes": done.notes}, indent=1))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import secrets
@@ -18,11 +20,16 @@ from typing import Any, Final
 
 from ls3dw.errors import DatasetError, Ls3dwError
 
+log = logging.getLogger(__name__)
+
 TEMPORARY: Final = ".partial"
 LOCK: Final = ".lock"
 
 MAX_JSON: Final = 256 << 20
 """Largest JSON file that is read, bytes: decisions of five people on each of 230,000 faces."""
+
+_NO_LOCKS: Final = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What `flock` fails with on file systems without locks."""
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,127}")
 
@@ -158,7 +165,10 @@ def remove_partial(folder: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Lock the data set in `folder` for one build. The system releases the lock when the process ends."""
+    """Hold the folder for one process that writes; the system releases it when the process ends.
+
+    Where the file system has no locks (NFS without lockd, some FUSE), warns and goes on without one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / LOCK).open("a") as lock:
         try:
@@ -167,4 +177,13 @@ def exclusive(folder: Path) -> Iterator[None]:
             raise DatasetError(
                 f"{folder}: in use by another ls3dw process; wait for it to end or choose another --out"
             ) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            log.warning(
+                "%s: this file system has no locks (%s); do not run a second ls3dw that writes here: both would write"
+                " the same files, and faces could be lost",
+                folder,
+                error.strerror,
+            )
         yield

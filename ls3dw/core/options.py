@@ -85,9 +85,9 @@ def _value(hint: Any, value: Any, where: str, faults: list[str]) -> Any:
         return None if value is None else _value(inner, value, where, faults)
     if origin is Literal:
         # Compared as text: YAML reads some words as numbers or booleans.
-        return (
-            str(value) if str(value) in arguments else _refuse(where, value, f"one of {', '.join(arguments)}", faults)
-        )
+        if str(value) not in arguments:
+            _refuse(where, value, f"one of {', '.join(arguments)}", faults)
+        return str(value)
     if origin is tuple:
         return _sequence(arguments, value, where, faults)
     if origin is not None and issubclass(origin, Mapping):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -130,6 +131,10 @@ class Media(Protocol):
     @property
     def expected(self) -> int:
         """Number of units by the listing; a video may have more frames."""
+        ...
+
+    def files(self) -> Iterator[Path]:
+        """Yield the files that it reads, in a fixed order."""
         ...
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:

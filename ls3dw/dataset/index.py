@@ -187,4 +187,7 @@ def read_subset(store: Store, version: str, name: str) -> pd.DataFrame:
     if not is_safe_name(name) or not path.is_file():
         known = ", ".join(sorted(other.stem for other in path.parent.glob("*.parquet"))) or "none"
         raise DatasetError(f"{path}: no such subset, there are: {known}; draw it with ls3dw subset")
-    return read_table(store.root, path, {"id": pa.string()}, {"weight": pa.float64()})
+    table = read_table(store.root, path, {"id": pa.string()})
+    if "weight" in table and table["weight"].dtype.kind not in "iuf":
+        raise DatasetError(f"{path}: weight is {table['weight'].dtype}; expected numbers: draw the subset again")
+    return table

@@ -42,6 +42,10 @@ _MARKER: Final[Shape] = {
     "drops": [_DROP],
     "files": [_FILE],
     "configuration": is_digest,
+    "fingerprint?": (
+        None,
+        {**dict.fromkeys(("files", "bytes"), is_count), **dict.fromkeys(("names", "content"), is_digest)},
+    ),
 }
 _DATASET: Final[Shape] = {
     "newest": (None, is_safe_name),
@@ -93,6 +97,7 @@ class ShardRecord:
     drops: tuple[Drop, ...]
     files: tuple[FileRecord, ...]
     configuration: str
+    fingerprint: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -204,11 +209,21 @@ def configuration_hash(configuration: Mapping[str, Any]) -> str:
     return sha256(dump_json(dict(configuration)))
 
 
+def check_output(root: Path) -> None:
+    """Check that `root` is a data set, or empty or missing: nothing is written or deleted in any other folder."""
+    if root.exists() and not root.is_dir():
+        raise ConfigurationError(f"{root}: a file, not a folder; choose another --out")
+    if root.is_dir() and not (root / "dataset.json").exists():
+        # A run that was killed before it wrote dataset.json left these.
+        own = (LOCK, "dataset.json.")
+        if any(not entry.name.startswith(own) for entry in root.iterdir()):
+            raise ConfigurationError(f"{root}: not empty and not a data set; choose another --out")
+
+
 def claim_version(store: Store, version: str, configuration: Mapping[str, Any]) -> None:
     """Note what a new version is made with, in a new folder or beside the versions that are there."""
+    check_output(store.root)
     if not store.dataset_file.exists():
-        if any(entry.name != LOCK for entry in store.root.iterdir()):
-            raise ConfigurationError(f"{store.root}: not empty and not a data set; choose another --out")
         write_dataset(store, {"format": FORMAT, "newest": None, "versions": []})
     path = store.configuration_file(version)
     if not path.exists():

@@ -24,12 +24,13 @@ Chosen = Mapping[str, NDArray[np.int64]]
 @dataclass(frozen=True)
 class DiffReport:
     """Differences between two versions. moved: threshold, pixels of the crop; chosen: rows of `moves` of the faces
-    that changed most, by kind of change."""
+    that changed most, by kind of change; gallery: the page of pairs, if one was written."""
 
     dataset: Path
     moves: Moves
     moved: float
     chosen: Chosen
+    gallery: Path | None = None
 
     @property
     def changes(self) -> list[Change]:
@@ -38,11 +39,15 @@ class DiffReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values."""
-        return report(self.moves, self.chosen, self.moved) | {"dataset": str(self.dataset)}
+        return report(self.moves, self.chosen, self.moved) | {
+            "dataset": str(self.dataset),
+            "gallery": self.gallery and str(self.gallery),
+        }
 
     def render(self) -> str:
         """Return the report as text."""
-        return render_diff(self.moves, self.chosen, self.moved)
+        page = f"\n\ngallery    {self.gallery}" if self.gallery else ""
+        return render_diff(self.moves, self.chosen, self.moved) + page
 
 
 def run_diff(dataset: str | Path, before: str, after: str, *, moved: float = MOVED, top: int = 12) -> DiffReport:

@@ -1,4 +1,4 @@
-"""The networks, their weights, and what lies between pictures, heatmaps and points."""
+"""Networks, their weights and their inference: from pictures to landmarks."""
 
 from ls3dw.models.networks.depth import DepthNet
 from ls3dw.models.networks.fan import FAN

@@ -1,4 +1,4 @@
-"""2D-FAN, guided 2D-to-3D FAN and depth network in a row: pictures and boxes in, landmarks out."""
+"""Annotates faces: pictures and boxes in, landmarks out, by 2D-FAN, guided 2D-to-3D FAN and depth network in a row."""
 
 from __future__ import annotations
 
@@ -20,32 +20,41 @@ from ls3dw.core.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_placement
 from ls3dw.core.pose import head_pose
 from ls3dw.core.sample import Floats, Picture
 from ls3dw.errors import DeviceError, ModelError
+from ls3dw.models import kernels
 from ls3dw.models.face_batch import FaceBatch
 from ls3dw.models.inference.device import check_device, using
 from ls3dw.models.inference.policy import COMPILE_AFTER, Policy, choose
 from ls3dw.models.inference.resampling import resample
 from ls3dw.models.inference.runners import Runner, prepare
-from ls3dw.models.inference.staging import Staged, Stager
-from ls3dw.models.kernels.available import has_kernels
+from ls3dw.models.inference.staging import StagedWindows, Stager
 from ls3dw.models.networks.guidance import gaussian_guide, stamp_guide
 from ls3dw.models.networks.heatmaps import CELLS, cells_to_crop, decode_quarter, decode_subpixel
 from ls3dw.models.networks.wing import PointNetwork, predict_points
-from ls3dw.models.weights.zoo import DEFAULT_2D, DEFAULT_3D, DEFAULT_DEPTH, Model, load
+from ls3dw.models.weights.zoo import (
+    DEFAULT_2D,
+    DEFAULT_3D,
+    DEFAULT_DEPTH,
+    KINDS_2D,
+    KINDS_3D,
+    KINDS_DEPTH,
+    Model,
+    load,
+)
 
 log = logging.getLogger(__name__)
 
 CPU_BATCH = 8
 GPU_BATCH = 128
 LARGE_BATCH = 256
-"""For many faces, compiled: a twentieth quicker than half of it, while a single face takes as long as a batch."""
+"""For many faces with compiled networks: 5 % faster than 128, but every batch, however small, takes as long."""
 
 LARGE_BATCH_MEMORY = 24 << 30
-"""Bytes that are free where such batches are taken: networks of the published size use three quarters of them."""
+"""Free bytes needed for large batches; networks of the published size use three quarters of them."""
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Faces that the networks are at work on. outputs: on the CPU, valid once `ready` (None: at once) has happened."""
+    """Faces whose networks have been started. outputs: on the CPU, valid after the event `ready` (None: at once)."""
 
     faces: FaceBatch
     outputs: Tensor
@@ -55,12 +64,12 @@ class Pass:
 class Annotator:
     """Annotates faces with 68 landmarks in 2D and 3D.
 
-    model_2d, model_3d, model_depth: a zoo name or a safetensors file; None: the bundled ones; "none" for the depth:
-    no z. device: "cpu", "cuda", "cuda:1". flip: average the heatmaps or points of networks that see the picture alone
-    (2d, 3d) with the mirrored picture's. decode: "subpixel", or "reference" for the published crop, decoding and depth
-    input, which gives whole pixels. batch: faces a pass, None: as `default_batch` says; when the GPU's memory runs
-    out it is halved. engine: "fast", "eager", "compiled" or "plain", see `models.engine_policy`; they differ by
-    rounding. faces: how many will come, as far as that is known.
+    model_2d, model_3d, model_depth: a zoo name, or a file in any format that `ls3dw models import` takes; None: the
+    bundled network; "none" for the depth: z is NaN. device: "cpu", "cuda", "cuda:1". flip: average with the mirrored
+    picture for networks that see only the picture (2d, 3d). decode: "subpixel", or "reference" for the published crop,
+    decoding and depth input, which gives whole pixels. batch: faces a pass, None for `default_batch`; halved when the
+    GPU's memory runs out. engine: "fast", "eager", "compiled" or "plain" (see `inference.policy`); they differ by
+    rounding. faces: how many are expected.
     """
 
     def __init__(
@@ -82,11 +91,11 @@ class Annotator:
         self.device = check_device(device)
         self.flip = flip
         self.decode: Decode = decode
-        with ThreadPoolExecutor(1) as beside:
-            # A GPU takes half a second to begin with, and Triton as long.
-            begun = beside.submit(has_kernels, self.device)
+        with ThreadPoolExecutor(1) as pool:
+            # Starting a GPU takes half a second, and Triton as long: meanwhile the weights are loaded.
+            started = pool.submit(kernels.triton_available, self.device)
             self.model_2d, self.model_3d, self.model_depth = load_models(model_2d, model_3d, model_depth, decode)
-            begun.result()
+            started.result()
         self.engine = engine
         self._policy = choose(self.device, engine)
         self._stager = Stager(self.device)
@@ -106,17 +115,17 @@ class Annotator:
         box = np.asarray(boxes, dtype=np.float64)
         _check_faces(images, box)
         windows = [cut_window(image, face, self.decode) for image, face in zip(images, box, strict=True)]
-        # A block a pass: one large face makes the others of its block large too.
+        # One block a pass: a large face makes all windows of its block large.
         starts = range(0, len(windows), self.batch)
         blocks = tuple(pack_windows(windows[start : start + self.batch]) for start in starts)
         return self.annotate_windows(FaceBatch(blocks, box))
 
     def annotate_windows(self, faces: FaceBatch) -> Annotations:
-        """Annotate faces whose windows are cut already."""
+        """Annotate faces with cut windows."""
         return self.collect(self.begin(faces))
 
     def begin(self, faces: FaceBatch) -> Pass:
-        """Set the networks to work on faces, `batch` at a time; on a GPU this does not wait for them."""
+        """Start the networks on faces, `batch` at a time; on a GPU without waiting for them."""
         parts = []
         start = 0
         while start < len(faces):
@@ -131,11 +140,11 @@ class Annotator:
             return self._send_back(faces, torch.cat(parts))
 
     def collect(self, begun: Pass) -> Annotations:
-        """Wait for what `begin` started and return it."""
+        """Wait for a started pass and return its annotations."""
         return self.finish(begun.faces, self.result(begun))
 
     def result(self, begun: Pass) -> NDArray[np.float32]:
-        """Wait for what `begin` started and return it as the decoder gives it, for `finish`."""
+        """Wait for a started pass and return its outputs (N, 68, 7), for `finish`."""
         if begun.ready is not None:
             begun.ready.synchronize()
         if not torch.isfinite(begun.outputs).all():
@@ -143,8 +152,8 @@ class Annotator:
             return self.result(self.begin(begun.faces))
         return begun.outputs.numpy()
 
-    def stage(self, windows: Windows) -> Staged:
-        """Begin to bring windows to the device; on another thread than `begin`, it goes on beside the networks."""
+    def stage(self, windows: Windows) -> StagedWindows:
+        """Start copying windows to the device; from another thread than `begin` it overlaps with the networks."""
         return self._stager.stage(windows)
 
     def _send_back(self, faces: FaceBatch, outputs: Tensor) -> Pass:
@@ -156,7 +165,7 @@ class Annotator:
         return Pass(faces, target, ready)
 
     def _widen(self) -> None:
-        """Go on in float32 after a narrower type has overflowed."""
+        """Continue in float32 after a narrower type has overflowed."""
         if not self._policy.narrow:
             raise DeviceError("the networks gave values that are not finite; check the weights")
         log.warning("%s overflowed with these weights: going on in float32, at about half the speed", self._policy.name)
@@ -164,7 +173,7 @@ class Annotator:
         self._runners.clear()
 
     def _prepare(self) -> None:
-        """Make the networks ready side by side; one that fails does so again, and is seen to, at its first use."""
+        """Prepare all networks in parallel; one that fails is tried again, and its error raised, at its first use."""
         roles = {"2d": self.model_2d, "3d": self.model_3d, "depth": self.model_depth}
         with ThreadPoolExecutor(len(roles)) as pool:
             for role, model in roles.items():
@@ -172,13 +181,13 @@ class Annotator:
                     pool.submit(self._runner, role, model)
 
     def _runner(self, role: str, model: Model) -> Runner:
-        """Return a network made ready for the device, at its first use."""
+        """Return a network prepared for the device."""
         if role not in self._runners:
             self._runners[role] = prepare(model.network, self._policy.of_batch(self.batch))
         return self._runners[role]
 
     def _expect(self, faces: int) -> None:
-        """Make ready for so many faces: for many on a GPU, the fast engine compiles."""
+        """Compile with the fast engine on a GPU if so many faces are worth it."""
         worth_it = self.engine == "fast" and self._policy.on_gpu and faces >= COMPILE_AFTER
         if worth_it and not self._policy.compiled:
             self._policy = self._policy.compiling()
@@ -186,10 +195,10 @@ class Annotator:
 
     @torch.inference_mode()
     def _outputs(self, faces: FaceBatch) -> Tensor:
-        """Run the networks: (N, 68, 7): 2D x y, 3D x y, z and the two confidences, in the decoder's own frame."""
+        """Run the networks: (N, 68, 7), 2D x y, 3D x y, z and the two confidences, in the decoder's coordinates."""
         self._annotated += len(faces)
         self._expect(self._annotated)
-        # In float32 cuDNN would try out its ways for two minutes with full-size networks.
+        # In float32 cuDNN would search for two minutes with full-size networks.
         search, tf32 = self._policy.narrow, self._policy.folded
         with (
             using(self.device),
@@ -207,17 +216,14 @@ class Annotator:
     def _crops(self, faces: FaceBatch) -> Tensor:
         """Cut the crops of faces from their windows, on the device.
 
-        On a GPU the batch is filled up with black pictures: one shape for all batches lets cuDNN choose once.
+        On a GPU the batch is padded with black pictures: with one shape for all batches cuDNN searches once.
         """
-        crops = [self._block_crops(block) for block in faces.windows]
+        staged = [block if isinstance(block, StagedWindows) else self.stage(block) for block in faces.windows]
+        crops = [resample(block.wait().to(self.device), block.to_crop) for block in staged]
         missing = self.batch - len(faces) if self.device.type == "cuda" else 0
         if missing:
             crops.append(crops[0].new_zeros(missing, *crops[0].shape[1:]))
         return crops[0] if len(crops) == 1 else torch.cat(crops)
-
-    def _block_crops(self, block: Windows | Staged) -> Tensor:
-        staged = block if isinstance(block, Staged) else self.stage(block)
-        return resample(staged.wait().to(self.device), staged.to_crop)
 
     def _points_3d(self, crops: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         if self.model_3d.contract.kind == "3d":
@@ -226,16 +232,12 @@ class Annotator:
         return self._decode(runner(crops, gaussian_guide(guide, self.model_3d.contract.guidance_std)))
 
     def _points(self, role: str, model: Model, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Run a network that sees the picture alone: points (N, 68, 2) and heatmap peaks (N, 68), 0 where none."""
+        """Run a network that sees only the picture: points (N, 68, 2) and heatmap peaks (N, 68), 0 without heatmaps."""
         runner = self._runner(role, model)
         if isinstance(model.network, PointNetwork):
             points = predict_points(runner, crops, self.flip)
             return points, torch.zeros_like(points[..., 0])
-        return self._decode(self._heatmaps(runner, crops))
-
-    def _heatmaps(self, runner: Runner, crops: Tensor) -> Tensor:
-        """Run a FAN that sees the picture alone, and the mirrored one where that is asked for."""
-        return runner(crops, flip=self.flip)
+        return self._decode(runner(crops, flip=self.flip))
 
     def _depth(self, crops: Tensor, points: Tensor) -> Tensor:
         if self.model_depth is None:
@@ -250,7 +252,7 @@ class Annotator:
         return decode_subpixel(heatmaps)
 
     def _as_crop(self, points: Tensor) -> Tensor:
-        """Turn what the decoder gives into crop pixels."""
+        """Turn the decoder's coordinates into crop pixels."""
         return cells_to_crop(points - 0.5) if self.decode == "reference" else points
 
     def _guidance(self, faces: FaceBatch, predicted: Tensor) -> Tensor:
@@ -262,7 +264,7 @@ class Annotator:
         return torch.where(usable[:, None, None], given, predicted)
 
     def finish(self, faces: FaceBatch, outputs: NDArray[np.float32]) -> Annotations:
-        """Bring a pass's outputs (N, 68, 7) to image pixels."""
+        """Map a pass's outputs (N, 68, 7) to image pixels."""
         crop = faces.crop
         if self.decode == "reference":
             landmarks_2d, plane = (to_whole_pixels(outputs[..., i : i + 2], faces.boxes) for i in (0, 2))
@@ -292,35 +294,35 @@ class Annotator:
 
 
 def default_batch(policy: Policy, faces: int) -> int:
-    """Choose how many faces networks take at a time where so many will come."""
+    """Return the batch size for an expected number of faces."""
     if not policy.on_gpu:
         return CPU_BATCH
     many = policy.compiled and faces >= COMPILE_AFTER
-    roomy = many and torch.cuda.mem_get_info(policy.device)[0] >= LARGE_BATCH_MEMORY
-    return LARGE_BATCH if roomy else GPU_BATCH
+    return LARGE_BATCH if many and torch.cuda.mem_get_info(policy.device)[0] >= LARGE_BATCH_MEMORY else GPU_BATCH
 
 
 def load_models(
     model_2d: str | Path | None, model_3d: str | Path | None, model_depth: str | Path | None, decode: Decode
 ) -> tuple[Model, Model, Model | None]:
-    """Load the networks of an `Annotator`; `ModelError` for one that cannot be used in its place."""
-    flat = load(model_2d or DEFAULT_2D, ("2d",))
-    solid = load(model_3d or DEFAULT_3D, ("2d-to-3d", "3d"))
-    for model in (flat, solid):
+    """Load the networks of an `Annotator`; `ModelError` for one that does not fit its role."""
+    network_2d = load(model_2d or DEFAULT_2D, KINDS_2D)
+    network_3d = load(model_3d or DEFAULT_3D, KINDS_3D)
+    for model in (network_2d, network_3d):
         if decode == "reference" and isinstance(model.network, PointNetwork):
             raise ModelError(
                 f"{model.contract.name}: gives coordinates, and decode 'reference' is the published decoding of"
                 " heatmaps; use 'subpixel', or a FAN"
             )
-    return flat, solid, None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, ("depth",))
+    depth = None if model_depth == "none" else load(model_depth or DEFAULT_DEPTH, KINDS_DEPTH)
+    return network_2d, network_3d, depth
 
 
 def to_whole_pixels(cells: NDArray[np.float32], boxes: NDArray[Any]) -> Floats:
-    """Map heatmap cells (N, P, 2) to whole image pixels as the published code does: through the box, then truncated.
+    """Map heatmap cells (N, P, 2) to whole image pixels as the published code does, with truncation.
 
-    Its coordinates cover pixel k with [k, k+1), so the whole part is the index of the pixel hit: our convention. Boxes
-    of whole numbers put many points on the edge of a pixel, where rounding decides. So the map is inverted as there,
-    by singular values: in closed form one coordinate in a thousand would differ by a pixel.
+    There pixel k covers [k, k+1), so truncation gives the pixel's index, our convention. With boxes of whole numbers
+    many points lie on a pixel's edge, where rounding decides: so the map is inverted as there, by singular values. In
+    closed form one coordinate in a thousand would differ by a pixel.
     """
     centre, scale = crop_placement(boxes)
     side = REFERENCE_SIDE * scale

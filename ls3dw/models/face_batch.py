@@ -1,4 +1,4 @@
-"""Faces as the networks take them."""
+"""Faces with cut windows, ready for the networks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from ls3dw.core.crops import Windows
 from ls3dw.core.geometry import Affine
 from ls3dw.core.sample import Floats
-from ls3dw.models.inference.staging import Staged
+from ls3dw.models.inference.staging import StagedWindows
 
 
 @dataclass(frozen=True)
 class FaceBatch:
-    """N faces ready for the networks: their windows, boxes, and perhaps points to guide with.
+    """N faces ready for the networks.
 
-    windows: in blocks of one size each, which may be on the device already; boxes: (N, 4); guidance: (N, 68, 2) image
-    pixels or None; a face with a NaN among them is guided by its predicted 2D points.
+    windows: in blocks of equal size, perhaps on the device already; boxes: (N, 4); guidance: (N, 68, 2) image pixels,
+    or None; a face with a NaN in it is guided by its predicted 2D points.
     """
 
-    windows: tuple[Windows | Staged, ...]
+    windows: tuple[Windows | StagedWindows, ...]
     boxes: NDArray[Any]
     guidance: Floats | None = None
 
@@ -36,7 +36,7 @@ class FaceBatch:
         return np.concatenate([block.crop for block in self.windows])
 
     def rows(self, start: int, stop: int) -> FaceBatch:
-        """Return some of the faces."""
+        """Return the faces start to stop."""
         blocks = []
         first = 0
         for block in self.windows:
@@ -49,7 +49,7 @@ class FaceBatch:
 
 
 def join(parts: Sequence[FaceBatch]) -> FaceBatch:
-    """Put faces behind each other: at least one part, all with points to guide with or none."""
+    """Concatenate parts, at least one; all have guidance or none."""
     guidance = [part.guidance for part in parts if part.guidance is not None]
     return FaceBatch(
         tuple(block for part in parts for block in part.windows),

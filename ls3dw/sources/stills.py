@@ -105,6 +105,11 @@ class StillMedia:
         """Number of outcomes of `read`."""
         return len(self.pairs)
 
+    def files(self) -> Iterator[Path]:
+        """Yield the pictures and annotations of all pairs."""
+        for pair in self.pairs:
+            yield from (self.part.folder / name for name in (*pair.pictures, *pair.annotations))
+
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
         """Yield a sample or a drop for every pair that is not skipped."""
         for number, pair in enumerate(self.pairs, start=self.start):

@@ -110,6 +110,14 @@ class VideoMedia:
     broken: tuple[tuple[int, int], ...] = ()
     start: None = None
 
+    def files(self) -> Iterator[Path]:
+        """Yield the video, if there is one, and its annotations."""
+        if video := find_video(self.folder):
+            yield video
+        labels = list_labels(self.folder)
+        yield from (labels.frames[frame] for frame in sorted(labels.frames))
+        yield from labels.strays
+
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
         """Yield a sample or a drop for every frame, and a drop for every annotation without a frame."""
         labels = list_labels(self.folder)

@@ -116,6 +116,11 @@ class TurnedMedia(StillMedia):
 
     landmarks: Path = Path()
 
+    def files(self) -> Iterator[Path]:
+        """Yield pictures, annotations and `_pts.mat` files."""
+        yield from super().files()
+        yield from filter(Path.is_file, (self.landmarks / f"{pair.stem}_pts.mat" for pair in self.pairs))
+
     def _sample(self, pair: Pair, place: Place) -> Sample:
         picture_file = self.folder.path / only_picture(pair)
         own = self.folder.path / (pair.annotations[0] if pair.annotations else f"{pair.stem}.mat")

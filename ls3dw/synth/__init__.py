@@ -9,9 +9,16 @@ from ls3dw.core.lazy import door
 if TYPE_CHECKING:
     from ls3dw.synth.options import RenderOptions
     from ls3dw.synth.renderer import Renderer
-    from ls3dw.synth.write import write_heads
+    from ls3dw.synth.rng import SplitRng
+    from ls3dw.synth.write import HeadsReport, render_heads
 
-__all__ = ["RenderOptions", "Renderer", "write_heads"]
+__all__ = ["HeadsReport", "RenderOptions", "Renderer", "SplitRng", "render_heads"]
 
-_HOMES = {"RenderOptions": "options", "Renderer": "renderer", "write_heads": "write"}
+_HOMES = {
+    "HeadsReport": "write",
+    "RenderOptions": "options",
+    "Renderer": "renderer",
+    "SplitRng": "rng",
+    "render_heads": "write",
+}
 __getattr__, __dir__ = door(__name__, _HOMES)

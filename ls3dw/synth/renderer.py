@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ls3dw.errors import DeviceError
-from ls3dw.models.kernels.available import has_kernels
+from ls3dw.models.kernels import triton_available
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.landmarks import JAW, anatomical_points, contour_points, frontal_jaw, places, seen
 from ls3dw.synth.head.model import Head, load_head
@@ -91,7 +91,7 @@ class Renderer:
     ) -> None:
         self.head = load_head(device) if head is None else head
         self.device = self.head.mean.device
-        if self.device.type == "cuda" and not has_kernels(self.device):
+        if self.device.type == "cuda" and not triton_available(self.device):
             raise DeviceError(
                 f"{self.device}: Triton renders heads there, and cannot compile here; install a C compiler and Python's"
                 " headers (gcc, python3-dev), or render on the CPU: --gpu none"

@@ -32,7 +32,7 @@ def export(
             name,
             trained.options,
             licence=LICENCE if _only_heads(options) else "weights: as the terms of the training data allow",
-            trained_on=_describe_data(options),
+            trained_on=_data(options),
             origin=f"ls3dw train, pipeline {options.name}, seed {options.seed}, {steps} steps of {options.batch}",
             figures=figures,
         )
@@ -54,7 +54,7 @@ def _only_heads(options: TrainOptions) -> bool:
     return own and all(read_contract(name).licence.startswith(LICENCE) for name in sorted(before))
 
 
-def _describe_data(options: TrainOptions) -> str:
+def _data(options: TrainOptions) -> str:
     total = sum(stream.share for stream in options.data)
     names = {"heads": "heads rendered by ls3dw", "dataset": "a data set built by ls3dw"}
     return ", ".join(f"{names.get(s.stream, s.stream)} ({100 * s.share / total:.0f} %)" for s in options.data)

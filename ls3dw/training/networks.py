@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +16,11 @@ from ls3dw.models.networks.depth import DepthNet
 from ls3dw.models.networks.guidance import EVEN, draw, even, gaussian_guide
 from ls3dw.models.networks.heatmaps import draw_gaussians
 from ls3dw.models.networks.wing import Cascade, CoordinateNet
-from ls3dw.models.weights.contract import CHANNELS_OF, RGB, Contract, Kind
+from ls3dw.models.weights.contract import CHANNELS_OF, GUIDANCE_STD, RGB, Contract, Kind
 from ls3dw.models.weights.zoo import load
 from ls3dw.synth.rng import hash_seed
 from ls3dw.training.network_options import CASCADE, NetworkOptions
 from ls3dw.training.objective.losses import DEPTH_UNIT
-
-GUIDANCE_STD: Final[dict[Kind, float]] = {"2d": 0.0, "3d": 0.0, "2d-to-3d": 1.0, "depth": 2.0}
-"""Standard deviation of guidance Gaussians in crop pixels, as published."""
 
 
 @dataclass(frozen=True)

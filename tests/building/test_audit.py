@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import Command
@@ -17,9 +18,9 @@ from hypothesis import strategies as st
 
 from ls3dw.building.finish import finish_version
 from ls3dw.dataset.decisions import VERDICTS, Audit, Decision, merge
-from ls3dw.dataset.index import write_subset
 from ls3dw.dataset.open import open_dataset
 from ls3dw.dataset.store import AUDITED, Store, claim_version
+from ls3dw.dataset.subsets.lists import write_subset
 from ls3dw.dataset.verify import verify
 from ls3dw.errors import AuditError
 
@@ -41,7 +42,8 @@ def ids(root: Path, version: str | None = None) -> set[str]:
 def test_rejected_faces_leave_index_and_subsets(ls3dw: Command, data: Path, tmp_path: Path) -> None:
     store = Store(data)
     names = sorted(ids(data))
-    write_subset(store, "v1", "balanced", {"id": names, "weight": list(range(len(names)))})
+    columns = {"id": np.array(names, dtype=object), "weight": np.arange(len(names))}
+    write_subset(open_dataset(data), "balanced", columns, {"kind": "made up"})
     file = decide(data, tmp_path / "ada.json", "Ada", [(GONE, "reject", "09", "blurred"), (WRONG, "annotation wrong")])
     told = json.loads(ls3dw("audit", "apply", data, file, "--json").out)
     assert (told["version"], told["parent"], told["rejected"], told["subsets"]) == ("v2", "v1", 1, {"balanced": 1})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -399,3 +400,90 @@ def test_pipeline_faults(ls3dw: Command, tmp_path: Path, text: str, fault: str) 
     assert refused.status == 1
     assert fault in refused.error
     assert not (tmp_path / "d").exists()
+
+
+def tree(root: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(root).as_posix(): path.read_bytes() if path.is_file() else None for path in root.rglob("*")
+    }
+
+
+def test_a_folder_that_is_no_data_set_is_not_touched(ls3dw: Command, tmp_path: Path, quick: list[str]) -> None:
+    out = tmp_path / "mine"
+    (out / "movie.partial").mkdir(parents=True)
+    (out / "movie.partial" / "half.h5.partial").write_bytes(b"film")
+    (out / "thesis.partial").write_bytes(b"years")
+    (out / "annotations" / "v2.partial").mkdir(parents=True)
+    before = tree(out)
+    built = ls3dw("build", "--out", out, *quick)
+    assert (built.status, "not empty and not a data set" in built.error) == (1, True)
+    assert ls3dw("regenerate", out, *quick).status == 1
+    assert ls3dw("versions", out, "delete", "v2").status == 1
+    assert ls3dw("audit", "apply", out, tmp_path / "none.json").status == 1
+    assert ls3dw("synth", out, "--count", "1", "--gpu", "none").status == 1
+    assert {name: data for name, data in tree(out).items() if name != ".lock"} == before
+
+
+def test_files_of_others_in_a_data_set_stay(ls3dw: Command, tmp_path: Path, quick: list[str]) -> None:
+    out, beside = tmp_path / "data", tmp_path / "beside"
+    words = ("build", "--out", out, "--limit", "1", *quick)
+    assert ls3dw(*words).status == 0
+    beside.mkdir()
+    (beside / "x.h5.partial").write_bytes(b"theirs")
+    (out / "thesis.partial").write_bytes(b"years")
+    (out / "faces" / "linked").symlink_to(beside, target_is_directory=True)
+    left = out / "faces" / "300w" / f"x.h5.{'0' * 16}.partial"
+    left.write_bytes(b"half")
+    assert ls3dw(*words).status == 0
+    assert not left.exists()
+    assert (out / "thesis.partial").read_bytes() == b"years"
+    assert (beside / "x.h5.partial").read_bytes() == b"theirs"
+
+
+def rename(root: Path) -> None:
+    for path in (root / "300W/01_Indoor").glob("indoor_001.*"):
+        path.rename(path.with_stem("indoor_000"))
+
+
+def replace_picture(root: Path) -> None:
+    path = root / "300W/01_Indoor/indoor_001.png"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def remove_and_add(root: Path) -> None:
+    for suffix in (".png", ".pts"):
+        (root / f"300W/01_Indoor/indoor_001{suffix}").rename(root / f"300W/01_Indoor/indoor_009{suffix}")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (rename, "names or sizes of its 4 files changed, since indoor-0000 was written"),
+        (replace_picture, "the content of its 4 files changed, since indoor-0000 was written"),
+        (remove_and_add, "files of"),
+        (lambda root: (root / "300W/01_Indoor/indoor_006.png").unlink(), None),
+    ],
+)
+def test_a_source_that_changes_between_two_runs(
+    ls3dw: Command, tmp_path: Path, quick: list[str], change: Callable[[Path], None], fault: str | None
+) -> None:
+    root, out = tmp_path / "source", tmp_path / "data"
+    shutil.copytree(folder("embedded") / "300W", root / "300W")
+    words = ("build", "--source", "300w", "--root", root, "--out", out, "--shard-size", "2", *quick)
+    assert ls3dw(*words).status == 0
+    # As if it had been interrupted: nothing is published, and the last shard of each part is not finished.
+    for name in ("manifest.json", "300w/indoor-0002.json", "300w/outdoor-0002.json"):
+        (out / "annotations/v1" / name).unlink()
+    for path in out.glob("faces/300w/*-0002.h5"):
+        path.unlink()
+    (out / "dataset.json").write_text(json.dumps({"format": 1, "newest": None, "versions": []}))
+    change(root)
+    again = ls3dw(*words)
+    if fault is None:
+        assert again.status == 0, again.err
+    else:
+        assert (again.status, fault in again.error) == (1, True), again.err
+        assert "300w/indoor" in again.error
+        assert "choose another --out" in again.error

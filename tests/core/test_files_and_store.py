@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -359,3 +360,26 @@ def test_data_that_travels_with_the_code_is_found() -> None:
     assert manifest("300w")["subsets"]["indoor"]["expected"] == 300
     with pytest.raises(FileNotFoundError, match="reinstall"):
         folder("no-such-folder")
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_without_locks_a_warning_says_what_is_at_risk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    def refuse(file: object, operation: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with exclusive(tmp_path):
+        pass
+    assert "has no locks" in caplog.text
+    assert "do not run a second ls3dw" in caplog.text
+
+
+def test_other_faults_of_a_lock_are_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(file: object, operation: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    with pytest.raises(OSError, match="Input/output"), exclusive(tmp_path):
+        pass

@@ -17,6 +17,8 @@ from ls3dw.core.markup import POINTS
 from ls3dw.errors import ModelError
 from ls3dw.models import FAN, Contract, DepthNet, Model, load
 from ls3dw.models.networks.heatmaps import CELLS
+from ls3dw.models.weights.contract import Kind
+from ls3dw.models.weights.importing import ImportOptions, import_weights
 from ls3dw.models.weights.zoo import calibrate, parameters, read_contract, save
 
 NORM = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
@@ -243,12 +245,71 @@ def test_pickles_are_never_opened(tmp_path: Path) -> None:
             return Path.touch, (tmp_path / "executed",)
 
     torch.save({"weights": Bomb()}, tmp_path / "model.pth")
-    assert "not a .safetensors file" in fault_of(tmp_path / "model.pth")
+    assert "which could run any code" in fault_of(tmp_path / "model.pth")
     shutil.copy(tmp_path / "model.pth", tmp_path / "model.safetensors")
     contract = {**CONTRACT.to_dict(), "sha256": sha256_file(tmp_path / "model.pth")}
     (tmp_path / "model.json").write_text(json.dumps(contract))
     assert "not a safetensors file" in fault_of(tmp_path / "model.safetensors")
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_safetensors_header_is_limited_before_it_is_read(tmp_path: Path, weights: Path) -> None:
+    """Parsed, a header takes many times its bytes of memory."""
+    entry = '"%d":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    header = ("{" + ",".join(entry % number for number in range(100_000)) + "}").encode()
+    weights.write_bytes(len(header).to_bytes(8, "little") + header)
+    change_contract(weights, sha256=sha256_file(weights))
+    assert f"a header of {len(header)} bytes" in fault_of(weights)
+    weights.write_bytes((1_300_000_000).to_bytes(8, "little") + b"{}")
+    change_contract(weights, sha256=sha256_file(weights))
+    assert "a header of 1300000000 bytes in a file of 10" in fault_of(weights)
+
+
+def test_a_contract_is_limited_in_size_and_depth(weights: Path) -> None:
+    weights.with_suffix(".json").write_bytes(b"[" * 2**21)
+    assert "2097152 bytes, expected at most 1048576" in fault_of(weights)
+    weights.with_suffix(".json").write_bytes(b"[" * 2**19)
+    assert "nested too deeply" in fault_of(weights)
+
+
+@pytest.mark.parametrize(
+    ("network", "kinds", "kind", "std"),
+    [
+        (FAN(1, 16), ("2d",), "2d", 0.0),
+        (FAN(1, 16), ("2d-to-3d", "3d"), "3d", 0.0),
+        (FAN(1, 16, in_channels=71), ("2d-to-3d", "3d"), "2d-to-3d", 1.0),
+        (FAN(1, 16, in_channels=71), (), "2d-to-3d", 1.0),
+        (DepthNet((1, 1, 1, 1), 4), ("depth",), "depth", 3.25),
+    ],
+)
+def test_files_of_other_formats_are_loaded_by_what_is_asked_for(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    network: torch.nn.Module,
+    kinds: tuple[Kind, ...],
+    kind: str,
+    std: float,
+) -> None:
+    monkeypatch.setenv("LS3DW_HOME", str(tmp_path / "home"))
+    path = tmp_path / "mine.pth.tar"
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{key}": value for key, value in network.state_dict().items()}}, path
+    )
+    model = load(path, kinds)
+    assert (model.contract.kind, model.contract.guidance_std, model.contract.name) == (kind, std, "mine")
+    for key, value in network.state_dict().items():
+        assert torch.equal(model.network.state_dict()[key], value), key
+    assert read_contract(path, kinds) == model.contract
+    assert not (tmp_path / "home").exists(), "loading writes nothing"
+    imported = import_weights(path, ImportOptions(kind=kind))  # type: ignore[arg-type]
+    assert imported.contract == model.contract, "the same SHA-256 is recorded either way"
+
+
+def test_a_file_of_another_kind_than_asked_for_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pth"
+    torch.save(FAN(1, 16).state_dict(), path)
+    assert "kind 'depth' is a DepthNet with 71, try --kind 2d or 3d" in fault_of(path, kinds=("depth",))
+    assert "may be of kind 2d or 3d: add --kind" in fault_of(path)
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(tmp_path: Path) -> None:

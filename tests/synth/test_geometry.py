@@ -53,17 +53,6 @@ def groups_seen(staged: Staged) -> list[set[int]]:
     return [set(scene.triangle_group[shown[shown >= 0]].tolist()) for shown in scene.opaque.triangle]
 
 
-def test_draws_repeat_and_children_do_not_depend_on_what_was_drawn_before() -> None:
-    one, other = SplitRng(5), SplitRng(5)
-    other.normal(3)
-    assert torch.equal(one.child(2, 7).uniform(4), other.child(2, 7).uniform(4))
-    assert torch.equal(SplitRng(5).normal(4), SplitRng(5).normal(4))
-    firsts = {
-        float(draws.uniform(1)) for draws in (SplitRng(5), one.child(0), one.child(0, 0), one.child(1), SplitRng(6))
-    }
-    assert len(firsts) == 5
-
-
 def test_draws_on_the_host_go_on_and_leave_those_on_the_device_alone() -> None:
     draws, alone = SplitRng(5), SplitRng(5)
     first, second = draws.host.uniform(2), draws.host.uniform(2)

@@ -132,7 +132,7 @@ def test_the_gpu_draws_what_the_cpu_draws() -> None:
 
 
 def test_a_gpu_that_cannot_compile_is_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(renderer, "has_kernels", lambda device: False)
+    monkeypatch.setattr(renderer, "triton_available", lambda device: False)
     head: Any = SimpleNamespace(mean=SimpleNamespace(device=torch.device("cuda:0")))
     with pytest.raises(DeviceError, match=r"cuda:0: Triton renders .* install a C compiler"):
         renderer.Renderer(head=head)

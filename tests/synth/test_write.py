@@ -25,7 +25,7 @@ from ls3dw.synth import write
 from ls3dw.synth.renderer import Rendered, Renderer, RenderOptions
 from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.shade.background import make_bank
-from ls3dw.synth.write import LP_FOLDER, ZOOM, Request, write_heads
+from ls3dw.synth.write import LP_FOLDER, ZOOM, HeadsOptions, render_heads, write_heads
 from ls3dw.training.loop.trainer import Trainer
 
 CHUNK = 3
@@ -61,8 +61,8 @@ def files(folder: Path) -> Files:
 def write_all(folder: Path, renderer: Renderer, **changes: Any) -> Path:
     with pytest.MonkeyPatch.context() as patch:  # module-wide fixtures come before those of a test
         patch.setattr(write, "CHUNK", CHUNK)
-        request = Request(**{"count": COUNT, "seed": SEED, **changes})
-        assert sum(write_heads(folder, request, renderer)) == request.count
+        chosen = HeadsOptions(**{"count": COUNT, "seed": SEED, **changes})
+        assert sum(finished for finished, _ in write_heads(folder, chosen, renderer)) == chosen.count
     return folder
 
 
@@ -142,11 +142,11 @@ def test_the_crop_fits_in_the_pictures() -> None:
 
 def test_a_kill_at_any_moment_changes_nothing(renderer: Renderer, heads: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
-    chunks = write_heads(folder, Request(COUNT, SEED), renderer)
-    assert next(chunks) == CHUNK
+    chunks = write_heads(folder, HeadsOptions(COUNT, SEED), renderer)
+    assert next(chunks) == (CHUNK, CHUNK)
     chunks.close()
     (folder / "head_000001.json").unlink()  # the picture was written and the annotation was not
-    (folder / "head_000003.jpg.partial").write_bytes(b"half a pic")
+    (folder / f"head_000003.jpg.{'0' * 16}.partial").write_bytes(b"half a pic")
     kept = (folder / "head_000000.jpg").stat().st_mtime_ns
     write_all(folder, renderer)
     assert files(folder) == files(heads)
@@ -159,6 +159,13 @@ def test_more_heads_are_added_and_finished_ones_kept(renderer: Renderer, heads: 
     write_all(folder, renderer)
     assert files(folder) == files(heads)
     assert few.items() <= files(heads).items()
+
+
+def test_one_call_renders_and_reports(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    first = render_heads(tmp_path, count=2, gpu="none", progress=lambda *done: seen.append(done))
+    assert (first.folder, first.count, first.written, seen) == (tmp_path, 2, 2, [(2, 2)])
+    assert render_heads(tmp_path, count=4, gpu="none").written == 2
 
 
 def test_seed_and_quality_matter(renderer: Renderer, heads: Path, tmp_path: Path) -> None:
@@ -204,7 +211,7 @@ def test_two_at_a_time_are_refused(renderer: Renderer, tmp_path: Path) -> None:
 @pytest.mark.parametrize("values", [{"count": 0}, {"count": 1, "seed": -1}, {"count": 1, "layout": "coco"}])
 def test_requests_that_make_no_sense(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="expected a count from 1"):
-        Request(**values)
+        HeadsOptions(**values)
 
 
 def test_on_the_command_line(tmp_path: Path, ls3dw: Command, quick: list[str]) -> None:

@@ -13,6 +13,7 @@ from ls3dw.errors import ConfigurationError, ModelError, TrainingError
 from ls3dw.models.annotator import Annotator
 from ls3dw.models.networks.heatmaps import decode_subpixel
 from ls3dw.models.weights.zoo import load
+from ls3dw.training import run
 from ls3dw.training.export import export
 from ls3dw.training.loop import checkpoint
 from ls3dw.training.loop.trainer import Trainer
@@ -37,6 +38,22 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path, optimiz
         assert torch.equal(value, again[name]), name
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
     assert [line["step"] for line in losses(tmp_path / "whole")] == [2, 4, 6, 8]
+
+
+def test_one_call_trains_exports_stops_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "open_renderer", open_dots)
+    chosen = options(steps=3, validation={"every": 0, "rendered": 2})
+    plan = run.plan_training(chosen, out=tmp_path)
+    assert (plan.counts, plan.faces, plan.length.steps, plan.folder) == ([4], {}, 3, tmp_path)
+    assert not list(tmp_path.iterdir())
+    steps = iter((False, True))
+    half = run.run_training(chosen, out=tmp_path, gpu="none", stop=lambda: next(steps))
+    assert (half.stopped, half.steps, half.models) == (True, 2, {})
+    whole = run.run_training(chosen, out=tmp_path, gpu="none", resume=True)
+    assert (whole.stopped, whole.steps, whole.folder) == (False, 3, tmp_path)
+    assert whole.results.keys() == {"heads/flat"}
+    assert whole.models == {"flat": tmp_path / "models" / "flat.safetensors"}
+    assert whole.models["flat"].is_file()
 
 
 def test_batch_norms_freeze(tmp_path: Path) -> None:

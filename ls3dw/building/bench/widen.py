@@ -29,7 +29,7 @@ SMALL: Final[dict[Kind, str]] = {"2d": DEFAULT_2D, "2d-to-3d": DEFAULT_3D, "dept
 
 def full_size(kind: Kind, given: str | Path | None, scratch: Path) -> Path | str:
     """Return the given weights if they have the published size, else widened ones, saved in `scratch`."""
-    if given is not None and given != "none" and is_full_size(kind, read_contract(given)):
+    if given is not None and given != "none" and is_full_size(kind, read_contract(given, (kind,))):
         return given
     small = load(SMALL[kind])
     contract = Contract(f"{small.contract.name}-wide", kind, PUBLISHED[kind], "", small.contract.guidance_std)

@@ -25,7 +25,13 @@ PLAIN: Final = frozenset(
         *(f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("slice", "bytearray", "range")),
         *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
         *("numpy.dtype", "numpy.ndarray", "_codecs.encode", "argparse.Namespace", "collections.Counter"),
-        *("torch.Size", "torch.device"),
+        *(
+            "torch.Size",
+            "torch.device",
+            "torch.torch_version.TorchVersion",
+            "pathlib.PosixPath",
+            "pathlib.PurePosixPath",
+        ),
     }
 )
 """Classes and functions of training checkpoints that only make plain data. They are recorded, not called."""

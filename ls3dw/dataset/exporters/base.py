@@ -28,8 +28,11 @@ Points = dict[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class ExportReport:
-    """written: number of faces; left_out: number of faces without a place in the layout, by source and subset."""
+    """out: the new folder; version: of the annotations; written: number of faces; left_out: number of faces without a
+    place in the layout, by source and subset."""
 
+    out: Path
+    version: str
     written: int
     left_out: dict[str, int]
 

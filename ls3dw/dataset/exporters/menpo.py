@@ -29,4 +29,4 @@ def export_menpo(dataset: Dataset, out: Path, options: ExportOptions) -> ExportR
     if not places:
         raise DatasetError(f"{dataset.store.root}: version {dataset.version} has no face to export")
     write_faces(dataset, out, places, MenpoLayout())
-    return ExportReport(len(places), {})
+    return ExportReport(out, dataset.version, len(places), {})

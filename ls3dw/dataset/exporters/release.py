@@ -64,7 +64,7 @@ def export_release(dataset: Dataset, out: Path, options: ExportOptions) -> Expor
             " place in LS3D-W; export 300vw, 300w test, menpo, aflw2000 or ls3dw"
         )
     write_faces(dataset, out, places, ReleaseLayout(options.whole_pixels))
-    return ExportReport(len(places), left_out)
+    return ExportReport(out, dataset.version, len(places), left_out)
 
 
 def release_place(face: str, source: str, subset: str) -> PurePosixPath | None:

@@ -1,4 +1,4 @@
-"""Subsets of a data set, drawn from its index: balanced by pose, split without leaks. Pictures are never copied."""
+"""Subsets of a data set: balanced by pose, split without leaks. They list ids; pictures are never copied."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """LS3D-W Balanced: as many faces with |yaw| in [0, 30] as in (30, 60] and (60, 90], each picture once.
 
-Every face has a rank from the seed and its id alone, and faces are taken by rank: so the same data set gives the same
-faces, and a further source displaces no more of them than its own share.
+Faces are taken in order of a rank that depends only on the seed and the id: the same data set gives the same faces, and
+another source replaces no more than its share of them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ls3dw.core.metrics import FAILURE
-from ls3dw.core.pose import UNLIKELY, YAW_BINS
-from ls3dw.dataset.subsets.draw import Faces, Round, Stage, draw_round
+from ls3dw.core.pose import UNLIKELY, YAW_BINS, yaw_bins
+from ls3dw.dataset.subsets.draw import Candidates, Drawn, Spacing, draw_round
 from ls3dw.dataset.subsets.duplicates import FARTHEST, NEAR, Duplicates, near_duplicates
 from ls3dw.dataset.subsets.lists import need_columns
 from ls3dw.dataset.subsets.origins import is_mirrored, is_video, numbered, origins
@@ -28,16 +28,18 @@ if TYPE_CHECKING:
 
 PUBLISHED_SIZE: Final = 7200
 
-TRACE: Final = ("source", "subset", "media", "frame", "shard", "row", "x0", "y0", "x1", "y1", "yaw", "nme")
-"""Columns of the index that every drawn face keeps, besides its hashes and the model."""
+ORIGIN_COLUMNS: Final = ("source", "subset", "media", "frame", "shard", "row", "x0", "y0", "x1", "y1", "yaw", "nme")
+"""Columns of the index that are copied for drawn faces."""
 
 
 @dataclass(frozen=True)
 class BalancedOptions:
-    """What to draw. total: faces, a third in each bin; seed: of the ranks; video_share: of all drawn faces that one
-    video may have; failure: NME above which a face is left out; residual: of the pose fit, likewise;
-    near: bits in which near-duplicates differ at most; gap: frames between two of a video, halved as often as
-    needed when a bin runs short."""
+    """Options of the draw.
+
+    total: number of faces, a third in each bin; seed: of the ranks; video_share: largest share of the faces from one
+    video; failure, residual: largest NME and residual of the pose fit; near: largest number of bits in which
+    near-duplicates differ; gap: frames between two of a video, halved while a bin runs short.
+    """
 
     total: int = PUBLISHED_SIZE
     seed: int = 0
@@ -60,18 +62,21 @@ class BalancedOptions:
         if faults:
             raise ConfigurationError("; ".join(faults))
 
-    def stages(self) -> list[Stage]:
-        """How strict to be, one after the other while a bin runs short: first on frames, then on likeness too."""
+    def spacings(self) -> list[Spacing]:
+        """The spacings to try while a bin runs short, from strict to loose: smaller gaps, then near-duplicates."""
         gaps = [self.gap]
         while gaps[-1] > 1:
             gaps.append(gaps[-1] // 2)
-        return [Stage(gap, alike) for alike in (False, True) for gap in gaps]
+        return [Spacing(gap, alike) for alike in (False, True) for gap in gaps]
 
 
 @dataclass(frozen=True)
 class BalancedDraw:
-    """rows: (M,) of the index, by bin and rank; bin, gap: (M,) name of the bin, and frames from the others of its video
-    that were asked for when it was drawn, 0 for stills; excluded: row -> why; report: counts of everything."""
+    """Result of `draw_balanced`.
+
+    rows: (M,) of the index, by bin and rank; bin: (M,) names; gap: (M,) required frames from others of its video, 0 for
+    stills; excluded: row -> why; report: counts.
+    """
 
     rows: NDArray[np.intp]
     bin: list[str]
@@ -81,8 +86,8 @@ class BalancedDraw:
 
 
 def draw_balanced(index: pd.DataFrame, options: BalancedOptions) -> BalancedDraw:
-    """Draw the balanced split; `DatasetError` where a bin has no face at all."""
-    need_columns(index, "phash", "pose_residual", *TRACE)
+    """Draw the balanced split. `DatasetError` if a bin has no face."""
+    need_columns(index, "phash", "pose_residual", *ORIGIN_COLUMNS)
     excluded = _unfit(index, options)
     bins = _bins(index, set(excluded))
     empty = [name for name, rows in bins.items() if not len(rows)]
@@ -105,7 +110,7 @@ def draw_balanced(index: pd.DataFrame, options: BalancedOptions) -> BalancedDraw
 
 
 def _unfit(index: pd.DataFrame, options: BalancedOptions) -> dict[int, str]:
-    """Say why faces cannot be drawn at all; the first reason counts. Faces without an NME cannot be judged and stay."""
+    """Return why faces cannot be drawn, by row; the first reason counts. Faces without an NME stay."""
     yaw, nme, residual = (index[name].to_numpy(dtype=np.float64) for name in ("yaw", "nme", "pose_residual"))
     reasons = (
         ("mirrored copy", np.array([is_mirrored(face) for face in index["id"]], dtype=bool)),
@@ -122,19 +127,18 @@ def _unfit(index: pd.DataFrame, options: BalancedOptions) -> dict[int, str]:
 
 
 def _bins(index: pd.DataFrame, unfit: set[int]) -> dict[str, NDArray[np.intp]]:
-    """Return the usable rows of each bin, the farthest turned first: they are rarest, and always drawn first."""
-    turned = np.abs(index["yaw"].to_numpy(dtype=np.float64))
+    """Return the usable rows of each bin, largest yaw first: the rarest are drawn first."""
+    bins = yaw_bins(index["yaw"].to_numpy(dtype=np.float64))
     usable = np.ones(len(index), dtype=bool)
     usable[list(unfit)] = False
-    return {
-        name: np.flatnonzero(usable & (turned > low if low else turned >= low) & (turned <= high))
-        for name, (low, high) in reversed(YAW_BINS.items())
-    }
+    return {name: np.flatnonzero(usable & bins[name]) for name in reversed(YAW_BINS)}
 
 
-def _faces(index: pd.DataFrame, seed: int, medium: NDArray[np.int64], names: list[str], alike: Duplicates) -> Faces:
-    """Turn what the draw looks at into plain numbers, which a loop in Python reads several times faster."""
-    return Faces(
+def _faces(
+    index: pd.DataFrame, seed: int, medium: NDArray[np.int64], names: list[str], alike: Duplicates
+) -> Candidates:
+    """Collect what the draw needs."""
+    return Candidates(
         ids=index["id"].tolist(),
         rank=ranks(index["id"], seed),
         medium=medium.tolist(),
@@ -146,14 +150,16 @@ def _faces(index: pd.DataFrame, seed: int, medium: NDArray[np.int64], names: lis
     )
 
 
-def _equal_rounds(faces: Faces, bins: Mapping[str, NDArray[np.intp]], options: BalancedOptions) -> tuple[Round, int]:
-    """Draw until all bins have as many: a smaller total also lowers what one video may have."""
+def _equal_rounds(
+    faces: Candidates, bins: Mapping[str, NDArray[np.intp]], options: BalancedOptions
+) -> tuple[Drawn, int]:
+    """Draw until all bins have the same number: a smaller total also lowers the share of a video."""
     target = min(options.total // len(bins), *map(len, bins.values()))
     rounds = 0
     while True:
         rounds += 1
         share = max(1, int(options.video_share * target * len(bins)))
-        drawn = draw_round(faces, bins, target, share, options.stages(), options.near)
+        drawn = draw_round(faces, bins, target, share, options.spacings(), options.near)
         least = min(map(len, drawn.taken.values()))
         if least == target:
             return drawn, rounds
@@ -168,7 +174,7 @@ def _report(
     index: pd.DataFrame,
     options: BalancedOptions,
     bins: Mapping[str, NDArray[np.intp]],
-    drawn: Round,
+    drawn: Drawn,
     excluded: Mapping[int, str],
     rounds: int,
 ) -> dict[str, Any]:
@@ -195,7 +201,7 @@ def _report(
 
 
 def _alike_report(index: pd.DataFrame, alike: Duplicates) -> dict[str, Any]:
-    """Count near-duplicates by the sources that share them; equal hashes within a source count as one more pair."""
+    """Count near-duplicates by pair of sources."""
     source = index["source"].to_numpy()
     first = np.full(int(alike.node.max()) + 1, -1)
     first[alike.node[::-1]] = np.arange(len(index))[::-1]

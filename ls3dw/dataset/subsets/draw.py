@@ -1,4 +1,4 @@
-"""Takes faces by rank, one after the other, as long as none comes too near to one that was taken."""
+"""Draws faces by rank, leaving out those that are too similar to a drawn one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What two frames of one video must keep. gap: frames between them; alike: they may be near-duplicates."""
+class Spacing:
+    """How different two drawn frames of one video must be.
+
+    gap: least number of frames between them; alike: whether they may be near-duplicates.
+    """
 
     gap: int
     alike: bool
 
 
 @dataclass(frozen=True)
-class Faces:
-    """All faces of an index as plain lists. rank: (N,) the order; medium: number of the video or picture that a face is
-    of; moving: by medium, whether it is a video; node and near: see `Duplicates`."""
+class Candidates:
+    """The faces of an index as plain lists, which a loop in Python reads several times faster than arrays.
+
+    rank: (N,) order of drawing; medium: number of each face's video or picture; moving: by medium, whether it is a
+    video; node, near: see `Duplicates`.
+    """
 
     ids: list[str]
     rank: NDArray[np.uint64]
@@ -34,9 +40,12 @@ class Faces:
 
 
 @dataclass
-class Round:
-    """One draw. taken: rows by bin, by rank; gap: by row, that of its stage, 0 for a still; relaxed: rows that may be
-    near-duplicates within their video; skipped: row -> why it can never be drawn beside those."""
+class Drawn:
+    """Result of a draw.
+
+    taken: bin -> rows in order of rank; gap: row -> gap of its spacing, 0 for a still; relaxed: rows that may be
+    near-duplicates within their video; skipped: row -> why it cannot be drawn together with the taken ones.
+    """
 
     taken: dict[str, list[int]] = field(default_factory=dict)
     gap: dict[int, int] = field(default_factory=dict)
@@ -46,7 +55,7 @@ class Round:
 
 @dataclass
 class _Taken:
-    """What was taken of one medium: rows and their hashes as they came, frames in order."""
+    """What was taken from one medium: rows and hashes in order of drawing, frames in ascending order."""
 
     rows: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
@@ -54,31 +63,31 @@ class _Taken:
 
 
 class _Draw:
-    def __init__(self, faces: Faces, share: int, limit: int) -> None:
+    def __init__(self, faces: Candidates, share: int, limit: int) -> None:
         self.faces = faces
         self.share = share
         self.limit = limit
-        self.result = Round()
+        self.result = Drawn()
         self.by_medium: dict[int, _Taken] = {}
         self.by_node: dict[int, int] = {}
 
-    def fill(self, rows: Iterable[int], target: int, stage: Stage, taken: list[int]) -> list[int]:
-        """Take faces until there are `target`; return those that a later stage may still take."""
+    def fill(self, rows: Iterable[int], target: int, spacing: Spacing, taken: list[int]) -> list[int]:
+        """Take faces until there are `target`; return those that a looser spacing may still take."""
         waiting = []
         for row in rows:
             if len(taken) == target:
                 break
             if reason := self._never(row):
                 self.result.skipped[row] = reason
-            elif self._too_near(row, stage):
+            elif self._too_near(row, spacing):
                 waiting.append(row)
             else:
                 taken.append(row)
-                self._take(row, stage)
+                self._take(row, spacing)
         return waiting
 
     def _never(self, row: int) -> str:
-        """Say why a face cannot be taken at any stage: its picture was, or its video has its share."""
+        """Return why a face cannot be taken at all: its picture was taken, or its video has its share."""
         faces, medium, node = self.faces, self.faces.medium[row], self.faces.node[row]
         for place in (node, *faces.near.get(node, ())):
             other = self.by_node.get(place)
@@ -89,17 +98,17 @@ class _Draw:
             return f"same picture as {faces.ids[own.rows[0]]}"
         return "its video has its share" if own and len(own.frames) >= self.share else ""
 
-    def _too_near(self, row: int, stage: Stage) -> bool:
+    def _too_near(self, row: int, spacing: Spacing) -> bool:
         own = self.by_medium.get(self.faces.medium[row])
         if own is None:
             return False
         frame, code = self.faces.frame[row], self.faces.hash[row]
         at = bisect_left(own.frames, frame)
-        if any(abs(other - frame) < stage.gap for other in own.frames[max(at - 1, 0) : at + 1]):
+        if any(abs(other - frame) < spacing.gap for other in own.frames[max(at - 1, 0) : at + 1]):
             return True
-        return not stage.alike and any((code ^ other).bit_count() <= self.limit for other in own.hashes)
+        return not spacing.alike and any((code ^ other).bit_count() <= self.limit for other in own.hashes)
 
-    def _take(self, row: int, stage: Stage) -> None:
+    def _take(self, row: int, spacing: Spacing) -> None:
         medium = self.faces.medium[row]
         own = self.by_medium.setdefault(medium, _Taken())
         insort(own.frames, self.faces.frame[row])
@@ -107,30 +116,30 @@ class _Draw:
         own.hashes.append(self.faces.hash[row])
         self.by_node.setdefault(self.faces.node[row], row)
         moving = self.faces.moving[medium]
-        self.result.gap[row] = stage.gap if moving else 0
-        if moving and stage.alike:
+        self.result.gap[row] = spacing.gap if moving else 0
+        if moving and spacing.alike:
             self.result.relaxed.add(row)
 
 
 def draw_round(
-    faces: Faces,
+    faces: Candidates,
     bins: Mapping[str, NDArray[np.intp]],
     target: int,
     share: int,
-    stages: list[Stage],
+    spacings: list[Spacing],
     limit: int,
-) -> Round:
-    """Take up to `target` faces of each bin by rank, at most `share` of one video; bins come in their order.
+) -> Drawn:
+    """Take up to `target` faces of each bin by rank, at most `share` from one video; bins in their order.
 
-    A stage is left only when none of a bin's faces fits it any more, so that no near frame is taken while others
-    remain. limit: bits in which near-duplicates differ at most.
+    A looser spacing is used only when none of a bin's faces fits the stricter one any more. limit: largest number of
+    bits in which near-duplicates differ.
     """
     draw = _Draw(faces, share, limit)
     for name, rows in bins.items():
         taken = draw.result.taken.setdefault(name, [])
         waiting = rows[np.argsort(faces.rank[rows], kind="stable")].tolist()
-        for stage in stages:
-            waiting = draw.fill(waiting, target, stage, taken)
+        for spacing in spacings:
+            waiting = draw.fill(waiting, target, spacing, taken)
             if len(taken) == target:
                 break
     return draw.result

@@ -1,4 +1,4 @@
-"""Finds what two lists of faces share: the same face, video or picture, or pictures that are nearly the same."""
+"""Finds what two lists of faces share: faces, videos, pictures or near-duplicates."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ SHOWN: Final = 20
 
 @dataclass(frozen=True)
 class Leak:
-    """Something on both sides. first, second: the faces, or one of each side where there are many, the first by id;
-    in_first, in_second: how many faces each side has of it."""
+    """Something on both sides.
+
+    first, second: a face of each side, the first by id; in_first, in_second: number of faces on each side.
+    """
 
     kind: Kind
     first: str
@@ -36,7 +38,7 @@ class Leak:
 
 @dataclass(frozen=True)
 class Leaks:
-    """found: every leak; unhashed: faces whose pictures could not be compared, since no index has their hash."""
+    """found: all leaks; unhashed: number of faces without a hash, which could not be compared."""
 
     found: list[Leak]
     unhashed: int
@@ -55,8 +57,8 @@ def find_leaks(
 ) -> Leaks:
     """Compare two lists of ids.
 
-    index: of a data set that has them: with it, videos of any source and near-duplicates are found too; without it,
-    what the ids tell. same: pairs of ids that show one picture.
+    index: of a data set with these faces: also finds videos of any source and near-duplicates; None: only what the ids
+    show. same: pairs of ids of one picture.
     """
     sides = (sorted(set(first)), sorted(set(second)))
     known: dict[str, str] = {} if index is None else dict(zip(index["id"], origins(index), strict=True))
@@ -93,7 +95,7 @@ def _kind(origin: str, ours: list[str], theirs: list[str]) -> Kind:
 def _near(
     sides: tuple[list[str], list[str]], hashes: dict[str, np.uint64], known: dict[str, str], near: int
 ) -> list[Leak]:
-    """Find near-duplicates across the sides, but for those of one origin, which are leaks already."""
+    """Find near-duplicates across the sides, except of one origin, which are leaks already."""
     ids = [[face for face in side if face in hashes] for side in sides]
     both = ids[0] + ids[1]
     if not ids[0] or not ids[1]:

@@ -1,7 +1,7 @@
-"""What an id says of where a face came from: its video, or the picture that several data sets share.
+"""Finds the origin of a face from its id: its video, or the picture that several data sets share.
 
-300W-LP turns pictures of AFW, HELEN, IBUG and LFPW, the parts of 300-W: all faces made of one picture have one origin.
-Menpo and AFLW2000-3D both took pictures of AFLW, but no name tells which: perceptual hashes have to.
+300W-LP has rotated pictures of AFW, HELEN, IBUG and LFPW, the parts of 300-W: all faces from one picture have one
+origin. Menpo and AFLW2000-3D both have pictures of AFLW under other names: perceptual hashes find these.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PART: Final = re.compile(r"300w/(afw|ibug|helen|lfpw)/(?:(train|test)set/)?(.+)
 
 
 def origin_of(face: str) -> str:
-    """Return the video or picture that a face comes from; faces of one origin must never be told apart.
+    """Return the video or picture that a face comes from; a split keeps faces of one origin together.
 
     `300vw/001/000001` -> `300vw/001`; `300wlp/HELEN/HELEN_30427236_1_7` and `300w/helen/testset/30427236_1` ->
     `helen/30427236_1`; a mirrored copy `x_mirror` -> that of `x`;
@@ -54,12 +54,12 @@ def _shared(part: str, stem: str) -> str:
 
 
 def is_video(origin: str) -> bool:
-    """Say whether an origin is a video and not a picture."""
+    """Return whether an origin is a video, not a picture."""
     return origin.startswith(("300vw/", "video:"))
 
 
 def origins(index: pd.DataFrame) -> NDArray[np.object_]:
-    """Return the origin of each face of an index (N,): as its id says, and the file of any other video."""
+    """Return the origin of each face of an index (N,): from its id, or the file of any other video."""
     found = [origin_of(face) for face in index["id"]]
     moving = index["frame"].to_numpy() > 0
     return np.array(
@@ -72,7 +72,7 @@ def origins(index: pd.DataFrame) -> NDArray[np.object_]:
 
 
 def numbered(values: Sequence[str] | NDArray[np.object_]) -> tuple[NDArray[np.int64], list[str]]:
-    """Number values by when each comes first: numbers (N,), and the value of each number."""
+    """Number values in order of first appearance: numbers (N,), and the value of each number."""
     known: dict[str, int] = {}
     numbers = np.fromiter((known.setdefault(value, len(known)) for value in values), np.int64, len(values))
     return numbers, list(known)

@@ -1,4 +1,4 @@
-"""The histogram of a pose-balanced subset, before and after, as a picture."""
+"""Draws the histogram of a pose-balanced subset, before and after."""
 
 from __future__ import annotations
 

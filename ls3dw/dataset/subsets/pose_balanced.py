@@ -1,4 +1,4 @@
-"""Pose-based data balancing (Wing loss, CVPR 2018): faces of rare poses come more often in training."""
+"""Pose-based data balancing (Wing loss, CVPR 2018): rare poses come more often in training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ MODES: Final[tuple[Mode, ...]] = get_args(Mode)
 
 @dataclass(frozen=True)
 class PoseBalance:
-    """How to balance. bins: of |projection|, equal ones on [0, max]; component: which one, 0 the strongest.
+    """Options of the balancing.
 
-    mode: `repeat` a bin's faces round(max count / count) times, as the paper does; `thin` every bin to the count of
-    the rarest that has any; `weight`: max count / count, for a sampler that draws by weights. seed: of what is thinned.
+    bins: number of equal bins of |projection|; component: principal component, 0 the strongest; mode: `repeat` the
+    faces of a bin round(max count / count) times, as in the paper, `thin` every bin to the smallest count above 0, or
+    `weight` by max count / count, for a sampler; seed: of the thinning.
     """
 
     bins: int = 9
@@ -39,8 +40,7 @@ class PoseBalance:
 
 @dataclass(frozen=True)
 class Balanced(PoseBins):
-    """The faces that were balanced. Of each: repeats: times that an epoch has it, 0: thinned away; weight: how often to
-    draw it, relative to others."""
+    """The balanced faces. repeats: times per epoch, 0 if thinned out; weight: relative frequency of draws."""
 
     repeats: NDArray[np.intp]
     weight: NDArray[np.float64]
@@ -52,7 +52,7 @@ class Balanced(PoseBins):
 
 
 def balance_by_pose(ids: list[str], shapes: NDArray[Any], options: PoseBalance) -> Balanced:
-    """Balance shapes (N, P, 2), in any frame; those with a missing point are left out of the result."""
+    """Balance shapes (N, P, 2), in any frame; shapes with a missing point are left out."""
     found = pose_bins(shapes, options.bins, options.component)
     rows, bins, counts = found.rows, found.bin, found.counts
     if options.mode == "repeat":
@@ -67,7 +67,7 @@ def balance_by_pose(ids: list[str], shapes: NDArray[Any], options: PoseBalance) 
 
 
 def _thinned(bins: NDArray[np.intp], order: NDArray[np.uint64], limit: int) -> NDArray[np.bool_]:
-    """Say which faces stay when each bin keeps its first `limit` by `order`."""
+    """Return which faces stay if each bin keeps its first `limit` by `order`."""
     sequence = np.lexsort((order, bins))
     starts = np.searchsorted(bins[sequence], np.arange(bins.max() + 1))
     place = np.empty(len(bins), dtype=np.intp)

@@ -1,7 +1,7 @@
 """Bins of equal turn, for pose-based data balancing (Wing loss, CVPR 2018).
 
-The shapes are aligned to their mean, projected on a principal component, which is the turn of the head where heads turn
-enough, and the projections' absolute values are cut into equal bins.
+Shapes are aligned to their mean and projected on a principal component, which is yaw if the heads turn enough; the
+absolute values of the projections are cut into equal bins.
 """
 
 from __future__ import annotations
@@ -18,10 +18,7 @@ from ls3dw.errors import ConfigurationError
 
 @dataclass(frozen=True)
 class PoseBins:
-    """Where faces fall. rows: (M,) of the input; the rest for each of them.
-
-    projection: on the component; bin: from 0; edges: (bins + 1,) of |projection|.
-    """
+    """The bins of M shapes. rows: (M,) of the input; projection, bin: (M,); edges: (bins + 1,) of |projection|."""
 
     rows: NDArray[np.intp]
     projection: NDArray[np.float32]
@@ -35,14 +32,14 @@ class PoseBins:
 
     @property
     def copies(self) -> NDArray[np.intp]:
-        """How often an epoch has each face, so that all bins are as full as the fullest: round(max count / count)."""
+        """Times per epoch of each face that fill all bins like the fullest: round(max count / count)."""
         ratio = self.counts.max() / self.counts[self.bin]
-        # Halves are rounded up: numpy's rounding to even would give 2.5 and 1.5 the same.
+        # Halves are rounded up; numpy would round 1.5 and 2.5 both to 2.
         return np.asarray(np.floor(ratio + 0.5), dtype=np.intp)
 
 
 def pose_bins(shapes: NDArray[Any], bins: int, component: int = 0) -> PoseBins:
-    """Bin shapes (N, P, 2), in any frame; those with a missing point are left out of the result."""
+    """Bin shapes (N, P, 2), in any frame; shapes with a missing point are left out."""
     rows = np.flatnonzero(np.isfinite(shapes).all(axis=(1, 2)))
     rows = rows[np.ptp(shapes[rows], axis=1).max(axis=1, initial=0) > 0]
     if not len(rows):
@@ -53,13 +50,12 @@ def pose_bins(shapes: NDArray[Any], bins: int, component: int = 0) -> PoseBins:
 
 
 def balanced_rows(shapes: NDArray[Any], bins: int) -> NDArray[np.intp]:
-    """Return the rows of an epoch in which all poses come alike: each as often as its bin asks for, one after the
-    other. Shapes (N, P, 2) with a missing point do not come at all."""
+    """Return the rows of an epoch with all poses equally often; shapes (N, P, 2) with a missing point are left out."""
     found = pose_bins(shapes, bins)
     return np.repeat(found.rows, found.copies)
 
 
 def _equal_bins(distance: NDArray[np.float64], bins: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Cut [0, max] into equal bins, each without its upper edge but for the last: edges (bins + 1,), bin of each."""
+    """Cut [0, max] into equal half-open bins, the last one closed: edges (bins + 1,), bin of each."""
     edges = np.linspace(0, distance.max(), bins + 1)
     return edges, np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, bins - 1)

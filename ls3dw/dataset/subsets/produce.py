@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ls3dw.dataset.open import Dataset
-from ls3dw.dataset.subsets.balanced import TRACE, BalancedOptions, draw_balanced
+from ls3dw.dataset.subsets.balanced import ORIGIN_COLUMNS, BalancedOptions, draw_balanced
 from ls3dw.dataset.subsets.lists import check_name, write_subset
 from ls3dw.dataset.subsets.plot import draw_histogram
 from ls3dw.dataset.subsets.pose_balanced import PoseBalance, balance_by_pose
@@ -59,7 +59,7 @@ def write_balanced(dataset: Dataset, options: BalancedOptions, name: str = "bala
     model = models.get("3d") or {}
     report = drawn.report | {"models": models}
     columns: dict[str, Any] = {"id": chosen["id"].to_numpy(), "bin": np.array(drawn.bin, dtype=object)}
-    columns |= {column: chosen[column].to_numpy() for column in TRACE}
+    columns |= {column: chosen[column].to_numpy() for column in ORIGIN_COLUMNS}
     columns |= {
         "pose_residual": chosen["pose_residual"].to_numpy(),
         "phash": chosen["phash"].to_numpy(dtype=np.uint64),

@@ -1,4 +1,4 @@
-"""An order of faces that is random and that no other face changes: each has a number from its id and the seed."""
+"""A random order of faces that does not change with other faces: a number from the id and the seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def ranks(ids: Iterable[str], seed: int) -> NDArray[np.uint64]:
-    """Return a number for each id (N,): the same for the same seed and id, whatever else is in the list."""
+    """Return a number for each id (N,), which depends only on seed and id."""
     key = hashlib.blake2b(str(seed).encode(), digest_size=16).digest()
     numbers = (hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in ids)
     return np.frombuffer(b"".join(numbers), dtype="<u8").astype(np.uint64)

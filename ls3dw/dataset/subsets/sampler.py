@@ -1,4 +1,4 @@
-"""A torch sampler that shows the faces of a subset as often as their weights say."""
+"""A torch sampler that draws the faces of a subset by their weights."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from ls3dw.dataset.open import Dataset
-from ls3dw.errors import ConfigurationError
+from ls3dw.errors import ConfigurationError, DatasetError
 
 
 class SubsetSampler(Sampler[int]):
     """Yields rows of the data set; call `set_epoch` before each epoch for another order.
 
-    In an epoch a row of weight w comes length * w / sum(w) times, rounded down or up at random: with whole weights and
-    the length left out, w times exactly. The processes of a group get shares of equal length, made up like torch's
-    DistributedSampler by repeating the first rows.
+    In an epoch a row of weight w comes length * w / sum(w) times, rounded down or up at random; without a length and
+    with integer weights, exactly w times. Processes of a group get shares of equal length; as in torch's
+    DistributedSampler, the first rows are repeated to fill them.
     """
 
     def __init__(
@@ -42,9 +42,11 @@ class SubsetSampler(Sampler[int]):
 
     @classmethod
     def of(cls, dataset: Dataset, subset: str, **options: Any) -> SubsetSampler:
-        """Sample a subset of a data set by its column `weight`; every face alike where it has none."""
+        """Sample a subset of a data set by its column `weight`, or uniformly if it has none."""
         chosen = dataset.subset(subset)
         row_of = {face: row for row, face in enumerate(dataset.index["id"])}
+        if missing := [face for face in chosen["id"] if face not in row_of]:
+            raise DatasetError(f"{subset}: {missing[0]} is not in version {dataset.version}; draw the subset again")
         rows = np.array([row_of[face] for face in chosen["id"]], dtype=np.int64)
         weights = chosen["weight"].to_numpy() if "weight" in chosen else np.ones(len(rows))
         return cls(rows, weights, **options)
@@ -56,11 +58,11 @@ class SubsetSampler(Sampler[int]):
         return -(-self.total // self.world)
 
     def __iter__(self) -> Iterator[int]:
-        dice = np.random.default_rng((self.seed, self.epoch))
-        # Systematic draws along the summed weights, in a new order each time so that no two rows go together.
-        order = dice.permutation(len(self.rows))
+        rng = np.random.default_rng((self.seed, self.epoch))
+        # Systematic sampling along the summed weights, in a new order each epoch so that rows stay independent.
+        order = rng.permutation(len(self.rows))
         ends = np.cumsum(self.weights[order])
-        marks = (np.arange(self.total) + dice.random()) * (ends[-1] / max(self.total, 1))
+        marks = (np.arange(self.total) + rng.random()) * (ends[-1] / max(self.total, 1))
         drawn = self.rows[order][np.minimum(np.searchsorted(ends, marks, side="right"), len(order) - 1)]
-        drawn = np.resize(dice.permutation(drawn), len(self) * self.world)
+        drawn = np.resize(rng.permutation(drawn), len(self) * self.world)
         return iter(drawn[self.rank :: self.world].tolist())

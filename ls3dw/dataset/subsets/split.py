@@ -1,4 +1,4 @@
-"""Splits a data set in two for training, so that no video, no picture and no near-duplicate is on both sides."""
+"""Splits a data set for training: no video, picture or near-duplicate is on both sides."""
 
 from __future__ import annotations
 
@@ -25,8 +25,11 @@ OFFICIAL_TRAINING: Final = "train"
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """share: of each source's faces to hold out; seed: of which; near: bits in which near-duplicates differ at most;
-    official_300vw: hold out the videos of categories A, B and C instead of a share of 300-VW."""
+    """Options of the split.
+
+    share: of each source's faces to hold out; seed: of the choice; near: largest number of bits in which
+    near-duplicates differ; official_300vw: hold out the videos of categories A, B and C instead of a share of 300-VW.
+    """
 
     share: float = 0.1
     seed: int = 0
@@ -42,7 +45,7 @@ class SplitOptions:
 
 @dataclass(frozen=True)
 class Split:
-    """held_out: (N,) which faces; group: (N,) number of what must stay together; report: counts."""
+    """held_out: (N,) which faces are; group: (N,) number of each face's group, never split; report: counts."""
 
     held_out: NDArray[np.bool_]
     group: NDArray[np.int64]
@@ -50,7 +53,7 @@ class Split:
 
 
 def split(index: pd.DataFrame, options: SplitOptions, same: Sequence[tuple[str, str]] = ()) -> Split:
-    """Split an index by groups. same: further pairs of ids of one picture; those not in the index are ignored."""
+    """Split an index by groups. same: pairs of ids of one picture; ids not in the index are ignored."""
     need_columns(index, "phash")
     if not len(index):
         raise DatasetError("no faces to split")
@@ -74,7 +77,7 @@ def split(index: pd.DataFrame, options: SplitOptions, same: Sequence[tuple[str, 
 
 
 def _groups(index: pd.DataFrame, near: int, same: Sequence[tuple[str, str]]) -> NDArray[np.int64]:
-    """Number what must stay together: faces of an origin, with near hashes, or listed as the same picture."""
+    """Number the groups: faces of one origin, with near hashes, or listed as the same picture."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -100,9 +103,9 @@ def _groups(index: pd.DataFrame, near: int, same: Sequence[tuple[str, str]]) -> 
 
 
 def _official(index: pd.DataFrame, group: NDArray[np.int64]) -> NDArray[np.int8]:
-    """Say for each face where the official split of 300-VW puts it: 1 held out, -1 train, 0 elsewhere.
+    """Return for each face its side in the official split of 300-VW: 1 held out, -1 train, 0 neither.
 
-    What is linked with a test video is held out with it, a training video too: a test set must stay whole.
+    Everything in a group with a test video is held out, even a training video: the test set stays whole.
     """
     ours = (index["source"] == OFFICIAL).to_numpy()
     testing = ours & (index["subset"] != OFFICIAL_TRAINING).to_numpy()
@@ -118,17 +121,17 @@ def _hold_out(
     fixed: NDArray[np.int8],
     share: float,
 ) -> NDArray[np.bool_]:
-    """Hold out whole groups by rank, while they fit into the share of the source that their first face is of."""
+    """Hold out whole groups by rank while they fit into the share of their first face's source."""
     sequence = np.argsort(order, kind="stable")
     _, first = np.unique(group[sequence], return_index=True)
     sizes = np.bincount(group)
     held = np.zeros(len(sizes), dtype=bool)
     held[group[fixed > 0]] = True
-    room = {name: share * count for name, count in Counter(source[fixed == 0].tolist()).items()}
+    left = {name: share * count for name, count in Counter(source[fixed == 0].tolist()).items()}
     for place in np.sort(first).tolist():
         row = sequence[place]
         size = int(sizes[group[row]])
-        if fixed[row] == 0 and size <= room[source[row]]:
+        if fixed[row] == 0 and size <= left[source[row]]:
             held[group[row]] = True
-            room[source[row]] -= size
+            left[source[row]] -= size
     return np.asarray(held[group])

@@ -1,4 +1,4 @@
-"""Threads that each take a part of a batch through a network, on a share of the cores of their own."""
+"""Runs parts of a batch in threads that share torch's cores."""
 
 from __future__ import annotations
 
@@ -14,46 +14,45 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def through_lanes(work: Callable[[slice], Tensor], count: int, rows: int, lanes: int) -> Tensor:
-    """Call `work` for parts of `count` rows, `lanes` of them at a time, and join what it returns.
+def run_in_parts(work: Callable[[slice], Tensor], count: int, rows: int, threads: int) -> Tensor:
+    """Call `work` for parts of `count` rows in `threads` threads, and concatenate the results.
 
-    A part has `rows` rows, or fewer where that leaves a lane without work.
+    Parts have `rows` rows, or fewer if a thread would have no work otherwise.
     """
-    rows = min(rows, -(-count // lanes))
+    rows = min(rows, -(-count // threads))
     parts = [slice(start, min(start + rows, count)) for start in range(0, count, rows)]
-    if lanes == 1 or len(parts) == 1:
+    if threads == 1 or len(parts) == 1:
         return torch.cat([work(part) for part in parts])
+    return torch.cat(list(_pool(threads).map(partial(_infer, work), parts)))
 
-    return torch.cat(list(_pool(lanes).map(partial(_infer, work), parts)))
 
-
-def in_lane(work: Callable[[], None], lanes: int) -> None:
-    """Call `work` as it would be called in a lane: what is compiled there is for its threads."""
-    if lanes == 1:
+def run_in_thread(work: Callable[[], None], threads: int) -> None:
+    """Call `work` in one of the threads of `run_in_parts`, with its share of the cores."""
+    if threads == 1:
         work()
     else:
-        _pool(lanes).submit(_infer, work).result()
+        _pool(threads).submit(_infer, work).result()
 
 
 def _infer(work: Callable[..., T], *arguments: object) -> T:
-    # Inference mode belongs to a thread, not to the program.
+    # Inference mode is a property of the thread.
     with torch.inference_mode():
         return work(*arguments)
 
 
 @cache
-def _pool(lanes: int) -> ThreadPoolExecutor:
+def _pool(threads: int) -> ThreadPoolExecutor:
     """Start threads, each with its share of torch's threads."""
-    pool = ThreadPoolExecutor(lanes, thread_name_prefix="lane")
-    together = threading.Barrier(lanes)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="part")
+    together = threading.Barrier(threads)
     before = torch.get_num_threads()
 
     def begin() -> None:
         together.wait()
-        torch.set_num_threads(max(before // lanes, 1))
+        torch.set_num_threads(max(before // threads, 1))
 
-    for started in [pool.submit(begin) for _ in range(lanes)]:
+    for started in [pool.submit(begin) for _ in range(threads)]:
         started.result()
-    # torch keeps the last number set for all threads that begin later.
+    # The last number set applies to all threads that start later.
     torch.set_num_threads(before)
     return pool

@@ -1,4 +1,4 @@
-"""From the option `--gpu` to torch devices that are there."""
+"""Torch devices: from the option `--gpu`, and the cores that torch uses beside them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ls3dw.errors import DeviceError
 
 
 def devices(gpu: str) -> list[str]:
-    """Turn auto, none or ids such as 0,1 into torch devices; `check_device` says whether they are there."""
+    """Turn auto, none or ids such as 0,1 into names of torch devices; `check_device` checks that they exist."""
     if gpu == "none" or (gpu == "auto" and not torch.cuda.is_available()):
         return ["cpu"]
     if gpu == "auto":
@@ -23,7 +23,7 @@ def devices(gpu: str) -> list[str]:
 
 
 def one_device(gpu: str) -> torch.device:
-    """Turn auto, none or one id into a device that is there."""
+    """Turn auto, none or one id into an existing device."""
     names = devices(gpu)
     if len(names) > 1:
         raise DeviceError(f"gpu {gpu!r}: this command uses one; give one id")
@@ -31,23 +31,22 @@ def one_device(gpu: str) -> torch.device:
 
 
 def using(device: torch.device) -> AbstractContextManager[None]:
-    """Make a GPU the present one of this thread, for what asks no tensor where it is: streams, pinned memory."""
+    """Make a GPU the current one of this thread: streams and pinned memory depend on it."""
     context: AbstractContextManager[None] = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     return context
 
 
 def leave_cores() -> None:
-    """Do on one core what torch does on the CPU: for a process beside a GPU, where the other cores decode.
+    """Let torch use one core, in a process that drives a GPU while the other cores decode.
 
-    Threads that wait for each other on cores with other work took half a minute to load networks.
+    On busy cores, threads that wait for each other took half a minute to load networks.
     """
     torch.set_num_threads(1)
 
 
 @contextmanager
 def on_one_core() -> Iterator[None]:
-    """Do for a while on one core what torch does on the CPU, as where another process has begun to work: loading
-    networks takes no longer, and four times as long where threads wait for each other."""
+    """Let torch use one core for a while: loading networks is as fast, and four times faster beside busy processes."""
     threads = torch.get_num_threads()
     leave_cores()
     try:
@@ -57,7 +56,7 @@ def on_one_core() -> Iterator[None]:
 
 
 def check_device(name: str) -> torch.device:
-    """Return the device of that name; DeviceError when this machine does not have it."""
+    """Return the device of that name; `DeviceError` when this machine does not have it."""
     try:
         device = torch.device(name)
     except RuntimeError as error:

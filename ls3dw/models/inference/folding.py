@@ -1,39 +1,47 @@
-"""Networks for inference alone: what a batch norm does after a convolution is folded into it, and nothing is computed
-that only training needs. Outputs are the plain network's but for rounding."""
+"""Folds networks for inference: batch norms into the convolutions before them, and only the final outputs computed.
+
+Outputs equal the plain network's except for rounding. `pack` then prepares a folded network for oneDNN on a CPU.
+"""
 
 from __future__ import annotations
 
 import copy
-from typing import Final
+from contextlib import ExitStack
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ls3dw.models.inference.policy import Policy, has_bfloat16
 from ls3dw.models.networks.depth import Bottleneck, DepthNet
 from ls3dw.models.networks.fan import FAN, HPMBlock, pool2
 
 EPS: Final = 1e-5
-"""What torch adds to a variance: some of its versions refuse to add nothing."""
+"""Torch's default addition to a variance; some versions refuse 0."""
+
+MINUS_INFINITY: Final = -128
+"""Bits of minus infinity in bfloat16 as an int16: negative integers above it are NaNs."""
 
 
-def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Return what a batch norm in eval mode multiplies by and adds, in float64."""
+def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return factor and summand, float64, of a batch norm in eval mode that follows a convolution's `bias`."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
-    return scale, norm.bias.double() - norm.running_mean.double() * scale
+    mean = norm.running_mean.double() - (0 if bias is None else bias.double())
+    return scale, norm.bias.double() - mean * scale
 
 
 def fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """Return the convolution that does both, in float64."""
-    scale, shift = affine(norm)
+    """Return a float64 convolution that does the work of both."""
+    scale, shift = scale_and_shift(norm)
     bias = shift if conv.bias is None else shift + conv.bias.double() * scale
     return _like(conv, conv.weight.double() * scale[:, None, None, None], bias)
 
 
 def merge(heatmaps: nn.Conv2d, back: nn.Conv2d, direct: nn.Conv2d) -> nn.Conv2d:
-    """Return the 1x1 convolution that is `direct(x) + back(heatmaps(x))`, in float64."""
+    """Return the float64 1x1 convolution `direct(x) + back(heatmaps(x))`."""
     again = back.weight.double().flatten(1)
     weight = direct.weight.double() + (again @ heatmaps.weight.double().flatten(1))[..., None, None]
     biases = [conv.bias for conv in (direct, back, heatmaps)]
@@ -44,15 +52,38 @@ def merge(heatmaps: nn.Conv2d, back: nn.Conv2d, direct: nn.Conv2d) -> nn.Conv2d:
 
 
 def _like(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
-    # All but the weights, which these replace: their copies took as long as all the folding.
+    # Copying the weights, which are replaced, would take as long as all the folding.
     made = copy.deepcopy(conv, {id(conv.weight): None, id(conv.bias): None})
     made.weight, made.bias = nn.Parameter(weight), nn.Parameter(bias)
     return made
 
 
+def between_stacks(fan: FAN, number: int) -> nn.Conv2d:
+    """Merge the convolutions from a stack to the next one's input: all are linear."""
+    heatmaps, back, direct = (fan.get_submodule(f"{name}{number}") for name in ("l", "al", "bl"))
+    assert isinstance(heatmaps, nn.Conv2d)
+    assert isinstance(back, nn.Conv2d)
+    assert isinstance(direct, nn.Conv2d)
+    return merge(heatmaps, back, direct)
+
+
+def rectify_(x: Tensor) -> Tensor:
+    """Apply ReLU in place.
+
+    Torch's own goes through float32 for bfloat16 and takes four times as long. Compared as int16, negative numbers stay
+    negative, and NaNs are kept.
+    """
+    if x.dtype != torch.bfloat16:
+        return F.relu_(x)
+    torch.threshold_(x.view(torch.int16), MINUS_INFINITY, 0)
+    return x
+
+
 class Activation(nn.Module):
-    """A batch norm that comes before a convolution, and its ReLU. It cannot be folded into that convolution, whose
-    padding is not normalised. Computes in float32 whatever its input is in."""
+    """A batch norm and ReLU before a convolution, computed in float32 for inputs of any type.
+
+    It cannot be folded into the convolution, whose zero padding comes after the norm.
+    """
 
     mean: Tensor
     variance: Tensor
@@ -63,10 +94,10 @@ class Activation(nn.Module):
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
-        scale, shift = affine(norm)
+        scale, shift = scale_and_shift(norm)
         self.register_buffer("scale", scale[:, None, None])
         self.register_buffer("shift", shift[:, None, None])
-        # The same for a batch norm, which wants vectors: reshaping them at each call took a tenth of its time.
+        # As vectors for `batch_norm`: reshaping at each call took a tenth of its time.
         self.register_buffer("weight", scale.clone())
         self.register_buffer("bias", shift.clone())
         self.register_buffer("mean", torch.zeros_like(scale))
@@ -74,14 +105,14 @@ class Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == self.scale.dtype:
-            # In half the time of a batch norm on a CPU.
+            # Twice as fast as a batch norm on a CPU.
             return torch.addcmul(self.shift, x, self.scale).relu_()
-        # Reads and writes the type of x and computes in float32, without casts; addcmul in bfloat16 is no faster.
-        return F.relu_(F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, eps=EPS))
+        # Computes in float32 without casts; addcmul in bfloat16 is no faster.
+        return rectify_(F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, eps=EPS))
 
 
 class LeanBlock(nn.Module):
-    """An `HPMBlock` that overwrites what nothing else reads."""
+    """An `HPMBlock` that works in place where it can."""
 
     def __init__(self, block: HPMBlock) -> None:
         super().__init__()
@@ -107,20 +138,8 @@ def _lean(module: nn.Module) -> nn.Module:
     return module
 
 
-class Stem(nn.Module):
-    """From a FAN's first convolution to its first hourglass: (N, C, 128, 128) -> (N, features, 64, 64)."""
-
-    def __init__(self, fan: FAN) -> None:
-        super().__init__()
-        self.pooling = fan.pooling
-        self.conv2, self.conv3, self.conv4 = LeanBlock(fan.conv2), LeanBlock(fan.conv3), LeanBlock(fan.conv4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv4(self.conv3(pool2(self.conv2(x), self.pooling)))  # type: ignore[no-any-return]
-
-
 class Stack(nn.Module):
-    """An hourglass with what follows it: (N, features, 64, 64) -> the same, what heatmaps are made from."""
+    """An hourglass and the layers up to its heatmaps: (N, features, 64, 64) -> the same shape."""
 
     def __init__(self, fan: FAN, number: int) -> None:
         super().__init__()
@@ -133,19 +152,20 @@ class Stack(nn.Module):
         self.conv_last = fold(conv, norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(self.conv_last(self.top(self.hourglass(x))))
+        return rectify_(self.conv_last(self.top(self.hourglass(x))))
 
 
 class FoldedFAN(nn.Module):
-    """A FAN for inference: the last stack's heatmaps alone. `first` is its first convolution, without its ReLU."""
+    """A FAN that computes the last stack's heatmaps only. first: its first convolution, without ReLU."""
 
     def __init__(self, fan: FAN) -> None:
         super().__init__()
         fan = copy.deepcopy(fan).double()
+        self.pooling = fan.pooling
         self.first = fold(fan.conv1, fan.bn1)
-        self.stem = Stem(fan)
+        self.conv2, self.conv3, self.conv4 = LeanBlock(fan.conv2), LeanBlock(fan.conv3), LeanBlock(fan.conv4)
         self.stacks = nn.ModuleList(Stack(fan, number) for number in range(fan.stacks))
-        self.between = nn.ModuleList(_between(fan, number) for number in range(fan.stacks - 1))
+        self.between = nn.ModuleList(between_stacks(fan, number) for number in range(fan.stacks - 1))
         self.heatmaps = fan.get_submodule(f"l{fan.stacks - 1}")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,23 +173,17 @@ class FoldedFAN(nn.Module):
         return self.body(self.first(x))
 
     def body(self, x: Tensor) -> Tensor:
-        """Go on from the result of the first convolution (N, C, 128, 128), which is overwritten."""
-        x = self.stem(F.relu_(x))
+        """Continue from the first convolution's result (N, C, 128, 128), which is overwritten."""
+        x = self.conv4(self.conv3(pool2(self.conv2(F.relu_(x)), self.pooling)))
         for stack, between in zip(self.stacks, self.between, strict=False):
             x = x + between(stack(x))
         return self.heatmaps(self.stacks[-1](x).to(self.heatmaps.weight.dtype))  # type: ignore[no-any-return]
 
 
-def _between(fan: FAN, number: int) -> nn.Conv2d:
-    heatmaps, back, direct = (fan.get_submodule(f"{name}{number}") for name in ("l", "al", "bl"))
-    assert isinstance(heatmaps, nn.Conv2d)
-    assert isinstance(back, nn.Conv2d)
-    assert isinstance(direct, nn.Conv2d)
-    return merge(heatmaps, back, direct)
-
-
 class FoldedBottleneck(nn.Module):
     """A `Bottleneck` without batch norms."""
+
+    conv3: nn.Conv2d | PackedConv
 
     def __init__(self, block: Bottleneck) -> None:
         super().__init__()
@@ -179,12 +193,12 @@ class FoldedBottleneck(nn.Module):
         self.downsample = fold(skip[0], skip[1]) if isinstance(skip, nn.Sequential) else skip  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu_(self.conv2(F.relu_(self.conv1(x))))
-        return F.relu_(self.conv3(y).add_(self.downsample(x)))
+        y, skip = rectify_(self.conv2(rectify_(self.conv1(x)))), self.downsample(x)
+        return rectify_(self.conv3.added(y, skip) if isinstance(self.conv3, PackedConv) else self.conv3(y).add_(skip))
 
 
 class FoldedDepth(nn.Module):
-    """A depth network for inference. `first` is its first convolution, without its ReLU."""
+    """A depth network for inference. first: its first convolution, without ReLU."""
 
     def __init__(self, network: DepthNet) -> None:
         super().__init__()
@@ -192,38 +206,37 @@ class FoldedDepth(nn.Module):
         blocks = [block for stage in range(1, 5) for block in network.get_submodule(f"layer{stage}").children()]
         self.blocks = nn.ModuleList(FoldedBottleneck(block) for block in blocks if isinstance(block, Bottleneck))
         self.fc = copy.deepcopy(network.fc)
+        self.one_by_one = False
+        """Whether `fc` takes pictures one by one: matrix products of several sum in another order."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 71, 256, 256) -> (N, 68)."""
         return self.body(self.first(x))
 
     def body(self, x: Tensor) -> Tensor:
-        """Go on from the result of the first convolution (N, C, 128, 128)."""
-        x = self.enter(x)
+        """Continue from the first convolution's result (N, C, 128, 128)."""
+        x = F.relu_(F.max_pool2d(x, 3, stride=2, padding=1))
         for block in self.blocks:
             x = block(x)
         return self.leave(x)
 
-    @staticmethod
-    def enter(x: Tensor) -> Tensor:
-        """(N, C, 128, 128) -> (N, C, 64, 64), what the first block sees."""
-        return F.relu_(F.max_pool2d(x, 3, stride=2, padding=1))
-
     def leave(self, x: Tensor) -> Tensor:
-        """Go on from the result of the last block (N, C, 8, 8)."""
-        # In float32 whatever the convolutions are in: depths reach 60 px, where float16 knows steps of 0.03 px.
+        """Continue from the last block's result (N, C, 8, 8)."""
+        # Always float32: depths reach 60 px, where float16 has steps of 0.03 px.
         mean = x[..., :7, :7].float().mean(dim=(2, 3))
+        if self.one_by_one:
+            return torch.cat([self.fc(row) for row in mean[:, None].unbind()])
         return self.fc(mean)  # type: ignore[no-any-return]
 
 
 Folded = FoldedFAN | FoldedDepth
 
 
-def folded(network: FAN | DepthNet, dtype: torch.dtype) -> Folded:
-    """Fold a network in eval mode; its convolutions in `dtype`, channels last.
+def fold_network(network: FAN | DepthNet, dtype: torch.dtype) -> Folded:
+    """Fold a network in eval mode: convolutions in `dtype`, channels last; the remaining batch norms in float32.
 
-    The batch norms that stay are in float32, and so is the first convolution, to be cast as it is used. In bfloat16 the
-    last one is too: both together take a third off the error of the landmarks, for nothing.
+    The first convolution is float32 too, cast where it is used. In bfloat16 the last one is as well: both together
+    remove a third of the landmarks' error at no cost.
     """
     made = FoldedFAN(network) if isinstance(network, FAN) else FoldedDepth(network)
     made.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -234,3 +247,58 @@ def folded(network: FAN | DepthNet, dtype: torch.dtype) -> Folded:
         if isinstance(module, nn.Conv2d) and module not in kept:
             module.to(dtype)
     return made.eval().requires_grad_(False)
+
+
+def packable(policy: Policy) -> bool:
+    """Return whether oneDNN runs networks here; for bfloat16 it needs a processor with such instructions."""
+    if policy.on_gpu or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    return policy.dtype == torch.float32 or (policy.dtype == torch.bfloat16 and has_bfloat16())
+
+
+class PackedConv(nn.Module):
+    """A convolution with weights in oneDNN's order for inputs of one size (N, C, H, W), channels last.
+
+    For other sizes oneDNN may reorder them at each call.
+    """
+
+    def __init__(self, conv: nn.Conv2d, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self._settings = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        # Not a parameter: only oneDNN can read it.
+        self.weight = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *self._settings, size)
+        self.bias = conv.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        run = torch.ops.mkldnn._convolution_pointwise.default
+        return run(x, self.weight, self.bias, *self._settings, "none", [], "")  # type: ignore[no-any-return]
+
+    def added(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return the result plus `other`. Without oneDNN's ReLU, which turns NaN into 0."""
+        run = torch.ops.mkldnn._convolution_pointwise.binary
+        return run(x, other, self.weight, self.bias, *self._settings, "add", 1.0, None, [], "")  # type: ignore[no-any-return]
+
+
+def pack(network: Folded, maps: Tensor) -> None:
+    """Pack a folded network in place for first-convolution results `maps` (N, C, 128, 128) of this shape and type."""
+    sizes = _input_sizes(network, maps)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d) and module in sizes:
+            network.set_submodule(name, PackedConv(module, sizes[module]))
+    if isinstance(network, FoldedDepth):
+        network.one_by_one = True
+
+
+def _input_sizes(network: Folded, maps: Tensor) -> dict[nn.Module, tuple[int, ...]]:
+    """Run a network once and return the input shape of each of its convolutions."""
+    found: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(conv: nn.Module, inputs: tuple[Any, ...]) -> None:
+        found[conv] = tuple(inputs[0].shape)
+
+    with ExitStack() as stack:
+        for part in network.modules():
+            if isinstance(part, nn.Conv2d):
+                stack.callback(part.register_forward_pre_hook(note).remove)
+        network.body(maps)
+    return found

@@ -1,73 +1,90 @@
-"""FAN for inference with everything between its convolutions fused into them.
+"""A FAN for inference whose convolutions do everything between them.
 
-A pre-activation block reads each activation several times: for batch norm, for ReLU, for concatenation, for addition.
-Here a convolution reads what is activated already and itself writes all that others need of its result: the next
-convolution's activated input, its channels of the block's sum, and the activation of those for the block after.
+A pre-activation block reads each activation several times: for batch norm, ReLU, concatenation and addition. Here a
+convolution reads an activated plane and writes all that others need of its result: the next convolution's activated
+input, its channels of the block's sum, and the activation of those for the next block.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ls3dw.models.inference.fused_folding import Block, Stack, fold_block, fold_stack
+from ls3dw.models import kernels
+from ls3dw.models.inference.folding import between_stacks, scale_and_shift
 from ls3dw.models.kernels.operations import (
-    Activation,
-    Affine,
-    Finish,
+    ActivationTarget,
+    ConvWeights,
+    Epilogue,
     Operations,
-    PlainOperations,
     Plane,
-    Target,
-    Weights,
-    fold_norm,
+    ScaleShift,
 )
-from ls3dw.models.networks.fan import FAN, HOURGLASS_DEPTH
-
-Convolutions = Literal["plain", "cudnn", "triton"]
+from ls3dw.models.networks.fan import FAN, HOURGLASS_DEPTH, HPMBlock
 
 
 @dataclass(frozen=True)
 class Features:
-    """What a block reads: the activations themselves and after its first batch norm and ReLU."""
+    """Input of a block: activations, and the same after its first batch norm and ReLU."""
 
     raw: Plane
     active: Plane
 
 
+@dataclass(frozen=True)
+class FusedBlock:
+    """A folded HPM block. norms: before each convolution; shortcut: norm and 1x1 convolution of the skip, if any."""
+
+    norms: tuple[ScaleShift, ScaleShift, ScaleShift]
+    convolutions: tuple[ConvWeights, ConvWeights, ConvWeights]
+    shortcut: tuple[ScaleShift, ConvWeights] | None
+
+    @property
+    def outputs(self) -> int:
+        return sum(weights.outputs for weights in self.convolutions)
+
+
+@dataclass(frozen=True)
+class FusedStack:
+    """A folded hourglass and the layers after it. merge: to the next stack's input, None for the last stack."""
+
+    blocks: dict[str, FusedBlock]
+    top: FusedBlock
+    last: ConvWeights
+    last_norm: ScaleShift
+    heatmaps: ConvWeights
+    merge: ConvWeights | None
+
+
 class FusedFAN:
     """A FAN in eval mode, folded and fused: (N, in_channels or more, 256, 256) -> (N, 68, 64, 64) of the last stack.
 
-    convolutions: "triton" for convolutions that write their own epilogues, "cudnn" for cuDNN's with one pass after
-    each (both need a CUDA device), "plain" for the same steps in torch. dtype: of activations and weights; sums and
-    batch norms are float32. The weights are taken as they are now: a network that changes later has to be fused again.
-    device: where they go, None: where the network is, which stays there.
+    dtype: of activations and weights; sums and batch norms are float32. operations: None for Triton kernels. device: of
+    the folded weights, None for the network's. Weights are copied: a network that changes later has to be fused again.
 
-    Input may have more channels than the network, as padding: they must be finite, and meet zero weights.
+    Input may have more channels than the network, as padding; they must be finite.
     """
 
     def __init__(
         self,
         network: FAN,
-        convolutions: Convolutions = "triton",
         dtype: torch.dtype = torch.float16,
         operations: Operations | None = None,
         device: torch.device | None = None,
     ) -> None:
         if network.training:
             raise ValueError("network is in training mode; expected eval mode, whose batch norms can be folded")
-        self._operations = operations or operations_of(convolutions)
+        self._operations = operations or kernels.TritonOperations()
         self._pooling = network.pooling
         self._dtype = dtype
-        target = Target(device or network.conv1.weight.device, dtype)
+        target = Placement(device or network.conv1.weight.device, dtype)
         self._first_weight = network.conv1.weight.detach().to(dtype).to(target.device)
-        self._first_norm = fold_norm(network.bn1, target, network.conv1.bias)
-        self._stem = tuple(fold_block(block, target) for block in (network.conv2, network.conv3, network.conv4))
-        self._stacks = tuple(fold_stack(network, number, target) for number in range(network.stacks))
+        self._first_norm = target.norm(network.bn1, network.conv1.bias)
+        self._stem = tuple(_fold_block(block, target) for block in (network.conv2, network.conv3, network.conv4))
+        self._stacks = tuple(_fold_stack(network, number, target) for number in range(network.stacks))
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -82,31 +99,31 @@ class FusedFAN:
 
     @torch.no_grad()
     def body(self, maps: Tensor) -> Tensor:
-        """Go on from what `first` gives: heatmaps (N, 68, 64, 64) as a view, channels last, not contiguous."""
+        """Continue from the result of `first`: heatmaps (N, 68, 64, 64) as a view, channels last, not contiguous."""
         features = self._enter(maps)
         *others, last = self._stacks
         for number, stack in enumerate(others):
             assert stack.merge is not None
             top = self._top(stack, features)
             raw, active = (self._plane(top, stack.merge.outputs) for _ in range(2))
-            following = Activation(active, self._norm_of_stack(number + 1))
-            self._last(stack, top, stack.merge, Finish(plane=raw, residual=features.raw, following=following))
+            following = ActivationTarget(active, self._norm_of_stack(number + 1))
+            self._last(stack, top, stack.merge, Epilogue(plane=raw, residual=features.raw, following=following))
             features = Features(raw, active)
         top = self._top(last, features)
         heatmaps = self._plane(top, last.heatmaps.outputs)
-        self._last(last, top, last.heatmaps, Finish(plane=heatmaps))
+        self._last(last, top, last.heatmaps, Epilogue(plane=heatmaps))
         return heatmaps.inside.permute(0, 3, 1, 2)
 
-    def _top(self, stack: Stack, x: Features) -> Plane:
-        """Return what the last convolutions of a stack read."""
+    def _top(self, stack: FusedStack, x: Features) -> Plane:
+        """Return the input of a stack's last convolutions."""
         x = self._hourglass(stack, x, HOURGLASS_DEPTH, stack.top.norms[0])
         top, _ = self._block(stack.top, x.active, x.raw, None)
         return top
 
-    def _last(self, stack: Stack, top: Plane, weights: Weights, finish: Finish) -> None:
-        self._operations.convolve_twice(top, stack.last, stack.last_norm, weights, finish)
+    def _last(self, stack: FusedStack, top: Plane, weights: ConvWeights, epilogue: Epilogue) -> None:
+        self._operations.convolve_twice(top, stack.last, stack.last_norm, weights, epilogue)
 
-    def _norm_of_stack(self, number: int) -> Affine:
+    def _norm_of_stack(self, number: int) -> ScaleShift:
         return self._stacks[number].blocks[f"b1_{HOURGLASS_DEPTH}"].norms[0]
 
     def _plane(self, like: Plane, channels: int, zoom: float = 1.0) -> Plane:
@@ -124,87 +141,87 @@ class FusedFAN:
         assert active is not None
         return Features(raw, active)
 
-    def _widen(self, block: Block, y: Plane, following: Affine) -> Features:
-        """Apply a block with a shortcut to the first convolution's y, after norm and ReLU, and pool."""
+    def _widen(self, block: FusedBlock, y: Plane, following: ScaleShift) -> Features:
+        """Apply norm, ReLU, a block with a shortcut, and pooling to the first convolution's result y."""
         assert block.shortcut is not None
         norm, weights = block.shortcut
         active, beside = (self._plane(y, weights.inputs) for _ in range(2))
-        results = [Activation(active, block.norms[0]), Activation(beside, norm)]
+        results = [ActivationTarget(active, block.norms[0]), ActivationTarget(beside, norm)]
         self._operations.activate(y, self._first_norm, results)
         residual = self._plane(y, weights.outputs)
-        self._operations.convolve(beside, weights, Finish(plane=residual))
+        self._operations.convolve(beside, weights, Epilogue(plane=residual))
         out, _ = self._block(block, active, residual, None)
         return self._pool(out, following)
 
-    def _widen_averaged(self, block: Block, y: Plane, following: Affine) -> Features:
-        """Do the same where pooling is a mean, which may come before the shortcut's 1x1 convolution: both are linear.
+    def _widen_averaged(self, block: FusedBlock, y: Plane, following: ScaleShift) -> Features:
+        """Do the same for average pooling, which may come before the shortcut's 1x1 convolution: both are linear.
 
-        The shortcut then never exists at the full resolution, the largest planes of all.
+        The shortcut is then never computed at the full resolution, in the largest planes of all.
         """
         assert block.shortcut is not None
         norm, weights = block.shortcut
         active, beside = self._plane(y, weights.inputs), self._plane(y, weights.inputs, 0.5)
-        results = (Activation(active, block.norms[0]), Activation(beside, norm))
+        results = (ActivationTarget(active, block.norms[0]), ActivationTarget(beside, norm))
         self._operations.activate_and_average(y, self._first_norm, *results)
         out, _ = self._block(block, active, None, None)
         pooled, raw, onward = (self._plane(y, weights.outputs, 0.5) for _ in range(3))
         self._operations.pool(out, "avg", pooled, None)
-        finish = Finish(plane=raw, residual=pooled, following=Activation(onward, following))
-        self._operations.convolve(beside, weights, finish)
+        epilogue = Epilogue(plane=raw, residual=pooled, following=ActivationTarget(onward, following))
+        self._operations.convolve(beside, weights, epilogue)
         return Features(raw, onward)
 
-    def _shortcut(self, block: Block, raw: Plane) -> Plane:
+    def _shortcut(self, block: FusedBlock, raw: Plane) -> Plane:
         assert block.shortcut is not None
         norm, weights = block.shortcut
         beside, residual = self._plane(raw, weights.inputs), self._plane(raw, weights.outputs)
-        self._operations.activate(raw, None, [Activation(beside, norm)])
-        self._operations.convolve(beside, weights, Finish(plane=residual))
+        self._operations.activate(raw, None, [ActivationTarget(beside, norm)])
+        self._operations.convolve(beside, weights, Epilogue(plane=residual))
         return residual
 
     def _block(
         self,
-        block: Block,
+        block: FusedBlock,
         active: Plane,
         residual: Plane | None,
-        following: Affine | None,
+        following: ScaleShift | None,
         low: Plane | None = None,
     ) -> tuple[Plane, Plane | None]:
-        """Return a block's result, `low` added, and, where `following` is a norm, its activation."""
+        """Return a block's result plus `low`, and its activation by the norm `following`, if given."""
         out = self._plane(active, block.outputs)
-        onward = None if following is None else Activation(self._plane(active, block.outputs), following)
+        onward = None if following is None else ActivationTarget(self._plane(active, block.outputs), following)
         offset = 0
         for weights, norm in zip(block.convolutions, (*block.norms[1:], None), strict=True):
             count = weights.outputs
-            then = None if norm is None else Activation(self._plane(active, count), norm)
+            then = None if norm is None else ActivationTarget(self._plane(active, count), norm)
             part = None if onward is None else onward.part(offset, count)
-            self._operations.convolve(active, weights, Finish(then, out, residual, low, offset, part))
+            self._operations.convolve(active, weights, Epilogue(then, out, residual, low, offset, part))
             active = active if then is None else then.plane
             offset += count
         return out, None if onward is None else onward.plane
 
-    def _identity_block(self, block: Block, x: Features, following: Affine) -> Features:
+    def _identity_block(self, block: FusedBlock, x: Features, following: ScaleShift) -> Features:
         raw, active = self._block(block, x.active, x.raw, following)
         assert active is not None
         return Features(raw, active)
 
-    def _pool(self, source: Plane, norm: Affine) -> Features:
+    def _pool(self, source: Plane, norm: ScaleShift) -> Features:
         channels = source.data.shape[3]
         raw, active = self._plane(source, channels, 0.5), self._plane(source, channels, 0.5)
-        self._operations.pool(source, self._pooling, raw, Activation(active, norm))
+        self._operations.pool(source, self._pooling, raw, ActivationTarget(active, norm))
         return Features(raw, active)
 
-    def _hourglass(self, stack: Stack, x: Features, level: int, norm: Affine) -> Features:
-        """Return an hourglass's result; `norm` belongs to the block that reads it.
+    def _hourglass(self, stack: FusedStack, x: Features, level: int, norm: ScaleShift) -> Features:
+        """Return an hourglass's result; norm: of the block that reads it.
 
-        The block at this resolution comes last: what is added to its result is then there for it to add.
+        The block at this resolution comes last, so that it can add the result of the lower ones.
         """
         low = self._low(stack, x.raw, level)
         raw, active = self._block(stack.blocks[f"b1_{level}"], x.active, x.raw, norm, low)
         assert active is not None
         return Features(raw, active)
 
-    def _low(self, stack: Stack, x: Plane, level: int) -> Plane:
-        """Return what an hourglass adds at half the resolution of `x`, before upsampling."""
+    def _low(self, stack: FusedStack, x: Plane, level: int) -> Plane:
+        """Return the part of an hourglass at half the resolution of `x`, before upsampling."""
         blocks = stack.blocks
         inner = blocks[f"b1_{level - 1}" if level > 1 else "b2_plus_1"]
         outer = blocks[f"b3_{level}"]
@@ -218,12 +235,57 @@ class FusedFAN:
         return raised
 
 
-def operations_of(convolutions: Convolutions) -> Operations:
-    """Return the operations of that name; Triton is loaded only for those that need it."""
-    if convolutions not in ("plain", "cudnn", "triton"):
-        raise ValueError(f"convolutions is {convolutions!r}; expected 'plain', 'cudnn' or 'triton'")
-    if convolutions == "plain":
-        return PlainOperations()
-    from ls3dw.models.kernels.convolutions import CudnnOperations, TritonOperations
+@dataclass(frozen=True)
+class Placement:
+    """Device of folded weights, and type of those of convolutions."""
 
-    return CudnnOperations() if convolutions == "cudnn" else TritonOperations()
+    device: torch.device
+    dtype: torch.dtype
+
+    def norm(self, norm: nn.BatchNorm2d, bias: Tensor | None = None) -> ScaleShift:
+        """Place a batch norm in eval mode that follows a convolution's `bias`."""
+        scale, shift = scale_and_shift(norm, bias)
+        return ScaleShift(scale.detach().float().to(self.device), shift.detach().float().to(self.device))
+
+    def conv(self, weight: Tensor, bias: Tensor | None = None) -> ConvWeights:
+        """Place a convolution's weight (outputs, inputs, k, k) and bias."""
+        flat = weight.detach().permute(0, 2, 3, 1).reshape(weight.shape[0], -1).to(self.dtype).contiguous()
+        shift = None if bias is None else bias.detach().float().to(self.device)
+        return ConvWeights(flat.to(self.device), weight.shape[2] * weight.shape[3], shift)
+
+
+def _fold_block(block: nn.Module, target: Placement) -> FusedBlock:
+    assert isinstance(block, HPMBlock)
+    shortcut = None
+    if isinstance(block.downsample, nn.Sequential):
+        norm, _, convolution = block.downsample
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(convolution, nn.Conv2d)
+        shortcut = (target.norm(norm), target.conv(convolution.weight))
+    return FusedBlock(
+        norms=(target.norm(block.bn1), target.norm(block.bn2), target.norm(block.bn3)),
+        convolutions=(
+            target.conv(block.conv1.weight),
+            target.conv(block.conv2.weight),
+            target.conv(block.conv3.weight),
+        ),
+        shortcut=shortcut,
+    )
+
+
+def _fold_stack(network: FAN, number: int, target: Placement) -> FusedStack:
+    last, norm, heatmaps = (network.get_submodule(f"{name}{number}") for name in ("conv_last", "bn_end", "l"))
+    assert isinstance(last, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert isinstance(heatmaps, nn.Conv2d)
+    merged = between_stacks(network, number) if number < network.stacks - 1 else None
+    return FusedStack(
+        blocks={
+            name: _fold_block(block, target) for name, block in network.get_submodule(f"m{number}").named_children()
+        },
+        top=_fold_block(network.get_submodule(f"top_m_{number}"), target),
+        last=target.conv(last.weight),
+        last_norm=target.norm(norm, last.bias),
+        heatmaps=target.conv(heatmaps.weight, heatmaps.bias),
+        merge=None if merged is None else target.conv(merged.weight, merged.bias),
+    )

@@ -1,4 +1,4 @@
-"""Which way the networks run on a device: in which number format, in which parts, compiled or not."""
+"""Chooses how networks run on a device: number format, batch parts, folded or compiled."""
 
 from __future__ import annotations
 
@@ -12,35 +12,32 @@ import torch
 log = logging.getLogger(__name__)
 
 ENGINES: Final = ("fast", "eager", "compiled", "plain")
-"""fast: what suits the device; eager: folded networks; compiled: those, compiled before the first face, on a GPU with
-fused kernels, on a CPU by OpenVINO; plain: the networks as they are in float32, which the others are held against."""
+"""fast: the best for the device; eager: folded networks; compiled: on a GPU fused kernels, on a CPU OpenVINO; plain:
+unchanged networks in float32, the reference for the others."""
 
 COMPILE_AFTER: Final = 8_000
-"""Faces on a GPU for which `fast` compiles: at the start where so many are expected, else when so many have passed.
-With full-size networks it saves about a millisecond a face; an H100 was ready for a first FAN after 16 s."""
+"""Faces on a GPU for which `fast` compiles: at the start if so many are expected, else after so many. It saves about a
+millisecond a face with full-size networks; an H100 was ready for a first FAN after 16 s."""
 
-MOST_LANES: Final = 8
-"""As many as faces in a batch on the CPU; further cores help each lane."""
+MOST_THREADS: Final = 8
+"""Threads for a batch on a CPU, as many as its faces; further cores help each thread."""
 
-TOGETHER: Final = {torch.float32: 1, torch.bfloat16: 4}
-"""Pictures that a lane takes at a time. A convolution takes AMX so little time that its call, in which other lanes may
-have to wait for Python, takes as long; in float32 what counts is that the maps of one picture stay in the caches."""
+ROWS: Final = {torch.float32: 1, torch.bfloat16: 4}
+"""Pictures that a thread takes at a time. In float32 the maps of one picture stay in the caches; with AMX a convolution
+is so fast that its call, for which threads wait for Python, takes as long."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """How networks run. dtype: of their convolutions; compiled: whether they are; fused: whether they run on kernels of
-    our own, where there is Triton; rows: pictures that go through at a time at most, in each of `lanes`
-    (None: all).
-    """
+    """How networks run. dtype: of convolutions; compiled: by OpenVINO on a CPU, on fused kernels on a GPU; rows: most
+    pictures at a time, None for all, in each of `threads`."""
 
     device: torch.device
     dtype: torch.dtype
     folded: bool = True
     compiled: bool = False
-    fused: bool = False
     rows: int | None = None
-    lanes: int = 1
+    threads: int = 1
 
     @property
     def on_gpu(self) -> bool:
@@ -48,47 +45,44 @@ class Policy:
 
     @property
     def narrow(self) -> bool:
-        """Whether float32 holds more than the type that networks run in."""
+        """Whether networks run in less than float32."""
         return self.dtype != torch.float32
 
     @property
     def name(self) -> str:
-        """Of the number format."""
+        """Name of the number format."""
         return str(self.dtype).removeprefix("torch.")
 
     def of_batch(self, batch: int) -> Policy:
-        """Return the same for batches of a size: compiled parts take no other, the flipped pictures included."""
+        """Return the policy for batches of one size: CUDA graphs take no other."""
         return replace(self, rows=batch) if self.compiled and self.on_gpu else self
 
     def compiling(self) -> Policy:
-        """Return the same compiled, for many faces."""
-        return replace(self, compiled=True, fused=True)
+        """Return the policy with compiled networks, for many faces."""
+        return replace(self, compiled=True)
 
     def widened(self) -> Policy:
-        """Return the same in float32."""
+        """Return the policy in float32."""
         return replace(self, dtype=torch.float32)
 
 
 def choose(device: torch.device, engine: str) -> Policy:
-    """Choose how one of `ENGINES` runs on a device."""
+    """Return the policy of one of `ENGINES` on a device."""
     if engine not in ENGINES:
         raise ValueError(f"engine is {engine!r}; expected one of {', '.join(ENGINES)}")
     if engine == "plain":
         return Policy(device, torch.float32, folded=False)
     compiled = engine == "compiled"
     if device.type == "cuda":
-        return Policy(device, torch.float16, compiled=compiled, fused=compiled)
-    # Pictures of its own for each lane: small layers lose nothing to threads that wait for each other.
-    lanes, dtype = min(torch.get_num_threads(), MOST_LANES), cpu_dtype()
+        return Policy(device, torch.float16, compiled=compiled)
+    # Each thread has its own pictures: threads that share a small layer wait for each other.
+    threads = min(torch.get_num_threads(), MOST_THREADS)
+    # Emulated bfloat16 would be slower than float32.
+    dtype = torch.bfloat16 if has_bfloat16() else torch.float32
     if compiled and not has_openvino():
         log.info("OpenVINO is not installed (pip install 'ls3dw[openvino]'): the networks run as they are")
         compiled = False
-    return Policy(device, dtype, compiled=compiled, rows=TOGETHER[dtype], lanes=lanes)
-
-
-def cpu_dtype() -> torch.dtype:
-    """Return bfloat16 where the processor multiplies in it, else float32: emulated it would be slower."""
-    return torch.bfloat16 if has_bfloat16() else torch.float32
+    return Policy(device, dtype, compiled=compiled, rows=ROWS[dtype], threads=threads)
 
 
 def has_openvino() -> bool:
@@ -96,7 +90,7 @@ def has_openvino() -> bool:
 
 
 def has_bfloat16() -> bool:
-    """Say whether oneDNN finds AVX512-BF16 or AMX here. Its own `_is_mkldnn_bf16_supported` says yes to emulation."""
+    """Return whether oneDNN has AVX512-BF16 or AMX here; `_is_mkldnn_bf16_supported` is also true for emulation."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     checks = (getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))

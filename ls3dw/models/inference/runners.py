@@ -1,4 +1,4 @@
-"""Runs networks: as `Policy` says on a device, with RGB and a guide in, and the last heatmaps or the depths out."""
+"""Runs networks as a `Policy` says: RGB and a guide in, the last heatmaps or depths out."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ls3dw.models.inference.compiling import compile_parts
-from ls3dw.models.inference.core_threads import in_lane, through_lanes
-from ls3dw.models.inference.first_conv import First
-from ls3dw.models.inference.folding import Folded, folded
+from ls3dw.models.inference.core_threads import run_in_parts, run_in_thread
+from ls3dw.models.inference.first_conv import FirstConv
+from ls3dw.models.inference.folding import Folded, fold_network, pack, packable
 from ls3dw.models.inference.gpu import FusedRunner, fusable
-from ls3dw.models.inference.packing import pack, packable
 from ls3dw.models.inference.policy import Policy
 from ls3dw.models.networks.depth import DepthNet
 from ls3dw.models.networks.fan import FAN
@@ -27,7 +25,7 @@ class Runner(Protocol):
     """A network on a device."""
 
     def __call__(self, crops: Tensor, guide: Guide | None = None, flip: bool = False) -> Tensor:
-        """crops: (N, 3, 256, 256) float32 in [0, 1] -> (N, 68, 64, 64) or (N, 68) float32; guide: of guided ones.
+        """crops: (N, 3, 256, 256) float32 in [0, 1] -> (N, 68, 64, 64) or (N, 68) float32; guide: for guided networks.
 
         flip: average heatmaps with the mirrored picture's.
         """
@@ -35,12 +33,12 @@ class Runner(Protocol):
 
 
 def prepare(network: nn.Module, policy: Policy) -> Runner:
-    """Make a network in eval mode, on the CPU in float32, ready to run. It stays as it is if it is folded."""
-    if isinstance(network, FAN | DepthNet) and fusable(network, policy):
-        return FusedRunner(network, policy)
-    if policy.folded and isinstance(network, FAN | DepthNet):
+    """Prepare a network in eval mode, on the CPU in float32, for running. Folding leaves the given one unchanged."""
+    if isinstance(network, FAN | DepthNet) and policy.folded:
+        if fusable(network, policy):
+            return FusedRunner(network, policy)
         if policy.compiled and not policy.on_gpu:
-            # It takes two seconds to import.
+            # Importing OpenVINO takes two seconds.
             from ls3dw.models.inference.openvino import OpenVinoRunner
 
             return OpenVinoRunner(network, policy)
@@ -49,13 +47,13 @@ def prepare(network: nn.Module, policy: Policy) -> Runner:
 
 
 class PlainRunner:
-    """Runs a network as it stands, in float32: any with the plain engine, those that give coordinates with all."""
+    """Runs a network unchanged in float32: any with the plain engine, coordinate networks with all."""
 
     def __init__(self, network: nn.Module, policy: Policy) -> None:
         self._policy = policy
         self._network = network.to(policy.device)
         if policy.folded and not policy.on_gpu:
-            # Half the time of a small convolution goes to bringing channels together, and a pooling is slow without.
+            # Twice as fast for small convolutions and for pooling.
             self._network = copy.deepcopy(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
             # Linear layers sum in another order for several pictures.
             self._policy = replace(policy, rows=1)
@@ -72,7 +70,7 @@ class PlainRunner:
             last: Tensor = output[-1] if isinstance(output, list) else output
             return last.float()
 
-        return through_lanes(run, len(crops), self._policy.rows or len(crops), self._policy.lanes)
+        return run_in_parts(run, len(crops), self._policy.rows or len(crops), self._policy.threads)
 
 
 class FoldedRunner:
@@ -80,25 +78,18 @@ class FoldedRunner:
 
     def __init__(self, network: FAN | DepthNet, policy: Policy) -> None:
         self._policy = policy
-        self._network: Folded = folded(network, policy.dtype).to(policy.device)
-        self._first = First(self._network.first, policy)
-        self._to_compile = policy.compiled
+        self._network: Folded = fold_network(network, policy.dtype).to(policy.device)
+        self._first = FirstConv(self._network.first, policy)
         if packable(policy):
             maps = self._first(torch.zeros(policy.rows or 1, RGB, 256, 256), None)
-            in_lane(lambda: pack(self._network, maps), policy.lanes)
+            run_in_thread(lambda: pack(self._network, maps), policy.threads)
 
     def __call__(self, crops: Tensor, guide: Guide | None = None, flip: bool = False) -> Tensor:
         if flip:
             return with_mirrored(self, crops)
 
-        rows = self._policy.rows or len(crops)
-        if self._to_compile:
-            self._to_compile = False
-            maps = self._first(crops[:rows], None if guide is None else guide[:rows])
-            compile_parts(self._network, maps)
-
         def run(part: slice) -> Tensor:
             output: Tensor = self._network.body(self._first(crops[part], None if guide is None else guide[part]))
             return output.float()
 
-        return through_lanes(run, len(crops), rows, self._policy.lanes)
+        return run_in_parts(run, len(crops), self._policy.rows or len(crops), self._policy.threads)

@@ -1,4 +1,4 @@
-"""Brings windows to a device beside its work: through pinned memory that is used again, on a stream of its own."""
+"""Copies windows to a device while it works: through reused pinned memory, on a separate stream."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ls3dw.core.geometry import Affine
 from ls3dw.models.inference.device import using
 
 BUFFERS = 4
-"""Pinned pieces of memory: while some are being copied to the device, the next is filled."""
+"""Pinned buffers: one is filled while others are copied to the device."""
 
 
 @dataclass(frozen=True)
-class Staged:
-    """Windows on a device, or on their way. pixels: (N, H, W, 3) uint8; to_crop: (N, 2, 3) float64 on the CPU;
-    arrived: None where there is nothing to wait for."""
+class StagedWindows:
+    """Windows on a device or being copied. pixels: (N, H, W, 3) uint8; to_crop: (N, 2, 3) float64 on the CPU; arrived:
+    event of the copy, None if there is none."""
 
     pixels: Tensor
     to_crop: Tensor
@@ -29,12 +29,12 @@ class Staged:
     def __len__(self) -> int:
         return len(self.crop)
 
-    def rows(self, start: int, stop: int) -> Staged:
-        """Return some of them."""
-        return Staged(self.pixels[start:stop], self.to_crop[start:stop], self.crop[start:stop], self.arrived)
+    def rows(self, start: int, stop: int) -> StagedWindows:
+        """Return the windows start to stop."""
+        return StagedWindows(self.pixels[start:stop], self.to_crop[start:stop], self.crop[start:stop], self.arrived)
 
     def wait(self) -> Tensor:
-        """Have the device's present stream wait for the pixels, and return them."""
+        """Make the device's current stream wait for the pixels, and return them."""
         if self.arrived is not None:
             stream = torch.cuda.current_stream(self.pixels.device)
             stream.wait_event(self.arrived)
@@ -43,7 +43,7 @@ class Staged:
 
 
 class Stager:
-    """Stages windows on a device, one after the other and never from two threads at once."""
+    """Stages windows on a device; used by one thread at a time."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -54,37 +54,37 @@ class Stager:
                 self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
                 self._free.extend((torch.empty(1, dtype=torch.uint8, pin_memory=True), None) for _ in range(BUFFERS))
 
-    def stage(self, windows: Windows) -> Staged:
-        """Begin to copy windows to the device; waits only for pinned memory to be free."""
+    def stage(self, windows: Windows) -> StagedWindows:
+        """Start copying windows to the device; waits only for a free buffer."""
         if self._stream is None:
             pixels, to_crop = torch.from_numpy(windows.pixels.array()), torch.from_numpy(windows.to_crop)
-            return Staged(pixels, to_crop, windows.crop, None)
+            return StagedWindows(pixels, to_crop, windows.crop, None)
         with using(self._device):
             return self._copy(windows, self._stream)
 
-    def _copy(self, windows: Windows, stream: torch.cuda.Stream) -> Staged:
+    def _copy(self, windows: Windows, stream: torch.cuda.Stream) -> StagedWindows:
         buffer = self._next_buffer(windows.pixels.nbytes)
         pinned = buffer[: windows.pixels.nbytes].view(windows.pixels.shape)
         windows.pixels.read_into(pinned.numpy())
-        # Blocking: whoever waits for it leaves the core to others.
+        # Blocking: waiting for it leaves the core to others.
         arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
             try:
                 pixels = pinned.to(self._device, non_blocking=True)
             except torch.cuda.OutOfMemoryError:
-                # Who uses them makes room, which cannot be done from here.
+                # The caller frees memory when it uses them.
                 pixels = pinned.clone()
             arrived.record(stream)
         self._free.append((buffer, arrived))
         to_crop = torch.from_numpy(windows.to_crop).pin_memory()
-        return Staged(pixels, to_crop, windows.crop, arrived if pixels.is_cuda else None)
+        return StagedWindows(pixels, to_crop, windows.crop, arrived if pixels.is_cuda else None)
 
     def _next_buffer(self, size: int) -> Tensor:
-        """Return the pinned memory that was filled the longest ago, once its copy has been made, or a larger one."""
+        """Return the oldest buffer once its copy has ended, or a new one if it is too small."""
         buffer, copied = self._free.popleft()
         if copied is not None:
             copied.synchronize()
         if len(buffer) < size:
-            # A little more: windows of one video differ by some pixels.
+            # Some more than needed: windows of one video differ by some pixels.
             buffer = torch.empty(size + size // 4, dtype=torch.uint8, pin_memory=True)
         return buffer

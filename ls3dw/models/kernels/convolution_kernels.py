@@ -1,9 +1,9 @@
-"""The Triton kernels of the fused FAN; `fused_triton` launches them.
+"""Triton kernels of the fused FAN; `convolutions` launches them.
 
 A 3x3 convolution runs over the flattened pixels of a padded plane: with the pitch p of a row, tap (dy, dx) of pixel i
-is pixel i + dy p + dx, so that the convolution is a plain matrix product whose tiles of A are moved by the tap. What is
-computed for the pixels of the padding is thrown away, and zero written instead: 3 % of the work at 64x64, 6 % at 32x32.
-Tiles come through tensor descriptors, which give zero beyond the ends of the plane.
+is pixel i + dy p + dx, so the convolution is a matrix product whose tiles of A are moved by the tap. Results for the
+padding are replaced by zero: 3 % of the work at 64x64, 6 % at 32x32. Tiles are read through tensor descriptors, which
+give zero beyond the ends of the plane.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import triton.language as tl
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _inside(pixel, height, width, pad: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return whether pixels of a padded plane belong to pictures."""
+    """Return whether pixels of a padded plane are in a picture."""
     if pad == 0:
         return pixel >= 0
     pitch = width + pad
@@ -33,14 +33,14 @@ def _place(pixel, height, width, pad: tl.constexpr):  # type: ignore[no-untyped-
 def _norm_relu(x, scale, shift, channel, there):  # type: ignore[no-untyped-def]
     factor = tl.load(scale + channel, mask=there, other=0.0)[None, :]
     normed = x * factor + tl.load(shift + channel, mask=there, other=0.0)[None, :]
-    # As torch's ReLU: a NaN that became zero would hide that float16 has overflowed.
+    # Like torch's ReLU: a NaN turned into zero would hide a float16 overflow.
     return tl.maximum(normed, 0.0, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _store(plane, value, first, column, place, mask, whole: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Write a tile by its plane's descriptor, or from the pointers that its elements have."""
-    if whole:
+def _store(plane, value, first, column, place, mask, by_descriptor: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Write a tile by its plane's descriptor or element by element."""
+    if by_descriptor:
         plane.store([first, column], value.to(plane.dtype))
     else:
         tl.store(plane + place, value.to(plane.dtype.element_ty), mask=mask)
@@ -50,9 +50,9 @@ def _store(plane, value, first, column, place, mask, whole: tl.constexpr):  # ty
 def _write(  # type: ignore[no-untyped-def]
     y, first, column, pixels, height, width, outputs,
     bias, active, scale, shift, out, residual, low, offset, out_channels, following, following_scale, following_shift,
-    block_pixels: tl.constexpr, block_outputs: tl.constexpr, pad: tl.constexpr, whole: tl.constexpr,
+    block_pixels: tl.constexpr, block_outputs: tl.constexpr, pad: tl.constexpr, by_descriptor: tl.constexpr,
 ):  # fmt: skip
-    """Write what `Finish` asks for of a tile y (pixels, channels) float32; zero where pixels are not inside."""
+    """Write the epilogue of a tile y (pixels, channels) float32; zero for pixels outside pictures."""
     pixel, channel = first + tl.arange(0, block_pixels), column + tl.arange(0, block_outputs)
     inside = _inside(pixel, height, width, pad)
     there = channel < outputs
@@ -62,10 +62,10 @@ def _write(  # type: ignore[no-untyped-def]
         y += tl.load(bias + channel, mask=there, other=0.0)[None, :]
     if active is not None:
         value = tl.where(inside[:, None], _norm_relu(y, scale, shift, channel, there), 0.0)
-        _store(active, value, first, column, pixel[:, None] * outputs + channel[None, :], mask, whole)
+        _store(active, value, first, column, pixel[:, None] * outputs + channel[None, :], mask, by_descriptor)
     if out is not None:
         if residual is not None:
-            if whole:
+            if by_descriptor:
                 y += residual.load([first, offset + column]).to(tl.float32)
             else:
                 y += tl.load(residual + place, mask=mask, other=0.0).to(tl.float32)
@@ -75,10 +75,10 @@ def _write(  # type: ignore[no-untyped-def]
             repeated = low + below[:, None] * out_channels + (offset + channel)[None, :]
             y += tl.load(repeated, mask=mask & inside[:, None], other=0.0).to(tl.float32)
         y = tl.where(inside[:, None], y, 0.0)
-        _store(out, y, first, offset + column, place, mask, whole)
+        _store(out, y, first, offset + column, place, mask, by_descriptor)
         if following is not None:
             value = tl.where(inside[:, None], _norm_relu(y, following_scale, following_shift, channel, there), 0.0)
-            _store(following, value, first, offset + column, place, mask, whole)
+            _store(following, value, first, offset + column, place, mask, by_descriptor)
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
@@ -86,15 +86,15 @@ def convolve_kernel(  # type: ignore[no-untyped-def]
     source, weight, pixels, height, width,
     bias, active, scale, shift, out, residual, low, offset, out_channels, following, following_scale, following_shift,
     channels: tl.constexpr, outputs: tl.constexpr, taps: tl.constexpr,
-    block_pixels: tl.constexpr, block_outputs: tl.constexpr, block_depth: tl.constexpr, turned: tl.constexpr,
-    whole: tl.constexpr,
+    block_pixels: tl.constexpr, block_outputs: tl.constexpr, block_depth: tl.constexpr, transposed: tl.constexpr,
+    by_descriptor: tl.constexpr,
 ):  # fmt: skip
-    # Neighbours in number share pixels, not outputs: pixels are the larger operand.
+    # Neighbouring programs share pixels, the larger operand.
     across: tl.constexpr = (outputs + block_outputs - 1) // block_outputs
     steps: tl.constexpr = channels // block_depth
     first = tl.program_id(0) // across * block_pixels
     column = tl.program_id(0) % across * block_outputs
-    if turned:
+    if transposed:
         sums = tl.zeros((block_outputs, block_pixels), dtype=tl.float32)
     else:
         sums = tl.zeros((block_pixels, block_outputs), dtype=tl.float32)
@@ -105,13 +105,13 @@ def convolve_kernel(  # type: ignore[no-untyped-def]
             start += (tap // 3 - 1) * (width + 1) + tap % 3 - 1
         a = source.load([start, step % steps * block_depth])
         b = weight.load([column, step * block_depth])
-        sums = tl.dot(b, a.T, sums) if turned else tl.dot(a, b.T, sums)
-    y = sums.T if turned else sums
+        sums = tl.dot(b, a.T, sums) if transposed else tl.dot(a, b.T, sums)
+    y = sums.T if transposed else sums
     _write(
         y, first, column, pixels, height, width, outputs,
         bias, active, scale, shift,
         out, residual, low, offset, out_channels, following, following_scale, following_shift,
-        block_pixels, block_outputs, 1, whole,
+        block_pixels, block_outputs, 1, by_descriptor,
     )  # fmt: skip
 
 
@@ -140,7 +140,7 @@ def convolve_twice_kernel(  # type: ignore[no-untyped-def]
 
 
 @triton.jit(do_not_specialize=["pixels", "height", "width"])  # type: ignore[untyped-decorator]
-def finish_dense_kernel(  # type: ignore[no-untyped-def]
+def epilogue_kernel(  # type: ignore[no-untyped-def]
     result, pixels, height, width,
     bias, active, scale, shift, out, residual, low, offset, out_channels, following, following_scale, following_shift,
     outputs: tl.constexpr, pad: tl.constexpr, block: tl.constexpr, block_outputs: tl.constexpr,
@@ -200,7 +200,7 @@ def activate_and_average_kernel(  # type: ignore[no-untyped-def]
         value = tl.load(source + start, mask=there, other=0.0).to(tl.float32)
         value = _norm_relu(value, first_scale, first_shift, channel, all_there)
         total += _norm_relu(value, half_scale, half_shift, channel, all_there)
-        # A pixel of the padding at half the resolution has at most one row and column of padding at the full one.
+        # A padding pixel at half the resolution has at most one row and column of padding at the full one.
         held = mask & ((row < 2 * height + pad) & (column < pitch))[:, None]
         place = ((picture * (2 * height + pad) + row) * pitch + column)[:, None] * channels + channel[None, :]
         result = tl.where(there, _norm_relu(value, full_scale, full_shift, channel, all_there), 0.0)

@@ -1,4 +1,4 @@
-"""What a network does beside its convolutions, by Triton, each in one pass: guide, pooling, heatmaps for decoding."""
+"""Triton kernels around the convolutions, one pass each: guide, pooling, heatmaps for decoding."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ls3dw.models.networks.guidance import Guide
 from ls3dw.models.networks.heatmaps import mirror_on
 
 SIDE = 8
-"""Rows and columns of a first convolution's 7x7 kernel with an empty one: as many as a matrix product takes."""
+"""Rows and columns of the 7x7 first convolution, padded for matrix products."""
 
 TALL, WIDE = 8, 8
-"""Cells of the first convolution's result that a program adds the guide to."""
+"""Cells of the first convolution's result for one program."""
 
-LEAST = 16
-"""Channels that a matrix product takes."""
+FEWEST_CHANNELS = 16
+"""Fewest channels of a matrix product."""
 
 ELEMENTS = 2048
-"""Of the result of pooling, that a program makes."""
+"""Elements of the pooled result for one program."""
 
 
-def pack_guided(weight: Tensor) -> Tensor:
+def pack_guide_weight(weight: Tensor) -> Tensor:
     """Lay out a first convolution's weights of its guide (C, P, 7, 7) for `add_guide`: (P, 8, 8, C)."""
     outputs, points, rows, columns = weight.shape
     packed = weight.new_zeros(points, SIDE, SIDE, outputs)
@@ -33,11 +33,10 @@ def pack_guided(weight: Tensor) -> Tensor:
 
 
 def add_guide(maps: Tensor, weight: Tensor, guide: Guide) -> None:
-    """Do what `guidance.respond` does to maps (N, C, S / 2, S / 2), channels last, of any type.
+    """Add a guide as `guidance.respond` does to maps (N, C, S / 2, S / 2), channels last, of any type.
 
-    weight: of `pack_guided`, in the type in which products are to be; sums are float32. The guide's channels are
-    products of what goes across and what goes down, so the windows of a tile of cells are made where they are used, in
-    registers, for the points that the tile can see.
+    weight: from `pack_guide_weight`, in the type of the products; sums are float32. The guide's channels are products
+    of a horizontal and a vertical profile, so a tile computes its windows in registers, for the points near it.
     """
     count, outputs, height, width = maps.shape
     points = guide.points.shape[1]
@@ -45,12 +44,12 @@ def add_guide(maps: Tensor, weight: Tensor, guide: Guide) -> None:
         add_guide_kernel, (count * (height // TALL) * (width // WIDE),),
         maps, weight, guide.points.contiguous(), guide.profiles.contiguous(), guide.reach, points,
         height=height, width=width, outputs=outputs, tall=TALL, wide=WIDE,
-        block_points=triton.next_power_of_2(points), block=max(LEAST, triton.next_power_of_2(outputs)),
+        block_points=triton.next_power_of_2(points), block=max(FEWEST_CHANNELS, triton.next_power_of_2(outputs)),
     )  # fmt: skip
 
 
 def max_pool_relu(maps: Tensor) -> Tensor:
-    """Take the largest of 3x3 and of 0, at every other pixel: (N, C, H, W) -> (N, C, H / 2, W / 2), channels last."""
+    """Max pooling 3x3 with stride 2, and ReLU: (N, C, H, W) -> (N, C, H / 2, W / 2), channels last."""
     count, channels, height, width = maps.shape
     half = (count, channels, height // 2, width // 2)
     pooled = torch.empty(half, dtype=maps.dtype, device=maps.device, memory_format=torch.channels_last)
@@ -64,14 +63,14 @@ def max_pool_relu(maps: Tensor) -> Tensor:
     return pooled
 
 
-def lay_out(maps: Tensor, heatmaps: Tensor, mirrored: bool) -> None:
+def write_heatmaps(maps: Tensor, heatmaps: Tensor, mirrored: bool) -> None:
     """Write a network's result (N, P, H, W), channels last with any pitch, to heatmaps (N, P, H, W) float32.
 
-    mirrored: the result is of the mirrored picture; what the heatmaps hold is averaged with it.
+    mirrored: the result is of the mirrored picture, and is averaged with the heatmaps' values.
     """
     count, points, height, width = maps.shape
     launch(
-        lay_out_kernel, (count * height,),
+        write_heatmaps_kernel, (count * height,),
         maps, heatmaps, mirror_on(maps.device), maps.stride(0), maps.stride(2), maps.stride(3), points,
         height=height, width=width, block=triton.next_power_of_2(points), mirrored=mirrored, num_warps=8,
     )  # fmt: skip
@@ -88,7 +87,7 @@ def add_guide_kernel(  # type: ignore[no-untyped-def]
     picture = tl.program_id(0) // tiles
     row = tl.program_id(0) % tiles // across * tall
     column = tl.program_id(0) % across * wide
-    # Which points this tile sees; none that is NaN.
+    # Points near this tile; NaN is near none.
     point = tl.arange(0, block_points)
     there = point < points_count
     place = points + 2 * (picture * points_count + point)
@@ -130,17 +129,17 @@ def max_pool_relu_kernel(  # type: ignore[no-untyped-def]
     largest = tl.zeros((block, block_channels), dtype=maps.dtype.element_ty)
     for tap in tl.static_range(9):
         row, column = y + tap // 3 - 1, x + tap % 3 - 1
-        # Height and width are even: nothing lies beyond their end.
+        # Height and width are even, so no tap lies beyond their ends.
         there = real & ((row >= 0) & (column >= 0))[:, None]
         start = ((picture * height + row) * width + column)[:, None] * channels + channel[None, :]
         value = tl.load(maps + start, mask=there, other=0.0)
-        # A NaN that became zero would hide that float16 has overflowed.
+        # A NaN turned into zero would hide a float16 overflow.
         largest = tl.maximum(largest, value, propagate_nan=tl.PropagateNan.ALL)
     tl.store(pooled + pixel[:, None] * channels + channel[None, :], largest, mask=real)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def lay_out_kernel(  # type: ignore[no-untyped-def]
+def write_heatmaps_kernel(  # type: ignore[no-untyped-def]
     maps, heatmaps, partner, picture_pitch, row_pitch, pixel_pitch, points,
     height: tl.constexpr, width: tl.constexpr, block: tl.constexpr, mirrored: tl.constexpr,
 ):  # fmt: skip

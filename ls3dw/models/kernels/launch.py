@@ -1,4 +1,4 @@
-"""Launches Triton's kernels; rehearsed, they are compiled side by side and not run."""
+"""Launches Triton kernels, or compiles them in parallel without running them."""
 
 from __future__ import annotations
 
@@ -10,41 +10,40 @@ from typing import Any, Final
 
 import triton
 
-MOST: Final = 16
-"""Kernels that are compiled at once: each takes a core, and some 25 MB."""
+MOST_COMPILERS: Final = 16
+"""Kernels compiled at once; each takes a core and some 25 MB."""
 
-_rehearsing: Final = contextvars.ContextVar("rehearsing", default=False)
+_compile_only: Final = contextvars.ContextVar("compile_only", default=False)
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: object, **options: object) -> None:
-    """Run a kernel on the current device, compiled for these arguments at the first time; in a rehearsal only compile
-    it."""
-    if _rehearsing.get():
+    """Run a kernel on the current device, compiling it at its first call; within `compile_ahead` only compile it."""
+    if _compile_only.get():
         kernel.warmup(*arguments, grid=grid, **options)
     else:
         kernel[grid](*arguments, **options)
 
 
-def rehearse(work: Callable[[], object]) -> None:
-    """Compile the kernels that `work` launches: one after the other those of a FAN take a minute.
+def compile_ahead(work: Callable[[], object]) -> None:
+    """Compile the kernels that `work` launches in parallel; one by one those of a FAN take a minute.
 
-    What else the work does is done, on tensors that no kernel has filled. Triton before 3.5 cannot compile beside
-    itself: there each kernel is compiled when it is first run.
+    `work` runs on tensors that no kernel fills. Triton before 3.5 cannot compile in parallel: its kernels are compiled
+    when they first run.
     """
     if hasattr(triton, "AsyncCompileMode"):
-        # In a context of its own: a compiler that fails leaves the mode on.
-        contextvars.copy_context().run(_rehearse, work)
+        # In a separate context: a failing compiler leaves the mode on.
+        contextvars.copy_context().run(_compile_all, work)
 
 
-def _rehearse(work: Callable[[], object]) -> None:
-    _rehearsing.set(True)
+def _compile_all(work: Callable[[], object]) -> None:
+    _compile_only.set(True)
     cores = len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(min(cores, MOST)) as pool, triton.AsyncCompileMode(pool):
+    with ThreadPoolExecutor(min(cores, MOST_COMPILERS)) as pool, triton.AsyncCompileMode(pool):
         work()
 
 
-def try_out() -> None:
-    """Compile and run a kernel that does nothing; raises whatever the compiler does."""
+def try_compiler() -> None:
+    """Compile and run an empty kernel; raises the errors of the compiler."""
     nothing_kernel[(1,)]()
 
 

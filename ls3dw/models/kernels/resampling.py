@@ -1,4 +1,4 @@
-"""Resampling of a batch of pictures in one pass, by Triton; see `crops.resample` for what it computes."""
+"""Resamples a batch of pictures in one pass by Triton, as `inference.resampling.resample` does."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import triton.language as tl
 from torch import Tensor
 
 TALL, WIDE = 8, 64
-"""Rows and columns of a crop that a program makes."""
+"""Rows and columns of a crop for one program."""
 
 
 def resample(pixels: Tensor, affines: Tensor, size: int, span: int) -> Tensor:
-    """Cut crops (N, 3, size, size) from pictures (N, H, W, 3); affines: (N, 2, 3) float64, there too; span: widest."""
+    """Cut crops (N, 3, size, size) from pictures (N, H, W, 3). affines: (N, 2, 3) float64 on the same device; span:
+    reach of the widest triangle."""
     count, height, width, _ = pixels.shape
     crops = torch.empty(count, 3, size, size, device=pixels.device)
     grid = (triton.cdiv(size, TALL) * triton.cdiv(size, WIDE), count)
@@ -30,7 +31,7 @@ def _triangle(distance, reach):  # type: ignore[no-untyped-def]
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _axis(output, affine, row: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Return where outputs lie in the picture, as whole pixels and the rest, and how far their triangle reaches."""
+    """Return the positions of outputs in the picture (whole pixel, fraction) and the reach of their triangle."""
     zoom = tl.load(affine + 4 * row)
     centre = (output - tl.load(affine + 3 * row + 2)) / zoom
     whole = tl.floor(centre)
@@ -44,12 +45,12 @@ def resample_kernel(  # type: ignore[no-untyped-def]
     across = (size + wide - 1) // wide
     y = tl.program_id(0) // across * tall + tl.arange(0, tall)
     x = tl.program_id(0) % across * wide + tl.arange(0, wide)
-    # Pictures of a batch may have more pixels in all than 32 bits count.
+    # A batch may have more than 2^32 pixels.
     picture = tl.program_id(1).to(tl.int64)
     source = pixels + picture * height * width * 3
     row, part_y, reach_y = _axis(y, affines + 6 * picture, 1)
     column, part_x, reach_x = _axis(x, affines + 6 * picture, 0)
-    # Divided by the sum over all integers, not only those inside the picture: so the outside counts as black.
+    # Pixels outside count in the sum, as black.
     sum_y, sum_x = tl.zeros((tall,), dtype=tl.float32), tl.zeros((wide,), dtype=tl.float32)
     for tap in range(taps):
         sum_y += _triangle(tap - span - part_y, reach_y)

@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
 
 
 def residual_stages(layers: Sequence[int], width: int) -> Iterator[nn.Sequential]:
-    """Make the stages of a residual network; each halves the size, but for the first, and doubles the channels."""
+    """Make the stages of a residual network: each but the first halves the size and doubles the channels."""
     channels = width
     for stage, blocks in enumerate(layers):
         planes = width * 2**stage
@@ -74,6 +74,6 @@ class DepthNet(nn.Module):
         x = F.max_pool2d(x, 3, stride=2, padding=1)
         for stage in range(1, 5):
             x = self.get_submodule(f"layer{stage}")(x)
-        # The last maps are 8x8; the published network averages the first 7x7 of them.
+        # The last maps are 8x8; the published network averages their first 7x7 cells.
         x = F.avg_pool2d(x, 7)
         return self.fc(torch.flatten(x, 1))  # type: ignore[no-any-return]

@@ -85,10 +85,9 @@ class FAN(nn.Module):
 
     stacks: hourglasses in a row; features: channels at 64x64 (256 as published); in_channels: 3 for RGB, 3 + 68 with
     guidance; pooling: "avg" for the published Python weights, "max" for the Torch7 ones; stem: channels of the first
-    convolution, doubled by the block after it. None: a quarter of the features; networks from Torch7 may have 64
-    whatever their features.
+    convolution, doubled by the next block; None: a quarter of the features (networks from Torch7 may always have 64).
 
-    Input (N, in_channels, 256, 256) float in [0, 1]; output: a list, one (N, 68, 64, 64) a stack, the last the best.
+    Input (N, in_channels, 256, 256) float in [0, 1]; output: a list of (N, 68, 64, 64), one a stack, the last the best.
     """
 
     def __init__(
@@ -142,7 +141,7 @@ class FAN(nn.Module):
         return heatmaps
 
     def stem(self, x: Tensor) -> Tensor:
-        """(N, in_channels, 256, 256) -> (N, features, 64, 64), what the first hourglass sees."""
+        """(N, in_channels, 256, 256) -> (N, features, 64, 64), input of the first hourglass."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = pool2(self.conv2(x), self.pooling)
         return self.conv4(self.conv3(x))  # type: ignore[no-any-return]

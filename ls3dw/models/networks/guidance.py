@@ -1,5 +1,5 @@
-"""How points guide a network: one Gaussian a point, drawn as channels behind RGB, or brought straight to the result of
-the first convolution, where each touches a few cells only."""
+"""Guides a network by points: one Gaussian a point, drawn as channels after RGB, or added to the result of the first
+convolution, where each touches only a few cells."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from torch import Tensor
 from ls3dw.models.networks.heatmaps import STAMP_REACH, gaussian_profiles, stamp_profiles
 
 REACH = 5.5
-"""Standard deviations after which a Gaussian of height 1, then 3e-7, counts as 0 in sums of float32."""
+"""Standard deviations beyond which a Gaussian of height 1 is below 3e-7, 0 in float32 sums."""
 
-LATE = 2
-"""Pixels by which a stamp can lie beside its point, and half a pixel from rounding."""
+STAMP_SHIFT = 2
+"""Largest distance in pixels of a stamp from its point, besides rounding."""
 
 EVEN = 8
-"""GPUs are quickest with channels that divide by this."""
+"""GPUs are fastest with a multiple of so many channels."""
 
 
 @dataclass(frozen=True)
 class Guide:
-    """What guides a network on N faces. points: (N, P, 2) crop pixels; profiles: (N, P, 2, 256), of which each channel
-    is the product; reach: pixels from the points beyond which the profiles are as good as 0."""
+    """Guidance for N faces.
+
+    points: (N, P, 2) crop pixels; profiles: (N, P, 2, 256), horizontal and vertical, whose product is a channel; reach:
+    distance in pixels from the points beyond which the profiles are negligible.
+    """
 
     points: Tensor
     profiles: Tensor
@@ -36,25 +39,24 @@ class Guide:
 
 
 def gaussian_guide(points: Tensor, std: float) -> Guide:
-    """Guide by Gaussians at sub-pixel places; a NaN gives an empty channel."""
+    """Guide by Gaussians at sub-pixel positions; NaN gives an empty channel."""
     return Guide(points, gaussian_profiles(points, std), REACH * std)
 
 
 def stamp_guide(points: Tensor, std: float) -> Guide:
-    """Guide as the published depth network is guided."""
-    return Guide(points, stamp_profiles(points, std), STAMP_REACH + LATE)
+    """Guide as the published code guides its depth network."""
+    return Guide(points, stamp_profiles(points, std), STAMP_REACH + STAMP_SHIFT)
 
 
 def even(channels: int) -> int:
-    """Return the channels of a network's input with the empty ones that a GPU wants."""
+    """Round a network's input channels up to a number that GPUs are fast with."""
     return 4 if channels < EVEN else -(-channels // EVEN) * EVEN
 
 
 def draw(images: Tensor, guide: Guide | None, dtype: torch.dtype, channels: int) -> Tensor:
-    """Lay out a network's input: RGB (N, 3, 256, 256), the guide's channels, and empty ones up to `channels`.
+    """Make a network's input: RGB (N, 3, 256, 256), the guide's channels, and zeros up to `channels`.
 
-    Each is written once, where and how a convolution reads it: 72 channels of 256x256 are a guided network's largest
-    tensor.
+    Each is written once, in the layout of convolutions: 72 channels of 256x256 are a guided network's largest tensor.
     """
     shape = (len(images), channels, *images.shape[2:])
     whole = torch.empty(shape, dtype=dtype, device=images.device, memory_format=torch.channels_last)
@@ -70,10 +72,10 @@ def draw(images: Tensor, guide: Guide | None, dtype: torch.dtype, channels: int)
 
 
 def respond(maps: Tensor, weight: Tensor, guide: Guide, stride: int, padding: int) -> None:
-    """Add to `maps` (N, C, H, W) what a convolution makes of a guide: exact but for the reach. Channels last, float32.
+    """Add a convolution of a guide's channels to `maps` (N, C, H, W), channels last, float32; exact within the reach.
 
-    weight: (C, P, k, k), of the guide's channels. A channel is a product, so a cell's answer is one as well: the sum
-    over the kernel's rows and columns of what goes down by what goes across, in the few cells that see the point.
+    weight: (C, P, k, k), of the guide's channels. A channel is separable, so a cell's response is a sum over the
+    kernel's rows and columns of products of both profiles, computed only for cells near the point.
     """
     count, out, height, width = maps.shape
     points, kernel = weight.shape[1], weight.shape[3]
@@ -81,7 +83,7 @@ def respond(maps: Tensor, weight: Tensor, guide: Guide, stride: int, padding: in
     first = ((guide.points - guide.reach + padding - kernel + 1) / stride).ceil().nan_to_num(nan=0.0)
     first = first.clamp(0, min(height, width) - cells).long()
     place = first[..., None] + torch.arange(cells, device=first.device)
-    # (N, P, 2, cells, k): what the kernel's columns, or rows, lie on, seen from each cell.
+    # (N, P, 2, cells, k): profile values under the kernel's columns, or rows, at each cell.
     seen = F.pad(guide.profiles, (padding, padding)).unfold(3, kernel, stride)
     seen = seen.gather(3, place[..., None].expand(*place.shape, kernel))
     across, down = seen.unbind(dim=2)

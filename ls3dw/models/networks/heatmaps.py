@@ -1,4 +1,4 @@
-"""Between points and heatmaps, for whole batches at once. Points are in pixels of the 256x256 crop."""
+"""Converts between points and heatmaps, in batches. Points are in pixels of the 256x256 crop."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAMP_REACH = 6
 """The published depth network's Gaussians end six pixels from their centre, three times their nominal std of 2."""
 
 PUBLISHED_STD = 3.25
-"""What their std really is in pixels: a quarter of the 13 pixels of their stamp."""
+"""Their true std in pixels: a quarter of the 13 pixels of their stamp."""
 
 
 def gaussian_profiles(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
@@ -33,11 +33,11 @@ def gaussian_profiles(points: Tensor, std: float, size: int = CROP_SIZE) -> Tens
 def stamp_profiles(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
     """Sample Gaussians as the published code draws them for its depth network: (N, P, 2) -> (N, P, 2, size).
 
-    Centres are whole pixels, half a pixel above and left of a point in the middle of a cell; the square of 13x13 pixels
-    around them is drawn, the rest is 0. Near the left and upper border the published code starts its stamp too late,
-    which moves the Gaussian inward by up to two pixels; the network was trained with it.
+    Centres are whole pixels, half a pixel above and left of a point in the middle of a cell; outside the 13x13 pixels
+    around them all is 0. Near the left and upper border the published code starts its stamp too late, which moves the
+    Gaussian inward by up to two pixels; the network was trained so.
     """
-    # The published code counts pixels from 1: what it calls pixel k covers [k - 1, k).
+    # The published code counts pixels from 1: its pixel k covers [k - 1, k).
     at = (points + 0.5).floor()
     late = torch.where(at < STAMP_REACH, 2, torch.where(at == STAMP_REACH, 1, 0))
     grid = torch.arange(1, size + 1, dtype=points.dtype, device=points.device)
@@ -46,37 +46,34 @@ def stamp_profiles(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
 
 
 def from_profiles(profiles: Tensor) -> Tensor:
-    """Multiply what goes across (first) by what goes down: (N, P, 2, size) -> (N, P, size, size)."""
+    """Multiply horizontal (first) and vertical profiles: (N, P, 2, size) -> (N, P, size, size)."""
     return profiles[:, :, 1, :, None] * profiles[:, :, 0, None, :]
 
 
 def draw_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
-    """Draw one Gaussian of height 1 a point at its sub-pixel place: (N, P, 2) -> (N, P, size, size).
-
-    A point that is NaN gives an empty channel.
-    """
+    """Draw one Gaussian of height 1 a point: (N, P, 2) -> (N, P, size, size). NaN gives zeros."""
     return from_profiles(gaussian_profiles(points, std, size))
 
 
 def stamp_gaussians(points: Tensor, std: float, size: int = CROP_SIZE) -> Tensor:
-    """Draw Gaussians as `stamp_profiles` says: (N, P, 2) crop pixels -> (N, P, size, size)."""
+    """Draw the Gaussians of `stamp_profiles`: (N, P, 2) crop pixels -> (N, P, size, size)."""
     return from_profiles(stamp_profiles(points, std, size))
 
 
 def mirror_heatmaps(heatmaps: Tensor) -> Tensor:
-    """Turn the heatmaps (N, 68, H, W) of a mirrored picture into those of the picture: columns and sides swapped."""
+    """Turn heatmaps (N, 68, H, W) of a mirrored picture into those of the picture: swap columns and sides."""
     return heatmaps.flip(-1)[:, mirror_on(heatmaps.device)]
 
 
 def with_mirrored(run: Callable[[Tensor], Tensor], crops: Tensor) -> Tensor:
-    """Average the heatmaps that `run` makes of crops (N, 3, 256, 256) with those of the mirrored ones."""
+    """Average the heatmaps of crops (N, 3, 256, 256) by `run` with those of the mirrored crops."""
     both = run(torch.cat((crops, crops.flip(-1))))
     return (both[: len(crops)] + mirror_heatmaps(both[len(crops) :])) * 0.5
 
 
 @cache
 def mirror_on(device: torch.device) -> Tensor:
-    """Keep the partners on the device: copying them there would wait for all work under way."""
+    """Return the indices of the mirrored points, kept on the device: copying them would wait for all running work."""
     return torch.tensor(MIRROR, device=device)
 
 
@@ -96,8 +93,8 @@ def decode_subpixel(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
     """Decode at sub-pixel precision: one Newton step on the logarithm of the smoothed heatmap around its highest cell.
 
     (N, P, 64, 64) -> points (N, P, 2) in crop pixels and the peak values (N, P). For a Gaussian the logarithm is a
-    parabola and the step is exact, wherever in its cell the point lies (Zhang et al., "Distribution-aware coordinate
-    representation", CVPR 2020). Where the smoothed heatmap has no maximum, the highest cell's centre is kept.
+    parabola and the step is exact (Zhang et al., "Distribution-aware coordinate representation", CVPR 2020). Without a
+    maximum in the smoothed heatmap the highest cell's centre is kept.
     """
     peak, values = peaks(heatmaps)
     logs = _smooth(windows(heatmaps, peak, SMOOTHING_RADIUS + 1).clamp(min=0)).clamp(min=LEAST).log()
@@ -113,7 +110,7 @@ def decode_subpixel(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _smooth(window: Tensor) -> Tensor:
-    """Smooth windows (N, P, k, k) by a Gaussian; what is left is (N, P, 3, 3)."""
+    """Smooth windows (N, P, k, k) by a Gaussian, without padding: (N, P, 3, 3)."""
     offset = torch.arange(-SMOOTHING_RADIUS, SMOOTHING_RADIUS + 1, dtype=window.dtype, device=window.device)
     kernel = torch.exp(-0.5 * (offset / SMOOTHING_STD).square())
     kernel = kernel / kernel.sum()
@@ -126,7 +123,7 @@ def windows(heatmaps: Tensor, peak: Tensor, radius: int) -> Tensor:
     height, width = heatmaps.shape[2:]
     steps = torch.arange(-radius, radius + 1, device=heatmaps.device)
     rows, columns = peak[..., 1, None] + steps, peak[..., 0, None] + steps
-    # Padding the heatmaps would copy them whole.
+    # Padding the heatmaps would copy them.
     inside = ((rows >= 0) & (rows < height))[..., :, None] & ((columns >= 0) & (columns < width))[..., None, :]
     index = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
     return heatmaps.flatten(2).gather(2, index.flatten(2)).view(index.shape).masked_fill(~inside, 0.0)

@@ -1,7 +1,7 @@
-"""Straightens faces on the device: from landmarks to a crop that is upright and has its box where they say.
+"""Straightens faces on the device: from landmarks to an upright crop with the published box around them.
 
-Affines (N, 2, 3) here only turn, zoom and shift, and everything is float32 sums of products: a matrix product would be
-rounded to 8 bits under autocast.
+Affines (N, 2, 3) here only rotate, scale and shift. Products are computed elementwise in float32: autocast would round
+matrix products to 8 bits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ls3dw.core.sample import Floats
 
 MIDDLE: Final = (CROP_SIZE - 1) / 2
 LEAST: Final = 1e-3
-"""Points that all coincide have no direction and no box: they get upright and one of this size, in crop pixels."""
+"""Smallest box in crop pixels: points that coincide have none, and count as upright."""
 
 
 def move(points: Tensor, affines: Tensor) -> Tensor:
@@ -53,12 +53,12 @@ def _product(linear: Tensor, points: Tensor) -> Tensor:
 
 
 def straighten(points: Tensor) -> Tensor:
-    """Find the crops that landmarks (N, 68, 2) in crop pixels ask for: affines (N, 2, 3), crop -> straight crop.
+    """Return affines (N, 2, 3), crop -> straight crop, for landmarks (N, 68, 2) in crop pixels.
 
-    The new crop is the published one around the tight box of the upright points, 256x256 like the old one. Upright is
-    a face when the picture of its head's vertical axis is: the second column of the best linear map from the mean 3D
-    head to the points. That is one fixed weighted sum of them, so single errors hardly move it, and it holds at any
-    yaw: a similarity fitted to a frontal shape leans as the head turns, the line between the eyes is lost in profile.
+    The straight crop is the published one around the tight box of the upright points, again 256x256. A face is upright
+    if the projection of its head's vertical axis is: the second column of the best linear map from the mean 3D head to
+    the points. This is a fixed weighted sum of the points, so single errors hardly change it, and it holds at any yaw:
+    a similarity fitted to a frontal shape leans as the head turns, and the line between the eyes is lost in profile.
     """
     up = (_up_weights(points.device)[:, None] * points).sum(dim=1)
     up = F.normalize(up - torch.stack((torch.zeros_like(up[:, 0]), torch.full_like(up[:, 1], LEAST)), dim=1), dim=1)
@@ -76,22 +76,22 @@ def straighten(points: Tensor) -> Tensor:
 def cut(images: Tensor, affines: Tensor, size: int, finer: int) -> Tensor:
     """Resample pictures (N, 3, H, W) by affines (N, 2, 3), picture -> output: (N, 3, size, size) float32.
 
-    Bilinear at `finer` times the resolution, then averaged: without aliasing where an output pixel has up to `finer`
-    pixels of the picture on a side. What lies outside the picture is black.
+    Bilinear at `finer` times the resolution, then averaged: free of aliasing where an output pixel covers up to `finer`
+    pixels of the picture on a side. Outside the picture is black.
     """
     height, width = images.shape[2:]
     x, y = undo(affines).unbind(dim=1)
-    # In the units of grid_sample, in which a picture reaches from -1 to 1.
+    # In the units of grid_sample: a picture reaches from -1 to 1.
     back = torch.stack((x * (2 / width), y * (2 / height)), dim=1)
     middle = torch.stack((back[:, 0, 2] + (1 / width - 1), back[:, 1, 2] + (1 / height - 1)), dim=1)
-    # Places within an output pixel come before output pixels: so whole planes are averaged.
+    # Samples within an output pixel come before output pixels, so that whole planes are averaged.
     within = (torch.arange(finer, dtype=torch.float32, device=images.device) + 0.5) / finer - 0.5
     steps = (within[:, None] + torch.arange(size, dtype=torch.float32, device=images.device)).view(-1, 1)
-    # A place is the sum of what its column and its row make of it.
+    # A position is the sum of its column's and its row's parts.
     columns = (steps * back[:, None, :, 0]).view(-1, 1, finer, 1, size, 2)
     rows = (steps * back[:, None, :, 1] + middle[:, None]).view(-1, finer, 1, size, 1, 2)
     grid = (columns + rows).view(-1, finer * finer * size, size, 2)
-    # float32 also for networks in float16, whose numbers are too coarse for places in a picture.
+    # float32 even for networks in float16, which is too coarse for positions.
     fine = F.grid_sample(images.float(), grid, align_corners=False)
     return fine.view(len(fine), -1, finer * finer, size, size).mean(dim=2)
 
@@ -102,8 +102,8 @@ def mean_shape() -> Floats:
     return np.asarray(apply(crop_affine(tight_box(points)), points), dtype=np.float32)
 
 
-# What follows is kept on the device, where copying it anew would wait for all work under way. Made in inference mode, a
-# tensor could not be used in training any more.
+# Constants on the device: copying them anew would wait for all running work. Made in inference mode, they could not be
+# used in training.
 
 
 @cache
@@ -116,5 +116,5 @@ def mean_on(device: torch.device) -> Tensor:
 @cache
 @torch.inference_mode(False)
 def _up_weights(device: torch.device) -> Tensor:
-    """Weigh the points (68,) for the head's vertical axis in the picture."""
+    """Return the weights (68,) of the points for the head's vertical axis."""
     return torch.from_numpy(np.linalg.pinv(mean_head())[1].astype(np.float32)).to(device)

@@ -1,8 +1,8 @@
-"""Networks that give landmarks as coordinates, not heatmaps: CNN-6, CNN-7 and ResNet-50 of "Wing Loss for Robust Facial
-Landmark Localisation with Convolutional Neural Networks" (Feng et al., CVPR 2018), one after the other in a cascade.
+"""Networks that predict landmark coordinates, not heatmaps: CNN-6, CNN-7 and ResNet-50 of "Wing Loss for Robust Facial
+Landmark Localisation with Convolutional Neural Networks" (Feng et al., CVPR 2018), and their cascade.
 
-They take the same crop as the other networks, (N, 3, 256, 256) in [0, 1], and give (N, 68, 2) in its pixels. Inside,
-each has a frame of its own: it sees a square of the crop, resampled to its input's size, and gives pixels of that.
+They take crops (N, 3, 256, 256) in [0, 1] like the other networks, and give (N, 68, 2) in crop pixels. Internally each
+sees a square of the crop, resampled to its input size, and predicts pixels of that.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ from ls3dw.models.networks.heatmaps import mirror_on
 from ls3dw.models.networks.straight import MIDDLE, compose, cut, mean_on, move, move_back, straighten
 
 WINDOW: Final = 208
-"""Side in crop pixels of the square that a network sees. In the published crop the box of a face is 125 px large; 208
-hold it turned and with a shaken box (99.9 % of the points of rendered heads), and leave out a third of the crop, which
-a 64x64 input has no pixels for."""
+"""Side in crop pixels of the square that a network sees. A face's box has 125 px in the published crop; 208 px hold
+99.9 % of the points of rendered heads with turned and shaken boxes, and leave out a third of the crop."""
 
 LOWER: Final = RAISE * CROP_SIZE * REFERENCE_SCALE / (2 * REFERENCE_SIDE)
-"""The square's centre lies this far below the crop's, 15 px: there is the face, whose box the crop's rule raises."""
+"""Offset of the square's centre below the crop's, 15 px: the crop's rule moves the face down by as much."""
 
 MOST: Final = 8.0
-"""Widest network, in widths of the paper's: a damaged contract may ask for any size."""
+"""Largest width, as a share of the paper's: a damaged contract may ask for any size."""
 
 
 class PointNetwork(nn.Module):
@@ -44,9 +43,9 @@ class PointNetwork(nn.Module):
 
 
 class CoordinateNet(PointNetwork):
-    """A network with an input of `size` x `size` pixels, which show the `window` crop pixels around the face.
+    """A network with an input of `size` x `size` pixels, resampled from `window` x `window` crop pixels.
 
-    Its last layer gives what the face has beyond the mean shape, so that training starts from the mean face.
+    Its last layer predicts offsets from the mean shape, so that training starts from the mean face.
     """
 
     def __init__(self, size: int, window: int) -> None:
@@ -66,11 +65,11 @@ class CoordinateNet(PointNetwork):
         """The layer from features to 2 x 68 numbers."""
 
     def forward(self, images: Tensor, affines: Tensor | None = None) -> Tensor:
-        """affines: (N, 2, 3), crop -> straight crop as `straighten` gives them; None: the crop as it is."""
+        """affines: (N, 2, 3), crop -> straight crop, from `straighten`; None: the unchanged crop."""
         return move_back(*self.look(images, affines))
 
     def look(self, images: Tensor, affines: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return landmarks (N, 68, 2) in pixels of the input, and the affines (N or 1, 2, 3) from the crop to those."""
+        """Return landmarks (N, 68, 2) in input pixels, and the affines (N or 1, 2, 3) from crop to input pixels."""
         frame = _frame(images.device, self.size, self.window)
         if affines is None:
             views = self._view(images)
@@ -81,18 +80,18 @@ class CoordinateNet(PointNetwork):
 
     def _view(self, images: Tensor) -> Tensor:
         rows, columns = _filters(images.device, self.size, self.window)
-        # Two products with constant matrices: free of aliasing, and nothing for a captured step to wait for.
+        # Products with constant matrices: free of aliasing, and a captured step has nothing to wait for.
         return rows.to(images.dtype) @ images @ columns.to(images.dtype).T
 
     def _regress(self, views: Tensor) -> Tensor:
         features = self.features((views - 0.5) * 4)
-        # float32 also for networks in float16 or under autocast: their numbers are coarser than a landmark may be.
+        # float32 even in float16 or under autocast, which are too coarse for landmarks.
         with torch.autocast(views.device.type, enabled=False):
             offsets = F.linear(features.float(), self.last.weight.float(), self.last.bias.float())
         return _mean(views.device, self.size, self.window) + offsets.view(-1, POINTS, 2)
 
     def _start(self) -> None:
-        """Begin with features that keep their size from layer to layer (He et al., 2015), and near the mean face."""
+        """Initialise so that features keep their scale over layers (He et al., 2015), and near the mean face."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -136,15 +135,15 @@ class CNN6(PlainCNN):
 
 
 class CNN7(PlainCNN):
-    """CNN-7: input 128x128, six convolutions, the first with 64 channels; the others we take to be CNN-6's, the last
-    one twice."""
+    """CNN-7: input 128x128, six convolutions, the first with 64 channels; the others are assumed to be CNN-6's, the
+    last one twice."""
 
     def __init__(self, width: float = 1.0, window: int = WINDOW) -> None:
         super().__init__((64, 64, 128, 256, 512, 512), 1024, 128, width, window)
 
 
 class ResNet50(CoordinateNet):
-    """ResNet-50 with the keys of torchvision's, whose last layer gives the landmarks. width: as a share of its own."""
+    """ResNet-50 with torchvision's keys, whose last layer gives the landmarks. width: as a share of the original."""
 
     def __init__(self, width: float = 1.0, size: int = 224, window: int = WINDOW) -> None:
         super().__init__(size, window)
@@ -159,9 +158,8 @@ class ResNet50(CoordinateNet):
         self._start()
         for module in self.modules():
             if isinstance(module, Bottleneck):
-                nn.init.zeros_(
-                    module.bn3.weight
-                )  # blocks begin as their skips, else features grow from one to the next
+                # Blocks start as their skips, else features grow from one to the next.
+                nn.init.zeros_(module.bn3.weight)
 
     @property
     def last(self) -> nn.Linear:
@@ -178,9 +176,9 @@ COORDINATE_NETWORKS: Final[dict[str, type[CoordinateNet]]] = {"CNN6": CNN6, "CNN
 
 
 class Cascade(PointNetwork):
-    """Two networks: from what the first one gives, the crop is straightened and its box mended for the second.
+    """Two networks: the second sees the crop straightened by the landmarks of the first.
 
-    first, second: class and arguments of each, as in a contract: `{"class": "CNN6", "width": 0.5}`; or the networks.
+    first, second: networks, or class and arguments as in a contract: `{"class": "CNN6", "width": 0.5}`.
     """
 
     def __init__(self, first: Mapping[str, Any] | CoordinateNet, second: Mapping[str, Any] | CoordinateNet) -> None:
@@ -203,7 +201,7 @@ def _stage(network: Mapping[str, Any] | CoordinateNet) -> CoordinateNet:
 
 
 def predict_points(network: Callable[[Tensor], Tensor], images: Tensor, flip: bool = False) -> Tensor:
-    """Run a `PointNetwork` on crops, and the mirrored ones where that is asked for: the mean of both (N, 68, 2)."""
+    """Run a `PointNetwork` on crops: (N, 68, 2). flip: return the mean with the result of the mirrored crops."""
     points = network(images)
     if flip:
         points = (points + mirror_points(network(images.flip(-1)))) / 2
@@ -217,11 +215,11 @@ def mirror_points(points: Tensor) -> Tensor:
 
 
 def _even(count: float) -> int:
-    """Round to a multiple of eight, which GPUs are quickest with."""
+    """Round to a multiple of eight, which GPUs are fastest with."""
     return max(8, round(count / 8) * 8)
 
 
-# What follows is kept on the device, as in straight.py.
+# Constants on the device, as in straight.py.
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The weights that others published (`manifests/weights.toml`), and the cache folder where fetched ones are kept."""
+"""Lists the weights that others published (`manifests/weights.toml`), and names the files of the cache folder."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from ls3dw.models.weights.contract import Kind
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published weights file. sha256: the first hex digits, or None where no checksum was published; pooling: None
-    where the file itself says it, or has none; urls: folders that hold the file, tried in this order."""
+class PublishedWeights:
+    """A published weights file.
+
+    sha256: its first hex digits, None if none was published; pooling: None where the file itself has it, or has no
+    pooling; urls: folders with the file, in the order of trying.
+    """
 
     name: str
     title: str
@@ -34,11 +37,11 @@ class Published:
 
     @property
     def download(self) -> Path:
-        """Where the file lies once it is fetched."""
+        """Path of the fetched file."""
         return home() / "downloads" / self.file
 
     def check(self, digest: str, where: object) -> None:
-        """Raise `ModelError` when a file with this SHA-256 is not the published one."""
+        """Raise `ModelError` unless this is the SHA-256 of the published file."""
         if self.sha256 is not None and not digest.startswith(self.sha256):
             raise ModelError(
                 f"{where}: SHA-256 {digest[: len(self.sha256)]}..., expected {self.sha256}... of the published"
@@ -47,24 +50,24 @@ class Published:
 
 
 @cache
-def published() -> Mapping[str, Published]:
+def published() -> Mapping[str, PublishedWeights]:
     """Return the published weights by name."""
     table = manifest("weights")
     shared = {"licence": table["licence"], "homepage": table["homepage"]}
     return {
-        name: Published(name=name, **shared, **{**values, "urls": tuple(values["urls"])})
+        name: PublishedWeights(name=name, **shared, **{**values, "urls": tuple(values["urls"])})
         for name, values in table["weights"].items()
     }
 
 
-def find(name: str) -> Published:
-    """Return published weights by name; `ModelError` lists the names."""
+def find(name: str) -> PublishedWeights:
+    """Return published weights by name; `ModelError` for others lists the names."""
     if name not in published():
         raise ModelError(f"{name!r}: no published weights of that name; known are {', '.join(published())}")
     return published()[name]
 
 
-def named_like(file: Path) -> Published | None:
+def named_like(file: Path) -> PublishedWeights | None:
     """Return the published weights that have this file's name."""
     return next((item for item in published().values() if item.file == file.name), None)
 

@@ -1,4 +1,4 @@
-"""Downloads published weights: resumes, checks, tries one mirror after the other."""
+"""Downloads published weights: resumes, checks, tries mirrors in order."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from urllib.parse import urlsplit
 
 from ls3dw.core.files import TEMPORARY, sha256_file
 from ls3dw.errors import ModelError
-from ls3dw.models.weights.cache import Published
+from ls3dw.models.weights.cache import PublishedWeights
 from ls3dw.models.weights.formats import LARGEST
 
 CHUNK: Final = 2**17
 TRIES: Final = 4
-"""Times that one address is tried when a transfer breaks off or stalls."""
+"""Tries of one address when transfers break off or stall."""
 
 Report = Callable[[int, int | None], None]
-"""Told how many bytes there are, and how many there will be."""
+"""Progress callback: bytes so far, bytes in all or None."""
 
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """mirrors: addresses of folders (http, https, file) that are tried before the published ones; timeout: seconds
-    without a byte after which a transfer is broken off; pause: seconds before it is tried again, doubled each time."""
+    """mirrors: addresses of folders (http, https, file), tried before the published ones; timeout: seconds without a
+    byte; pause: seconds before the next try, doubled each time."""
 
     mirrors: Sequence[str] = ()
     offline: bool = False
@@ -43,17 +43,17 @@ class FetchOptions:
 
 
 class _BrokenOffError(Exception):
-    """A transfer that is worth another try, from where it stopped."""
+    """A transfer that may be resumed."""
 
 
 class _RefusedError(Exception):
-    """An address that will not give the file."""
+    """An address that does not have the file."""
 
 
-def fetch(item: Published, options: FetchOptions, report: Report = lambda done, total: None) -> Path:
-    """Return the published file in the cache, downloading what is missing of it.
+def fetch(item: PublishedWeights, options: FetchOptions, report: Report = lambda done, total: None) -> Path:
+    """Return the published file in the cache; download it, or the rest of it, first.
 
-    Raises `ModelError` when no address gives it, or not with the published checksum.
+    Raises `ModelError` when no address has it with the published checksum.
     """
     target = item.download
     if target.is_file():
@@ -75,15 +75,15 @@ def fetch(item: Published, options: FetchOptions, report: Report = lambda done, 
     raise ModelError(f"{item.name}: not fetched. {'; '.join(faults)}. What to do: {advice}")
 
 
-def _addresses(item: Published, options: FetchOptions) -> Iterator[str]:
+def _addresses(item: PublishedWeights, options: FetchOptions) -> Iterator[str]:
     for folder in (*options.mirrors, *item.urls):
         if urlsplit(folder).scheme not in ("http", "https", "file"):
             raise ModelError(f"mirror {folder!r}: expected an address that begins with https://, http:// or file://")
         yield folder if folder.endswith(f"/{item.file}") else f"{folder.rstrip('/')}/{item.file}"
 
 
-def _checked(item: Published, path: Path) -> Path:
-    """Check a file that was fetched before; what is damaged is deleted, so that the next fetch gets it anew."""
+def _checked(item: PublishedWeights, path: Path) -> Path:
+    """Check a fetched file; delete a damaged one, so that the next fetch gets it again."""
     try:
         item.check(sha256_file(path), path)
     except ModelError as error:
@@ -92,8 +92,8 @@ def _checked(item: Published, path: Path) -> Path:
     return path
 
 
-def _take_over(item: Published, partial: Path) -> None:
-    """Give a whole download its name, or delete it when it is not what was published."""
+def _take_over(item: PublishedWeights, partial: Path) -> None:
+    """Rename a complete download, or delete it when its checksum is wrong."""
     try:
         item.check(sha256_file(partial), "the download")
     except ModelError as error:
@@ -105,7 +105,7 @@ def _take_over(item: Published, partial: Path) -> None:
 
 @contextmanager
 def _alone(target: Path) -> Iterator[Path]:
-    """Keep other processes from the same download; the system lets go when this one ends, however it ends."""
+    """Lock the download against other processes; the system unlocks it when this one ends."""
     with target.with_name(f".{target.name}.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,8 +114,8 @@ def _alone(target: Path) -> Iterator[Path]:
         yield target.with_name(target.name + TEMPORARY)
 
 
-def _get(item: Published, url: str, partial: Path, options: FetchOptions, report: Report) -> None:
-    """Bring the file at `url` to `partial`, going on from what is there."""
+def _get(item: PublishedWeights, url: str, partial: Path, options: FetchOptions, report: Report) -> None:
+    """Download `url` to `partial`, resuming if possible."""
     pause = options.pause
     for attempt in range(1, TRIES + 1):
         try:
@@ -129,7 +129,7 @@ def _get(item: Published, url: str, partial: Path, options: FetchOptions, report
 
 
 def _transfer(url: str, partial: Path, checked: bool, timeout: float, report: Report) -> None:
-    """Do one request and write what comes. checked: the whole file will be checked. Raises the errors above."""
+    """Make one request and write its body. checked: the file has a checksum. Raises the errors above."""
     request = urllib.request.Request(url, headers={"User-Agent": "ls3dw", **_resume(url, partial, checked)})
     with _network(timeout, partial), urllib.request.urlopen(request, timeout=timeout) as answer:
         start, total = _place(answer, partial)
@@ -144,7 +144,7 @@ def _transfer(url: str, partial: Path, checked: bool, timeout: float, report: Re
 
 def _copy(answer: Any, file: BinaryIO, total: int | None, report: Report) -> None:
     report(file.tell(), total)
-    # read1 gives what has come: nothing is lost when the next byte does not.
+    # read1 returns what has arrived, so nothing is lost in a stall.
     while chunk := answer.read1(CHUNK):
         file.write(chunk)
         done = file.tell()
@@ -157,12 +157,12 @@ def _copy(answer: Any, file: BinaryIO, total: int | None, report: Report) -> Non
 
 @contextmanager
 def _network(timeout: float, partial: Path) -> Iterator[None]:
-    """Sort what can go wrong on the way into what is worth another try and what is not."""
+    """Turn network errors into `_BrokenOffError` (try again) or `_RefusedError`."""
     try:
         yield
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            # What is here is longer than what is there: another file.
+            # The partial file is longer than the server's: another file.
             _forget(partial)
             raise _BrokenOffError("has nothing past what is here") from error
         if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR or error.code == http.HTTPStatus.TOO_MANY_REQUESTS:
@@ -185,8 +185,8 @@ def _unreached(reason: Any, timeout: float) -> Exception:
 
 
 def _resume(url: str, partial: Path, checked: bool) -> dict[str, str]:
-    """Return the headers that ask for the rest, when a mix of two files would be noticed: now by the server's mark of
-    the file, or in the end by its checksum. Otherwise start again."""
+    """Return headers that request the rest, if a mix of two files would be noticed by the server's validator or the
+    checksum. Otherwise delete the partial file."""
     notes = _read_notes(partial)
     size = partial.stat().st_size if partial.is_file() else 0
     validator = notes.get("validator")
@@ -197,7 +197,7 @@ def _resume(url: str, partial: Path, checked: bool) -> dict[str, str]:
 
 
 def _place(answer: Any, partial: Path) -> tuple[int, int | None]:
-    """Return where the body goes and how long the file will be. A server that knows no ranges sends all of it: 0."""
+    """Return the offset of the body and the file's length; without support for ranges the offset is 0."""
     length = answer.headers.get("Content-Length")
     length = int(length) if length and length.isdigit() else None
     if getattr(answer, "status", None) != http.HTTPStatus.PARTIAL_CONTENT:
@@ -213,7 +213,7 @@ def _place(answer: Any, partial: Path) -> tuple[int, int | None]:
 
 
 def _note(url: str, answer: Any, total: int | None, partial: Path) -> None:
-    """Keep what tells whether the file has changed when the download goes on another day."""
+    """Save the validator of the file, for resuming later."""
     tag = answer.headers.get("ETag", "")
     notes = {"url": url, "validator": tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")}
     if total is not None:

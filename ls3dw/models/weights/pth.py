@@ -1,12 +1,13 @@
-"""Reads the tensors of PyTorch's own files without unpickling: archives (since 1.6), TorchScript, and older streams."""
+"""Reads tensors of PyTorch files without unpickling: archives (since 1.6), TorchScript, and older streams."""
 
 from __future__ import annotations
 
 import io
 import math
 import mmap
+import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,10 +24,25 @@ MAGIC: Final = 0x1950A86A20F9469CFC6C
 VERSION: Final = 1001
 
 UNDER: Final = ("state_dict", "model_state_dict", "model", "network", "net")
-"""Where training checkpoints keep the state dict."""
+"""Usual keys of the state dict in a training checkpoint, the likeliest first."""
+
+AVERAGED: Final = ("ema", "ema_model", "model_ema", "module_ema", "averaged_model", "shadow")
+"""Usual names of the moving average of the weights."""
+
+WRAPPED: Final = re.compile(rf"(?:(?:module|_orig_mod|model|online_model|network|net|{'|'.join(AVERAGED)})\.)*")
+"""Prefixes that DataParallel, torch.compile, Lightning and averaging put before the keys of a network."""
+
+FIRST: Final = "conv1.weight"
+"""Key that both FAN and the depth network have."""
+
+LARGEST_SHARE: Final = 2
+"""Most bytes of all tensors, in sizes of their file: tensors may share storages, but not without end."""
 
 MOST_DEPTH: Final = 64
 """Levels of modules in a TorchScript archive; a FAN has five."""
+
+MOST_TABLES: Final = 1000
+"""Tables of a checkpoint that are searched for a state dict, down to four levels."""
 
 DTYPES: Final[dict[str, torch.dtype]] = {
     "FloatStorage": torch.float32,
@@ -44,7 +60,7 @@ DTYPES: Final[dict[str, torch.dtype]] = {
 
 @dataclass(frozen=True)
 class PthFile:
-    """What a file by PyTorch holds: its format in words, and its state dict."""
+    """State dict of a PyTorch file. format: for people."""
 
     format: str
     tensors: dict[str, Tensor]
@@ -53,7 +69,7 @@ class PthFile:
 def read_pth(path: Path) -> PthFile:
     """Read a file by `torch.save` or `torch.jit.save`; `ModelError` when it is damaged or needs code to be run."""
     with path.open("rb") as file:
-        # By its first bytes: zipfile.is_zipfile lets errors of a damaged directory through.
+        # Not zipfile.is_zipfile, which raises for some damaged files.
         if file.read(4) == b"PK\x03\x04":
             return _read_archive(path)
         if path.stat().st_size == 0:
@@ -73,12 +89,12 @@ def _read_archive(path: Path) -> PthFile:
 
 
 class _Members:
-    """The members of an archive by `torch.save`, whose sizes are checked before memory is taken for them."""
+    """Members of an archive by `torch.save`; sizes are checked before anything is read."""
 
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self._archive = archive
         self.path = path
-        self._length = path.stat().st_size
+        self.size = self._left = path.stat().st_size
         roots = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(roots) != 1:
             raise ModelError(f"{path}: a zip archive without one data.pkl, so not weights by PyTorch")
@@ -93,8 +109,11 @@ class _Members:
             raise ModelError(f"{self.path}: damaged, {name[:80]!r} is missing; get it again")
         if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
             raise ModelError(f"{self.path}: {name[:80]!r} is compressed; PyTorch writes it as it stands")
-        if member.header_offset + member.file_size > self._length:
+        if member.header_offset + member.file_size > self.size:
             raise ModelError(f"{self.path}: damaged, {name[:80]!r} reaches past its end; get it again")
+        self._left -= member.file_size
+        if self._left < 0:
+            raise ModelError(f"{self.path}: its members overlap: they have more than its {self.size} bytes")
         return self._archive.read(member)
 
 
@@ -104,13 +123,14 @@ def _from_archive(members: _Members) -> PthFile:
         raise ModelError(f"{where}: written on a big-endian machine; save it again on another")
     script = members.has("constants.pkl")
     root = read_pickle(io.BytesIO(members.read("data.pkl")), where, script).root
-    notes = _of_modules(root, where) if script else _of_tables(root, where)
-    kind = "TorchScript archive" if script else "PyTorch archive"
-    return PthFile(kind, _tensors(notes, lambda storage: members.read(f"data/{storage.key}"), where))
+    under, notes = ("", _of_modules(root, where)) if script else _of_tables(root, where)
+    format_ = ("TorchScript archive" if script else "PyTorch archive") + under
+    _check_sizes(notes, members.size, where)
+    return PthFile(format_, _tensors(notes, lambda storage: members.read(f"data/{storage.key}"), where))
 
 
 def _read_stream(data: mmap.mmap, where: str) -> PthFile:
-    """Read a file of the form before 1.6: magic number, version, system, root, keys, the storages in that order."""
+    """Read the form of before 1.6: magic number, version, system, root, keys, storages in order of the keys."""
     if data[:1] != b"\x80":
         raise ModelError(f"{where}: not a weights file; expected .pth, .pth.tar, .pt, .zip, .safetensors or .t7")
     if read_pickle(data, where).root != MAGIC:
@@ -122,12 +142,14 @@ def _read_stream(data: mmap.mmap, where: str) -> PthFile:
         raise ModelError(f"{where}: written on a big-endian machine; save it again on another")
     body, keys = read_pickle(data, where), read_pickle(data, where).root
     places = _places(data.tell(), keys, body.storages, where)
-    notes = _of_tables(body.root, where)
-    return PthFile("PyTorch file of the old form", _tensors(notes, lambda note: _cut(data, places, note, where), where))
+    under, notes = _of_tables(body.root, where)
+    _check_sizes(notes, len(data), where)
+    tensors = _tensors(notes, lambda note: _cut(data, places, note, where), where)
+    return PthFile(f"PyTorch file of the old form{under}", tensors)
 
 
 def _places(start: int, keys: Any, storages: dict[str, StorageNote], where: str) -> dict[str, int]:
-    """Find where each storage lies: one after the other in the order of the keys, eight bytes before each."""
+    """Find where each storage begins: in the order of the keys, each after eight bytes with its length."""
     places = {}
     for key in keys if isinstance(keys, list) else [None]:
         if not isinstance(key, str) or key not in storages:
@@ -146,28 +168,80 @@ def _cut(data: mmap.mmap, places: dict[str, int], note: StorageNote, where: str)
 
 
 def _bytes_of(note: StorageNote, where: str) -> int:
+    return note.count * _itemsize(note, where)
+
+
+def _itemsize(note: StorageNote, where: str) -> int:
     if note.dtype not in DTYPES:
         raise ModelError(f"{where}: a tensor of type {note.dtype[:40]!r}; expected one of {', '.join(DTYPES)}")
-    return note.count * DTYPES[note.dtype].itemsize
+    return DTYPES[note.dtype].itemsize
 
 
-def _of_tables(root: Any, where: str) -> dict[str, TensorNote]:
-    """Find the state dict: the root itself, or what a training checkpoint keeps it under."""
+def unwrap(keys: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """Take the prefixes of wrappers off the keys of a state dict: (prefix, plain key -> key).
+
+    Of several networks the averaged one is taken. Keys with other prefixes than the network's are left out.
+    """
+    groups: dict[str, dict[str, str]] = {}
+    for key in keys:
+        match = WRAPPED.match(key)
+        prefix = match.group() if match else ""
+        groups.setdefault(prefix, {})[key.removeprefix(prefix)] = key
+    networks = [prefix for prefix, group in groups.items() if FIRST in group]
+    if not networks:
+        return "", {key: key for group in groups.values() for key in group.values()}
+    prefix = max(networks, key=lambda prefix: (_averaged(prefix.split(".")), -len(prefix)))
+    return prefix, groups[prefix]
+
+
+def _averaged(names: Iterable[str]) -> bool:
+    return any(name in AVERAGED or re.search(r"(^|_)ema(_|$)", name) for name in names)
+
+
+def _of_tables(root: Any, where: str) -> tuple[str, dict[str, TensorNote]]:
+    """Find the state dict in a checkpoint: (", under ..." where it is not the root, tensors).
+
+    The averaged weights come first, then the usual names, then the upper levels.
+    """
     if not isinstance(root, dict):
         raise ModelError(f"{where}: holds no table of tensors; save the network's state_dict() and import that")
-    if not any(isinstance(value, TensorNote) for value in root.values()):
-        inside = [root[name] for name in UNDER if isinstance(root.get(name), dict)]
-        if not inside:
-            raise ModelError(f"{where}: no tensors at its head, nor under {' or '.join(UNDER)}")
-        root = inside[0]
-    for key, value in root.items():
-        if not isinstance(key, str) or not isinstance(value, TensorNote):
-            raise ModelError(f"{where}: {str(key)[:80]!r} is no tensor; expected a state dict of tensors alone")
-    return dict(root)
+    tables = _tables(root)
+    if not tables:
+        raise ModelError(f"{where}: no tensors at its head, nor under {' or '.join(UNDER)}")
+    networks = [path for path, notes in tables.items() if FIRST in unwrap(notes)[1]]
+
+    def rank(path: tuple[str, ...]) -> tuple[bool, int, int]:
+        named = UNDER.index(path[-1]) if path and path[-1] in UNDER else len(UNDER)
+        return (not (_averaged(path) or _averaged(unwrap(tables[path])[0].split("."))), named, len(path))
+
+    ranked = sorted(networks, key=rank) or sorted(tables, key=lambda path: -len(tables[path]))
+    if len(networks) > 1 and rank(ranked[0]) == rank(ranked[1]):
+        names = " and ".join(repr("/".join(path)[:40]) for path in ranked[:2])
+        raise ModelError(f"{where}: networks under {names}; save the state_dict() of one and import that")
+    path = ranked[0]
+    return (f", under {'/'.join(path)[:80]!r}" if path else "", tables[path])
+
+
+def _tables(root: dict[Any, Any]) -> dict[tuple[str, ...], dict[str, TensorNote]]:
+    """Return the tensors with names of the root and of the tables in it, by their path."""
+    found: dict[tuple[str, ...], dict[str, TensorNote]] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[tuple[str, ...], dict[Any, Any]]] = [((), root)]
+    while waiting and len(seen) < MOST_TABLES:
+        path, table = waiting.pop(0)
+        if id(table) in seen:
+            continue
+        seen.add(id(table))
+        named = {key: value for key, value in table.items() if isinstance(key, str)}
+        if notes := {key: value for key, value in named.items() if isinstance(value, TensorNote)}:
+            found[path] = notes
+        if len(path) < 4:
+            waiting += [((*path, key), value) for key, value in named.items() if isinstance(value, dict)]
+    return found
 
 
 def _of_modules(root: Any, where: str) -> dict[str, TensorNote]:
-    """Collect the tensors of a tree of TorchScript modules under their dotted names."""
+    """Collect the tensors of a tree of TorchScript modules by their dotted names."""
     notes: dict[str, TensorNote] = {}
     seen: set[int] = set()
     left: list[tuple[str, Any]] = [("", root)]
@@ -186,8 +260,17 @@ def _of_modules(root: Any, where: str) -> dict[str, TensorNote]:
     return notes
 
 
+def _check_sizes(notes: dict[str, TensorNote], size: int, where: str) -> None:
+    """Refuse tensors that need much more memory than their file has bytes: all may be views of one storage."""
+    total = sum(math.prod(note.size) * _itemsize(note.storage, where) for note in notes.values())
+    if total > LARGEST_SHARE * size:
+        raise ModelError(
+            f"{where}: tensors of {total} bytes in a file of {size}, more numbers than its storages have; get it again"
+        )
+
+
 def _tensors(notes: dict[str, TensorNote], read: Callable[[StorageNote], bytes], where: str) -> dict[str, Tensor]:
-    """Read the tensors, each storage once."""
+    """Read the tensors; each storage is read once."""
     storages: dict[str, Tensor] = {}
     tensors = {}
     for name, note in notes.items():
@@ -210,7 +293,7 @@ def _read_storage(note: StorageNote, read: Callable[[StorageNote], bytes], where
 def _view(storage: Tensor, note: TensorNote, where: str) -> Tensor:
     """Copy a tensor out of its storage."""
     offset = note.offset + (note.storage.view[0] if note.storage.view else 0)
-    # A stride of 0 could make a tensor of any size from one number.
+    # Strides of 0 could make a tensor of any size.
     if math.prod(note.size) > len(storage):
         raise ModelError(f"{where} is {note.size}, more numbers than its storage has ({len(storage)})")
     last = offset + sum((size - 1) * stride for size, stride in zip(note.size, note.stride, strict=True))

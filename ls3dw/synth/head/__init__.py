@@ -1,1 +1,1 @@
-"""The parametric head: shapes, expressions, and where the 68 landmarks lie on it."""
+"""The parametric head: shapes, expressions, and the places of the 68 landmarks."""

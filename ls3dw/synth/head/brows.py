@@ -1,6 +1,6 @@
-"""How people's brows differ: how high they lie, and how far from the nose they begin and end.
+"""Variation of brows: their height, and how far from the nose they begin and end.
 
-The points follow the brow that is seen, as annotators do. On 1,764 nearly frontal faces of MERL-RAV they vary along the
+The points follow the visible brow, as annotators do. On 1,764 nearly frontal faces of MERL-RAV they vary along the
 brow by 0.05 head units (one standard deviation; 2.7 % of a face's size), on heads whose brows end at fixed places by
 half of that: `docs/reports/2026-11-22/placement.md`.
 """
@@ -19,17 +19,17 @@ from ls3dw.synth.shade.tensors import constant
 POINTS_A_BROW: Final = 5
 
 USUAL: Final = (0.021, 0.002, -0.01, -0.005, 0.011)
-"""Head units by which people's points lie farther from the nose than the placement has them, from the nose outward."""
+"""How much farther from the nose people's points lie than the placement's, in head units, from the nose outward."""
 
 SHIFT: Final = 0.034
-"""Standard deviation of how far a brow lies from the nose, head units; of its outer end `SHIFT_OUTSIDE` of that."""
+"""Standard deviation of a brow's shift from the nose, in head units; at its outer end times `SHIFT_OUTSIDE`."""
 
 SHIFT_OUTSIDE: Final = 0.6
 LENGTHENED: Final = 0.024
-"""Standard deviation of how far each end of a brow reaches beyond the usual."""
+"""Standard deviation of the lengthening at each end of a brow, in head units."""
 
 ONE_SIDED: Final = 0.25
-"""Share of these variances that is each brow's own."""
+"""Share of these variances that is independent between the two brows."""
 
 _HEIGHT_LIMITS = (-0.1, 0.12)
 _SLIDE_LIMIT = 0.11
@@ -37,13 +37,13 @@ _SLIDE_LIMIT = 0.11
 
 @dataclass(frozen=True)
 class Brows:
-    """The brows of B heads, points 17 to 26, in head units: how they differ from those of the mean head."""
+    """Differences of brows, points 17 to 26, from those of the mean head, in head units."""
 
     height: Tensor
-    """(B, 10) how much higher the brow lies at each point."""
+    """(B, 10) rise at each point."""
 
     slide: Tensor
-    """(B, 10) how much farther from the nose the brow and its points lie, along it."""
+    """(B, 10) shift of brow and points along the brow, away from the nose."""
 
     @classmethod
     def mean(cls, count: int, device: torch.device | str = "cpu") -> Brows:
@@ -52,7 +52,7 @@ class Brows:
 
 
 def draw_brows(count: int, rng: Rng) -> Brows:
-    """Draw brows that are nearly alike on both sides."""
+    """Draw brows, nearly alike on both sides."""
     return Brows(_draw_height(count, rng), _draw_slide(count, rng))
 
 
@@ -77,19 +77,19 @@ def _draw_slide(count: int, rng: Rng) -> Tensor:
 
 
 def _from_nose(points: Tensor) -> Tensor:
-    """Put points counted from the nose, right brow and left (B, 2, 5, ...), in the order of points 17 to 26."""
+    """Reorder right and left brows, counted from the nose (B, 2, 5, ...), to points 17 to 26 (B, 10, ...)."""
     right, left = points.unbind(1)
     return torch.cat((right.flip(1), left), dim=1)
 
 
 def to_nose(points: Tensor) -> Tensor:
-    """Take points 17 to 26 (B, 10, ...) apart, each brow counted from the nose: (B, 2, 5, ...)."""
+    """Split points 17 to 26 (B, 10, ...) into right and left brows, counted from the nose: (B, 2, 5, ...)."""
     right, left = points[:, :POINTS_A_BROW], points[:, POINTS_A_BROW:]
     return torch.stack((right.flip(1), left), dim=1)
 
 
 def brow_points(lifted: Tensor, brows: Brows, gaps: Tensor) -> Tensor:
-    """Find points 17 to 26 (B, 10, 3), given at their heights where the placement has them; gaps (4,): as of `slid`."""
+    """Find points 17 to 26 (B, 10, 3); lifted: the placement's points at the brows' heights; gaps: as in `slid`."""
     usual = constant(USUAL, lifted.device).expand(1, 2, -1)
     return slid(lifted, brows.slide + _from_nose(usual), gaps)
 
@@ -97,8 +97,8 @@ def brow_points(lifted: Tensor, brows: Brows, gaps: Tensor) -> Tensor:
 def slid(points: Tensor, slide: Tensor, gaps: Tensor) -> Tensor:
     """Move points (B, 10, C) along their brows by a slide (B, 10) in head units.
 
-    gaps (4,): head units between neighbouring points of the mean head, from the nose outward. Beyond its ends a brow
-    goes on straight.
+    gaps: (4,) head units between neighbouring points of the mean head, from the nose outward. Brows extend straight
+    beyond their ends.
     """
     brow, far = to_nose(points), to_nose(slide)
     ways = (brow[:, :, 1:] - brow[:, :, :-1]) / gaps[:, None]

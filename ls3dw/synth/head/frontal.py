@@ -1,10 +1,10 @@
-"""The jaw in 3D: the places that make the contour of the frontal face.
+"""The 3D points of the jaw: the places on the skin that make the contour of the frontal face.
 
-2D annotators follow what is seen, and in half-profile that is an edge in front of the mandible's rear. The 3D points of
-LS3D-W and of AFLW2000-3D are fixed places instead, projected whether they are seen or not; on a frontal face they and
-the 2D points are the same ("How far are we", section 4). That defines them without any labels: at each jaw point's
-height and direction, the first place to its rear that is farthest out. Of these places rendered heads take the depth
-alone; x and y are those of each head's own frontal contour (`landmarks.frontal_jaw`).
+2D annotators follow the visible edge, which in half-profile lies in front of the mandible's rear. The 3D points of
+LS3D-W and AFLW2000-3D are fixed places, projected visible or not, and equal the 2D points on a frontal face ("How far
+are we", section 4). This defines them without labels: at each jaw point's height and direction, the first place behind
+it that is farthest out. Rendered heads only use the depth of these places; x and y come from each head's own frontal
+contour (`landmarks.frontal_jaw`).
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ JAW: Final = len(GROUPS["jaw"])
 CHIN: Final = JAW // 2
 
 START: Final = 0.25
-"""Head units from the axis of the head at which rays begin: inside it at every depth."""
+"""Distance from the head's axis where rays begin, in head units; inside the head at every depth."""
 
 STEP: Final = 0.005
 STEPS: Final = 160
-"""How finely, and how far to the rear of a 2D point, the outline is looked at; head units."""
+"""Sampling of the outline behind a 2D point: distance in head units, and number."""
 
 FALL: Final = 0.01
-"""By how much the outline must fall behind a place for that to count as the farthest, and not as a ripple."""
+"""How far the outline must fall behind a maximum for it to be more than a ripple; head units."""
 
 
 def with_frontal_jaw(head: HeadShape, placement: Placement) -> Placement:
-    """Put the 3D jaw points of a placement on the frontal contour, at the heights where its 2D points lie there.
+    """Put the 3D jaw points of a placement on the frontal contour, at the heights of its 2D points.
 
-    Under the jaw, where the outline runs into the neck and has no farthest place, a point is set back as far as its
-    neighbours have it between them. What the 2D contour is found with (`jaw_*`) stays as it is.
+    Under the jaw the outline runs into the neck without a maximum: there the set-back is interpolated between
+    neighbours. The lines of the 2D contour (`jaw_*`) stay as they are.
     """
     seen = Places(local_vertices(head, placement.jaw_vertices[:, 0]), placement.jaw_weights[:, 0].astype(np.float64))
     places = seen.positions(head.mean)
@@ -54,7 +54,7 @@ def with_frontal_jaw(head: HeadShape, placement: Placement) -> Placement:
 
 
 def _outline(head: HeadShape, flat: Floats, depths: Floats) -> tuple[Places, NDArray[np.bool_]]:
-    """Find the skin at some depths (R,) in the directions of points (R, 2) from the head's axis; and where it is."""
+    """Find the skin at depths (R,) in the directions of points (R, 2) from the head's axis, and which rays hit it."""
     outward = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     origins = np.concatenate((START * outward, depths[:, None]), axis=1)
     directions = np.concatenate((outward, np.zeros((len(depths), 1))), axis=1)
@@ -62,7 +62,7 @@ def _outline(head: HeadShape, flat: Floats, depths: Floats) -> tuple[Places, NDA
 
 
 def _set_back(head: HeadShape, place: Floats, lowest: float) -> float:
-    """Return how far behind a place (3,) the outline is farthest out in its direction; NaN if it ends in the neck."""
+    """Return how far behind a place (3,) the outline is farthest out in its direction; NaN if it runs into the neck."""
     steps = STEP * np.arange(STEPS)
     rays, hit = _outline(head, np.broadcast_to(place[:2], (STEPS, 2)), place[2] - steps)
     found = rays.positions(head.mean)

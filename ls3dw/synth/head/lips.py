@@ -1,4 +1,4 @@
-"""Thin lips: a change of shape that MakeHuman's heads hardly have, whose lips are fuller than people's."""
+"""Thin lips: a change of shape that MakeHuman lacks; its lips are fuller than people's."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from numpy.typing import NDArray
 UPPER: Final = (48, 49, 50, 51)
 LOWER: Final = (48, 59, 58, 57)
 LINE: Final = (61, 62, 63, 65, 66, 67)
-"""Points on the right borders of the red, from the corner to the middle, and on the line between the lips."""
+"""Points on the right half of the lips' borders, from the corner to the middle, and on the line between the lips."""
 
 FADE: Final = (0.15, 0.2)
-"""Head units beyond the border of the upper and the lower lip over which the skin follows."""
+"""Distance beyond the border of the upper and the lower lip over which the skin follows; head units."""
 
 _DEEPEST, _FULL = 0.3, 0.4
-"""Depths in head units between which the change sets in: it leaves the throat as it is."""
+"""Depths between which the change sets in, which leaves the throat as it is; head units."""
 
 
 def lip_changes(arrays: Mapping[str, NDArray[Any]], skin: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return how the vertices of a placed head move (2, V, 3) as the upper and the lower lip lose all of their height.
+    """Return the moves of vertices (2, V, 3) by which the upper and the lower lip lose all of their height.
 
-    arrays: mean, point_vertices and point_weights, as `head.py` has them; skin (V,). Heights above the line between
-    the lips shrink in proportion up to the border of the red; the skin beyond follows less and less. Points and paint
-    are fixed to the vertices, so both go along.
+    arrays: mean, point_vertices and point_weights of a placed head; skin: (V,). Heights above the line between the lips
+    shrink in proportion up to the lip's border; the skin beyond follows less and less.
     """
     vertices = arrays["mean"].astype(np.float64)
     points = (vertices[arrays["point_vertices"]] * arrays["point_weights"][..., None]).sum(1)

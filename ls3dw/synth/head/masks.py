@@ -1,4 +1,4 @@
-"""What each vertex of the head carries beside its place: parts of the face, light from all around, how it is posed."""
+"""Attributes of the head's vertices: parts of the face, ambient light, and how they turn with the head."""
 
 from __future__ import annotations
 
@@ -6,39 +6,34 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from ls3dw.core.sample import Floats
 from ls3dw.synth.authoring.head_source import Mesh, Source
 from ls3dw.synth.head.model import Group
 from ls3dw.synth.raster.rasterizer import rasterize
 
-Floats = NDArray[np.float32]
-
 SCALE: Final = 100.0
-"""Pixels to the unit of the head where the light is measured."""
+"""Pixels in a head unit, for measuring the light."""
 
 DIRECTIONS: Final = 160
 _BIAS = 3.0
-"""Pixels by which a place may lie behind what is seen there and still count as seen."""
+"""Depth in pixels by which a place may be behind the visible surface and still count as visible."""
 
 _ZENITH = 0.5
-"""More light comes from above: 1.5 times the horizon's from the zenith, half of it from below."""
+"""Light from the zenith is 1 + this times that of the horizon, from below 1 - this."""
 
 LEAST_LIGHT: Final = {Group.UPPER_TEETH: 0.8, Group.LOWER_TEETH: 0.8, Group.TONGUE: 0.55}
-"""The least light of what is dark only while the mouth is closed: teeth that are seen at all are seen bright."""
+"""Least light of parts that only a closed mouth darkens."""
 
 LEAST_LIP, LEAST_MOUTH = 0.45, 0.3
 
 _NECK_SHARE = 0.5
 _HAIR_STILL, _HAIR_TURNS = -1.9, -0.9
-"""Heights between which long hair goes over from lying on the torso to turning with the head."""
+"""Heights between which long hair changes from resting on the torso to turning with the head."""
 
 
 def masks(source: Source) -> dict[str, Floats]:
-    """Make lips, eyelids, ears and inner mouth, each (V,) from 0 to 1 and the same on both sides.
-
-    They belong to the skin: the textures mean nothing on the other groups.
-    """
+    """Make masks of lips, eyelids, ears and inner mouth, each (V,) from 0 to 1 and symmetric; 0 outside the skin."""
     mesh = source.mesh
     skin = mesh.vertex_group == Group.SKIN
 
@@ -56,7 +51,7 @@ def masks(source: Source) -> dict[str, Floats]:
 
 
 def smooth(values: Floats, mesh: Mesh) -> Floats:
-    """Mix each vertex's value (V,) half with the mean of its neighbours', once."""
+    """Average each vertex's value (V,) with the mean of its neighbours."""
     corners = mesh.triangles
     edges = np.concatenate((corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [2, 0]]))
     ends = np.concatenate((edges, edges[:, ::-1]))
@@ -66,9 +61,9 @@ def smooth(values: Floats, mesh: Mesh) -> Floats:
 
 
 def light(mean: Floats, mesh: Mesh, parts: dict[str, Floats]) -> Floats:
-    """Measure how much of the light from all around reaches each vertex of the mean head: (V,) from 0 to 1.
+    """Measure the share of ambient light that reaches each vertex of the mean head: (V,).
 
-    Seen from each of many directions, a vertex is lit when it is the nearest there. Lashes and hair hide nothing.
+    A vertex is lit from a direction if it is the nearest one seen from there. Lashes and hair hide nothing.
     """
     solid = ~np.isin(mesh.triangle_group, (Group.LASHES, Group.HAIR))
     triangles, head = torch.from_numpy(mesh.triangles[solid]), torch.from_numpy(mean)
@@ -89,7 +84,7 @@ def light(mean: Floats, mesh: Mesh, parts: dict[str, Floats]) -> Floats:
 
 
 def vertex_normals(vertices: Floats, mesh: Mesh) -> Floats:
-    """Return normals of length 1 (V, 3), each triangle counted by its area; 0 where there is none."""
+    """Return unit normals (V, 3), averaged over triangles by area; 0 for vertices without triangles."""
     corners = vertices[mesh.triangles]
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     total = np.zeros_like(vertices)
@@ -99,7 +94,7 @@ def vertex_normals(vertices: Floats, mesh: Mesh) -> Floats:
 
 
 def head_weight(source: Source, mean: Floats) -> Floats:
-    """Return by how much each vertex turns with the head: (V,), 1 with it, 0 with the torso."""
+    """Return how much each vertex turns with the head: (V,), 1 fully, 0 not at all."""
     mesh = source.mesh
     skin = source.bone_weight("head", "eye.") + _NECK_SHARE * source.bone_weight("neck")
     hair = (mean[:, 1] - _HAIR_STILL) / (_HAIR_TURNS - _HAIR_STILL)
@@ -109,15 +104,15 @@ def head_weight(source: Source, mean: Floats) -> Floats:
 
 
 def _sphere(count: int) -> torch.Tensor:
-    """Spread unit vectors (count, 3) evenly: a golden spiral."""
+    """Return unit vectors (count, 3), evenly spread on a golden spiral."""
     step = torch.arange(count, dtype=torch.float64) + 0.5
     polar, turn = torch.arccos(1 - 2 * step / count), torch.pi * (1 + 5**0.5) * step
     return torch.stack((turn.cos() * polar.sin(), polar.cos(), turn.sin() * polar.sin()), 1).float()
 
 
 def _seen_from(direction: torch.Tensor, head: torch.Tensor, triangles: torch.Tensor) -> torch.Tensor:
-    """Mark the vertices (V,) of the head that nothing hides from that direction."""
-    # Any two axes across the direction do; no direction of the spiral is parallel to this one.
+    """Return which vertices (V,) of the head are visible from a direction."""
+    # Any two axes across the direction serve; no direction of the spiral is parallel to this one.
     right = torch.nn.functional.normalize(torch.linalg.cross(direction, torch.tensor([0.0, 1.0, 0.01])), dim=0)
     down = torch.linalg.cross(right, direction)
     view = SCALE * head @ torch.stack((right, down, direction), 1)

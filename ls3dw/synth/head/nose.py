@@ -1,8 +1,7 @@
-"""The ridge of the nose: point 30 is its tip, and 28 and 29 divide the height from 27 down to it into thirds.
+"""The ridge of the nose: point 30 is the tip; 28 and 29 divide the height between 27 and 30 into thirds.
 
-Fitted along the ridge to labels, point 30 came to lie far above the tip
-(docs/reports/2026-11-22/placement.md). So the tip is taken from the head, without labels: the place of
-the midline that is farthest to the front.
+A fit to labels put point 30 far above the tip (docs/reports/2026-11-22/placement.md). So the tip comes from the head
+itself: the foremost place of the midline.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ TIP: Final = 30
 BASE: Final = 33
 
 HEIGHTS: Final = 400
-"""Places between the root and the base of the nose among which the tip is looked for: every thousandth of a face."""
+"""Candidate places for the tip between root and base of the nose: one per thousandth of a face."""
 
 
 def with_nose_tip(head: HeadShape, placement: Placement) -> Placement:
@@ -37,7 +36,7 @@ def with_nose_tip(head: HeadShape, placement: Placement) -> Placement:
 
 
 def _midline(head: HeadShape, heights: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Places:
-    """Find the skin of the midline at some heights, by rays to the front."""
+    """Find the skin of the midline at some heights, by rays toward the front."""
     origins = np.stack((np.zeros_like(heights), heights, np.zeros_like(heights)), axis=1)
     directions = np.broadcast_to(np.array([0.0, 0.0, 1.0]), origins.shape)
     return cast_rays(head.mean, head.triangles[head.skin], origins, directions, 3.0)[0]

@@ -1,6 +1,6 @@
-"""How people's heads differ on average from the mean of the head file, which is that of the heads MakeHuman can make.
+"""The difference between people's mean head and the head file's mean, which is that of MakeHuman's heads.
 
-`docs/reports/2026-11-22/placement.md` says what it was fitted on.
+`docs/reports/2026-11-22/placement.md` describes the data it was fitted on.
 """
 
 from __future__ import annotations
@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ls3dw.core.files import dump_json, read_json
+from ls3dw.core.sample import Doubles
 from ls3dw.errors import ConfigurationError
 
 BUNDLED: Final = Path(__file__).parents[2] / "bundled" / "people.json"
-
-Floats = NDArray[np.float64]
 
 _SIZES: Final = {"stretch": 3, "lips": 2}
 
@@ -27,30 +25,31 @@ _SIZES: Final = {"stretch": 3, "lips": 2}
 class People:
     """People's mean head: the head file's mean plus identity @ its directions, then stretched, with thinner lips.
 
-    identity (I,) in standard deviations; stretch (3,) what width, height and depth grow by, as shares of themselves;
-    lips (2,) shares of their height that the upper and the lower lip lose. It is of one head file alone: another one
-    has other directions. `fitted_on` says what the values were fitted on.
+    identity: (I,) in standard deviations, for the directions of one head file
+    stretch: (3,) relative growth of width, height and depth
+    lips: (2,) relative loss of height of the upper and the lower lip
+    fitted_on: description of the data
     """
 
-    identity: Floats
-    stretch: Floats
-    lips: Floats
+    identity: Doubles
+    stretch: Doubles
+    lips: Doubles
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def none(cls, directions: int) -> People:
-        """Return what leaves the mean of a head file as it is."""
+        """Return no difference."""
         return cls(np.zeros(directions), np.zeros(3), np.zeros(2))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what `from_dict` reads, ready for JSON."""
+        """Return plain values for `from_dict`."""
         values = {name: getattr(self, name) for name in ("identity", "stretch", "lips")}
         rounded = {name: [round(float(value), 4) for value in numbers] for name, numbers in values.items()}
         return {**rounded, "fitted_on": dict(self.fitted_on)}
 
     @classmethod
     def from_dict(cls, values: Any, where: str) -> People:
-        """Check and build; `ConfigurationError` names what is wrong."""
+        """Build from plain values; raises one `ConfigurationError` for all faults."""
         try:
             identity, stretch, lips = (np.array(values[name], np.float64) for name in ("identity", "stretch", "lips"))
             people = cls(identity, stretch, lips, dict(values["fitted_on"]))
@@ -72,7 +71,7 @@ class People:
 
 
 def load_people(path: Path | None = None) -> People:
-    """Read and check a mean of people; the bundled one where no path is given."""
+    """Read and check a mean of people, by default the bundled one."""
     path = BUNDLED if path is None else path
     return People.from_dict(read_json(path, ConfigurationError), str(path))
 

@@ -1,4 +1,4 @@
-"""The shape of random heads before they are turned: identity, expression, gaze, and hair that lies on the scalp."""
+"""Shapes of random heads before they are turned: identity, expression, gaze, scalp hair."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from ls3dw.synth.shade.noise import sinusoid_noise
 from ls3dw.synth.shade.tensors import constant, step
 
 SKULL: Final = (0.0, 0.3, -0.5)
-"""Middle of the skull in head units: scalp places are directions from here."""
+"""Middle of the skull in head units; scalp places are directions from here."""
 
 CROWN: Final = (0.0, 0.6, -0.8)
-"""Direction of the crown, about which hairlines are circles."""
+"""Direction of the crown; hairlines are circles about it."""
 
 BALD: Final = 0.3
-"""Hairlines from here on leave no short hair on the front of the scalp."""
+"""Hairlines above this leave no short hair on the front of the scalp."""
 
 IDENTITY_SPREAD: Final = 0.82
-"""Standard deviation of an identity weight: normal, times a uniform number from 0.5 to 1.1 for each head."""
+"""Standard deviation of identity weights: normal, times a uniform factor from 0.5 to 1.1 for each head."""
 
 LIP_SPREAD: Final = 0.15
-"""Standard deviation of the share of their height that lips lack."""
+"""Standard deviation of the relative loss of height of lips."""
 
 TEMPLE: Final = ((0.85, 0.42), (-0.95, -0.75))
-"""Heights and depths, in head units of the mean head, between which hair comes to lie flat: before the ears, where the
-jaw's upper ends are, it is short. Lifted there it would push out the contour that point 0 and 16 follow."""
+"""Ranges of height and depth, in head units on the mean head, over which hair gets flat in front of the ears. Volume
+there would push out the contour at points 0 and 16."""
 
 _LIP_LIMIT = 0.3
 _LARGEST_VOLUME = 0.35
 _NECK = -0.6
 _CHEST, _SHOULDERS = -2.2, 2.2
-"""Below and beyond which the torso is lengthened, in head units."""
+"""The torso is extended below and beyond these, in head units."""
 
 _LONGER = 1.6
 
 
 @dataclass(frozen=True)
 class Shape:
-    """B heads in the head frame, and the choices that landmarks and appearance must follow."""
+    """B heads in the head frame, with parameters that landmarks and appearance depend on."""
 
     vertices: Tensor
     """(B, V, 3)"""
@@ -76,14 +76,14 @@ class Shaper:
         self._bearing = skin * (1 - head.ears) * (1 - flat)
 
     def _still_eyes(self) -> Tensor:
-        """Return the expressions without their eyeballs, which are turned as a whole instead."""
+        """Return the expression basis with still eyeballs, which are turned as a whole instead."""
         basis = self.head.expressions.clone()
         for eye in self._eyes:
             basis[:, eye] = 0
         return basis
 
     def _beyond_frame(self) -> Tensor:
-        """Return what lengthens the torso (V, 3): the mesh ends at the chest, and pictures must not show where."""
+        """Return offsets (V, 3) that extend the torso: the mesh ends at the chest, which pictures must not show."""
         x, y = self.head.mean[:, 0], self.head.mean[:, 1]
         torso = (self.head.vertex_group == Group.SKIN) * (y < _CHEST)
         down = (_CHEST - y).clamp(min=0) * _LONGER
@@ -91,7 +91,7 @@ class Shaper:
         return torch.stack((aside, -down, torch.zeros_like(x)), dim=1) * torso[:, None]
 
     def draw(self, rotation: Tensor, flat: Tensor, rng: SplitRng) -> Shape:
-        """Draw a head for each rotation (B, 3, 3), which some eyes look along; flat (B,): share of hair volume lost."""
+        """Draw a head for each rotation (B, 3, 3), on which the gaze depends; flat: (B,) share of hair volume lost."""
         count = len(rotation)
         gaze = draw_gaze(rotation, rng)
         expression = self._expressions.draw(gaze, rng)
@@ -107,7 +107,7 @@ class Shaper:
         return Shape(self._comb(vertices, hairline, volume, rng), hairline, brows)
 
     def _warp(self, vertices: Tensor, rng: SplitRng) -> Tensor:
-        """Stretch along the axes, and make the sides differ: a shear, and a smooth field over the face."""
+        """Stretch along the axes, and make faces asymmetric by a shear and a smooth random field."""
         count = len(vertices)
         spread = constant((0.03, 0.05, 0.05), vertices.device)
         vertices = vertices * (1 + spread * rng.normal(count, 1, 3))
@@ -128,7 +128,7 @@ class Shaper:
         return vertices
 
     def _comb(self, vertices: Tensor, hairline: Tensor, volume: Tensor, rng: SplitRng) -> Tensor:
-        """Push the scalp out by hair."""
+        """Push the scalp out by the volume of hair."""
         height = (self.scalp @ constant(CROWN, vertices.device))[None]
         covered = step(height, hairline[:, None] + 0.02, hairline[:, None] + 0.35) * self._bearing
         rest = self.scalp.T[None].expand(len(vertices), -1, -1)

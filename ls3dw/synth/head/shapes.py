@@ -1,4 +1,4 @@
-"""Random heads, and the few directions in which they differ."""
+"""Random heads, and the main directions of their differences."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.sample import Doubles, Floats
 from ls3dw.synth.authoring.head_source import Mesh
 from ls3dw.synth.head.model import Group
 
-Floats = NDArray[np.float32]
 Bools = NDArray[np.bool_]
-Draws = dict[str, Floats]
+Parameters = dict[str, Floats]
 
 PHENOTYPES: Final = ("african", "asian", "caucasian")
 
 PARTS: Final = ("cheek", "chin", "ear", "eye", "forehead", "head", "mouth", "neck", "nose", "measure-neck")
-"""How the changes of head and neck begin, after the side."""
+"""Prefixes of the names of changes of head and neck, after the side."""
 
 CHILDREN: Final = 0.22
 CHILD_AGE, ADULT_AGE = (0.12, 0.5), (0.45, 1.0)
-"""Share of children, and the ages on anny's scale: 0 baby, 1/3 child, 2/3 young, 1 old."""
+"""Share of children, and ranges of age on anny's scale: 0 baby, 1/3 child, 2/3 young, 1 old."""
 
 SPREADS: Final[tuple[tuple[tuple[str, ...], float], ...]] = (
     (("head-trans", "neck-trans", "head-angle"), 0.12),
@@ -35,10 +35,10 @@ SPREADS: Final[tuple[tuple[tuple[str, ...], float], ...]] = (
     (("mouth-",), 0.38),
     (("",), 0.45),
 )
-"""Standard deviation of a change by how its name begins, the first that fits. At 1 MakeHuman's slider is at its end.
+"""Standard deviation of a change by the first prefix that fits; at 1 MakeHuman's slider is at its end.
 
-Ears are held back, for strong ones look like an elf's, and mouths, for teeth and tongue do not follow them; wide noses
-and what makes a double chin are pushed.
+Ears are reduced, since large changes look like an elf's, and mouths, since teeth and tongue do not follow; wide noses
+and double chins are increased.
 """
 
 ASYMMETRY: Final = 0.2
@@ -47,49 +47,49 @@ ASYMMETRY: Final = 0.2
 _NECK_BELOW, _SHOULDERS = 6.0, 0.25
 _FACE_ABOVE, _FACE_BEFORE, _FACE_WITHIN = 6.3, 0.3, 0.85
 _HAIR, _FACE = 0.3, 1.5
-"""Regions of `base.obj` and what a square of error costs there; 1 elsewhere."""
+"""Weights of squared errors in regions of `base.obj`; 1 elsewhere."""
 
 
 @dataclass(frozen=True)
 class Basis:
-    """A mean (V, 3) and K directions (K, V, 3) of one standard deviation, with their share of the variance."""
+    """A mean (V, 3), K directions (K, V, 3) of one standard deviation, and their share of the variance."""
 
     mean: Floats
     directions: Floats
     explained: float
 
     def error(self, heads: Floats, face: Bools) -> float:
-        """Return the mean distance on the face between heads (N, V, 3) and the nearest heads of this basis to them."""
+        """Return the mean distance on the face between heads (N, V, 3) and their projections onto this basis."""
         wanted = (heads[:, face] - self.mean[face]).reshape(len(heads), -1)
         across = self.directions[:, face].reshape(len(self.directions), -1)
         kept = np.linalg.lstsq(across.T, wanted.T, rcond=None)[0].T @ across
         return float(np.linalg.norm((wanted - kept).reshape(len(heads), -1, 3), axis=2).mean())
 
 
-def draw_phenotypes(generator: np.random.Generator, count: int) -> Draws:
-    """Draw what bodies are: {name: (count,)} of sex, age, ancestry, weight, muscle, height and proportions."""
+def draw_phenotypes(generator: np.random.Generator, count: int) -> Parameters:
+    """Draw sex, age, ancestry, weight, muscle, height and proportions: {name: (count,)}."""
     children = generator.random(count) < CHILDREN
     age = np.where(children, generator.uniform(*CHILD_AGE, count), generator.uniform(*ADULT_AGE, count))
-    draws = {"age": age, "gender": generator.beta(0.4, 0.4, count), "weight": generator.random(count)}
-    draws |= {name: generator.uniform(0.2, 0.8, count) for name in ("muscle", "height", "proportions")}
-    # A Dirichlet below 1 favours one ancestry and leaves mixtures in between.
-    draws |= dict(zip(PHENOTYPES, generator.dirichlet((0.5, 0.5, 0.5), count).T, strict=True))
-    return {name: values.astype(np.float32) for name, values in draws.items()}
+    drawn = {"age": age, "gender": generator.beta(0.4, 0.4, count), "weight": generator.random(count)}
+    drawn |= {name: generator.uniform(0.2, 0.8, count) for name in ("muscle", "height", "proportions")}
+    # A Dirichlet parameter below 1 favours one ancestry, with some mixtures.
+    drawn |= dict(zip(PHENOTYPES, generator.dirichlet((0.5, 0.5, 0.5), count).T, strict=True))
+    return {name: values.astype(np.float32) for name, values in drawn.items()}
 
 
-def draw_changes(generator: np.random.Generator, names: Sequence[str], count: int) -> Draws:
-    """Draw the changes of head and neck among `names`: {name: (count,)}; `r-` follows `l-` but for some asymmetry."""
-    draws: Draws = {}
+def draw_changes(generator: np.random.Generator, names: Sequence[str], count: int) -> Parameters:
+    """Draw the changes of head and neck among `names`: {name: (count,)}; `r-` equals `l-` up to some asymmetry."""
+    drawn: Parameters = {}
     for name in names:
         bare = name.removeprefix("l-").removeprefix("r-")
         if not bare.startswith(PARTS) or name.startswith("r-"):
             continue
         values = generator.normal(0, _spread(bare), count)
-        draws[name] = values.clip(-1, 1).astype(np.float32)
+        drawn[name] = values.clip(-1, 1).astype(np.float32)
         if name.startswith("l-"):
             other = values + generator.normal(0, ASYMMETRY, count)
-            draws[f"r-{bare}"] = other.clip(-1, 1).astype(np.float32)
-    return draws
+            drawn[f"r-{bare}"] = other.clip(-1, 1).astype(np.float32)
+    return drawn
 
 
 def _spread(name: str) -> float:
@@ -97,16 +97,16 @@ def _spread(name: str) -> float:
 
 
 def face_of(mesh: Mesh) -> Bools:
-    """Mark the skin of the face: what places and sizes a head."""
+    """Mark the skin of the face (V,), which defines the place and size of a head."""
     x, y, z = mesh.base.T
     face: Bools = (mesh.vertex_group == Group.SKIN) & (y > _FACE_ABOVE) & (z > _FACE_BEFORE) & (abs(x) < _FACE_WITHIN)
     return face
 
 
 def normalise(heads: Floats, face: Bools) -> tuple[Floats, Floats]:
-    """Move and scale heads (N, V, 3) so that their faces have the origin as middle and a root mean square of 1.
+    """Centre and scale heads (N, V, 3) so that their faces have mean 0 and root mean square 1.
 
-    Returns the heads and the sizes (N,) that they had.
+    Returns the heads and their former sizes (N,).
     """
     centred = heads - heads[:, face].mean(1, keepdims=True)
     sizes = np.sqrt(np.square(centred[:, face]).sum(2).mean(1))
@@ -114,10 +114,9 @@ def normalise(heads: Floats, face: Bools) -> tuple[Floats, Floats]:
 
 
 def principal_directions(heads: Floats, mesh: Mesh, count: int) -> Basis:
-    """Find the mean and the `count` main directions of heads (N, V, 3), each head counted with its mirror image.
+    """Find the mean and the `count` principal directions of heads (N, V, 3) and their mirror images.
 
-    A head and its mirror image have the same symmetric half and opposite antisymmetric halves, and the two kinds do
-    not covary: so each direction is one or the other, and the mean is symmetric.
+    Symmetric and antisymmetric halves do not covary then, so each direction is of one kind, and the mean is symmetric.
     """
     mirrored: Floats = heads[:, mesh.mirror] * np.array((-1, 1, 1), np.float32)
     half = np.float32(0.5)
@@ -143,14 +142,14 @@ def _importance(mesh: Mesh) -> Floats:
     return importance
 
 
-def _directions(centred: Floats, weight: Floats, count: int) -> tuple[NDArray[np.float64], Floats]:
+def _directions(centred: Floats, weight: Floats, count: int) -> tuple[Doubles, Floats]:
     """Return variances (count,) and directions (count, V, 3) of weighted differences from the mean (N, V, 3)."""
     rows = (centred * weight).reshape(len(centred), -1)
-    # N is far smaller than 3 V: the N x N inner products have the same main directions.
+    # N is far smaller than 3 V, and the N x N inner products have the same principal directions.
     squares, vectors = np.linalg.eigh((rows @ rows.T).astype(np.float64))
     squares, vectors = squares[: -count - 1 : -1], vectors[:, : -count - 1 : -1]
     directions = (vectors.T.astype(np.float32) @ rows).reshape(len(squares), -1, 3) / weight / np.sqrt(len(rows))
-    # The sign of an eigenvector is free: make the largest move of each positive.
+    # Signs of eigenvectors are arbitrary: make the largest component of each positive.
     flat = directions.reshape(len(directions), -1)
     extreme = np.take_along_axis(flat, abs(flat).argmax(1, keepdims=True), 1)
     return squares / len(rows), (directions * np.sign(extreme)[:, :, None]).astype(np.float32)

@@ -1,1 +1,1 @@
-"""From a picture to a photograph: blur, noise, JPEG."""
+"""Photographic degradation: blur, noise, JPEG."""

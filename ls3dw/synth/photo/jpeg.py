@@ -1,4 +1,4 @@
-"""What JPEG does to pictures, for batches on any device: block transform, quantisation, colour at half resolution."""
+"""JPEG compression of batches on any device: block transform, quantisation, chroma at half resolution."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ _TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, 
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:
-    """Return pictures as they come back from a JPEG file of the quality (B,), 1 to 100, colour at half resolution.
+    """Compress and decode pictures (B, 3, H, W) in [0, 1], H and W multiples of 16, at a quality (B,) from 1 to 100.
 
-    images (B, 3, H, W) in [0, 1], H and W multiples of 16. Tables and their scaling are those of ITU-T T.81, annex K,
-    and of the IJG library, so a quality means what it means there.
+    Tables are those of ITU-T T.81, annex K, scaled by quality as in the IJG library.
     """
     to_ycc, to_rgb, cosines, luma_table, chroma_table = _tables(images.device)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality) / 100
@@ -47,7 +46,7 @@ def compress(images: Tensor, quality: Tensor) -> Tensor:
 
 
 def _scaled(table: Tensor, scale: Tensor) -> Tensor:
-    """Return each picture's quantisation steps, ready for blocks (B, C, rows, columns, 8, 8)."""
+    """Return each picture's quantisation steps, to broadcast with blocks (B, C, rows, columns, 8, 8)."""
     return (table * scale[:, None, None]).round().clamp(1, 255)[:, None, None, None]
 
 
@@ -62,7 +61,7 @@ def _quantise(channels: Tensor, steps: Tensor, cosines: Tensor) -> Tensor:
 
 @cache
 def _tables(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Keep the constants on the device: copying them there would wait for all work under way."""
+    """Cache the constants on the device: a copy would wait for all queued work."""
     place = torch.arange(BLOCK, dtype=torch.float64)
     cosines = torch.cos((2 * place[None] + 1) * place[:, None] * (math.pi / (2 * BLOCK))) / 2
     cosines[0] /= math.sqrt(2)

@@ -1,1 +1,1 @@
-"""Which triangle is seen at each pixel."""
+"""Rasterization of triangle meshes, on the CPU and with Triton."""

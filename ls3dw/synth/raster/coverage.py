@@ -1,7 +1,7 @@
-"""What counts as covered by a triangle, on every device alike."""
+"""Tolerances of the rasterizer, the same on every device."""
 
 THINNEST = 1e-7
-"""Triangles whose doubled area in pixels is below this are seen edge-on and not drawn."""
+"""Least doubled area of a drawn triangle, in pixels; smaller ones are seen edge-on."""
 
 EDGE = 1e-5
-"""By how much a barycentric weight may be negative: rounding would otherwise leave pinholes along shared edges."""
+"""Tolerated negative barycentric weight; without it rounding leaves pinholes along shared edges."""

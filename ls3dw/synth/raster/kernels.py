@@ -1,6 +1,6 @@
-"""The rasterizer's kernels for CUDA devices. See `raster` for what they do;
+"""The rasterizer's Triton kernels; see `rasterizer` for the algorithm.
 
-Drawing has a program a triangle and picture, with 64-bit atomic maxima; reading back has a program some pixels.
+Drawing runs one program for each triangle and picture, with 64-bit atomic maxima; the others one for a block of pixels.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor
 from ls3dw.synth.raster.coverage import EDGE, THINNEST
 
 _TILE = 8
-"""Pixels across and down that one warp looks at together: heads have triangles of about five by five pixels."""
+"""Side of the pixel tile of a warp; triangles of heads have about five by five pixels."""
 
 _PIXELS = 256
-"""Pixels that a program reads back."""
+"""Pixels in a block."""
 
 
 def draw_keys(keys: Tensor, vertices: Tensor, triangles: Tensor) -> None:
-    """Raise keys (B, H, W) to those of the triangles; see `raster.rasterize`."""
+    """Raise keys (B, H, W) to those of the triangles; see `rasterizer.rasterize`."""
     batch, height, width = keys.shape
     grid = (len(triangles), batch)
     with torch.cuda.device(keys.device):
@@ -39,7 +39,7 @@ def draw_keys(keys: Tensor, vertices: Tensor, triangles: Tensor) -> None:
 
 
 def find_weights(shown: Tensor, vertices: Tensor, triangles: Tensor) -> Tensor:
-    """Return the barycentric weights (B, H, W, 3) of every pixel in the triangle it shows (B, H, W)."""
+    """Return the barycentric weights (B, H, W, 3) of pixels in the triangles they show (B, H, W)."""
     height, width = shown.shape[1:]
     weights = torch.empty(*shown.shape, 3, device=shown.device)
     grid = (triton.cdiv(height * width, _PIXELS), len(shown))
@@ -58,7 +58,7 @@ def find_weights(shown: Tensor, vertices: Tensor, triangles: Tensor) -> Tensor:
 
 
 def blend(shown: Tensor, weights: Tensor, values: Tensor, triangles: Tensor) -> Tensor:
-    """Blend corners' values, (B, V, C) or (V, C), by the weights (B, H, W, 3): (B, H, W, C)."""
+    """Interpolate vertex values, (B, V, C) or (V, C), by weights (B, H, W, 3): (B, H, W, C)."""
     channels = values.shape[-1]
     blended = torch.empty(*shown.shape, channels, device=shown.device)
     pixels = shown[0].numel()

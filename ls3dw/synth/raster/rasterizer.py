@@ -1,8 +1,7 @@
-"""Which triangle is seen at each pixel, for batches of meshes with the same triangles; and values from their corners.
+"""A rasterizer for batches of meshes with the same triangles, and interpolation of vertex values.
 
-Every pixel keeps the largest 64-bit key, depth above and the triangle's number below. The largest of a set does not
-depend on the order, so pictures are the same however the work is spread; the CPU and the GPU make the same keys up to
-the rounding of the depth.
+Every pixel keeps the largest 64-bit key, with depth in the upper half and the triangle's number in the lower. A maximum
+does not depend on order, so results are deterministic; CPU and GPU agree up to the rounding of depth.
 """
 
 from __future__ import annotations
@@ -17,32 +16,32 @@ from torch import Tensor
 from ls3dw.synth.raster.coverage import EDGE, THINNEST
 
 NOTHING = -(2**63)
-"""Key of a pixel that no triangle covers."""
+"""Key of an empty pixel."""
 
 _PIECE = 1 << 21
-"""Candidate pixels looked at in one go: bounds the memory."""
+"""Candidate pixels tested at once, which bounds memory."""
 
 
 @dataclass(frozen=True)
 class Fragments:
-    """What is seen at each pixel of B pictures."""
+    """The nearest surface at each pixel of B pictures."""
 
     triangle: Tensor
-    """(B, H, W) int64: the nearest triangle, -1 where there is none."""
+    """(B, H, W) int64, -1 where empty."""
 
     depth: Tensor
-    """(B, H, W) float32: its depth, larger is nearer, -inf where there is none."""
+    """(B, H, W) float32, larger is nearer, -inf where empty."""
 
 
 def rasterize(vertices: Tensor, triangles: Tensor, height: int, width: int) -> Fragments:
     """Find the nearest triangle at the centre of every pixel, on the device of the vertices.
 
-    vertices (B, V, 3) float32: x and y in pixels with the centres of pixels at integers, z larger is nearer;
-    triangles (T, 3), both of whose sides are seen. Of triangles at the same depth the last is kept.
+    vertices: (B, V, 3) float32, x and y in pixels with pixel centres at integers, z larger is nearer
+    triangles: (T, 3), visible from both sides; of triangles at equal depth the last is kept
     """
     keys = torch.full((len(vertices), height, width), NOTHING, dtype=torch.int64, device=vertices.device)
     if vertices.is_cuda:
-        from ls3dw.synth.raster.kernels import draw_keys  # Triton is there only with CUDA
+        from ls3dw.synth.raster.kernels import draw_keys  # Triton comes with CUDA only
 
         draw_keys(keys, vertices, triangles)
     else:
@@ -53,12 +52,12 @@ def rasterize(vertices: Tensor, triangles: Tensor, height: int, width: int) -> F
 
 
 def _in_order(bits: Tensor) -> Tensor:
-    """Turn the bits of floats (int32) into integers of the same order, and back: it is its own inverse."""
+    """Map the bits of floats (int32) to integers of the same order; its own inverse."""
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _draw_keys(keys: Tensor, vertices: Tensor, triangles: Tensor) -> None:
-    """Raise keys (B, H, W) to those of the triangles, in plain tensor operations."""
+    """Raise keys (B, H, W) to those of the triangles, with tensor operations."""
     height, width = keys.shape[1:]
     corners = vertices[:, triangles].flatten(0, 1)
     size = torch.tensor((width, height))
@@ -85,7 +84,7 @@ def _draw_keys(keys: Tensor, vertices: Tensor, triangles: Tensor) -> None:
 
 
 def _pieces(counts: Tensor) -> Iterator[tuple[int, int]]:
-    """Cut triangles into runs with about `_PIECE` candidate pixels, at least one triangle each."""
+    """Split triangles into runs of about `_PIECE` candidate pixels, at least one triangle each."""
     ends = counts.cumsum(0)
     first = 0
     while first < len(counts):
@@ -96,14 +95,14 @@ def _pieces(counts: Tensor) -> Iterator[tuple[int, int]]:
 
 
 def _expand(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return for every candidate the triangle it belongs to and its number among that triangle's candidates."""
+    """Return each candidate pixel's triangle, and its number among that triangle's candidates."""
     owner = torch.repeat_interleave(torch.arange(len(counts)), counts)
     starts = counts.cumsum(0) - counts
     return owner, torch.arange(len(owner)) - starts[owner]
 
 
 def _doubled_area(corners: Tensor) -> Tensor:
-    """(..., 3, 2 or 3) -> (...), signed."""
+    """Return the signed doubled area (...) of triangles (..., 3, 2 or 3)."""
     a, b = corners[..., 0, :2] - corners[..., 2, :2], corners[..., 1, :2] - corners[..., 2, :2]
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
@@ -119,7 +118,7 @@ def _weights(corners: Tensor, places: Tensor) -> Tensor:
 
 
 def barycentric(fragments: Fragments, vertices: Tensor, triangles: Tensor) -> Tensor:
-    """Return the barycentric weights (B, H, W, 3) of every pixel in its triangle; zeros where there is none."""
+    """Return the barycentric weights (B, H, W, 3) of every pixel in its triangle, 0 where empty."""
     if vertices.is_cuda:
         from ls3dw.synth.raster.kernels import find_weights
 
@@ -136,14 +135,14 @@ def barycentric(fragments: Fragments, vertices: Tensor, triangles: Tensor) -> Te
 
 
 def interpolate(fragments: Fragments, weights: Tensor, values: Tensor, triangles: Tensor) -> Tensor:
-    """Blend values of the corners, (B, V, C) or (V, C), by the weights (B, H, W, 3): (B, H, W, C), 0 at no triangle."""
+    """Interpolate vertex values, (B, V, C) or (V, C), by weights (B, H, W, 3): (B, H, W, C), 0 where empty."""
     shared = values.dim() == 2
     if values.is_cuda:
         from ls3dw.synth.raster.kernels import blend
 
         return blend(fragments.triangle, weights, values, triangles)
     index = _corner_index(fragments, triangles, 0 if shared else values.shape[1])
-    # The only operation that blends rows without writing all of them to memory first.
+    # embedding_bag is the only operation that blends rows without first writing them to memory.
     blended = F.embedding_bag(
         index.flatten(0, 1), values.flatten(0, -2), per_sample_weights=weights.reshape(-1, 3), mode="sum"
     )

@@ -1,1 +1,1 @@
-"""Posed heads before a camera, with what they wear and what comes before them: geometry only."""
+"""Geometry of posed heads, worn things, and things in front of the face."""

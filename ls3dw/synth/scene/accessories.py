@@ -1,4 +1,4 @@
-"""What heads wear, as one mesh with the head: glasses, hats, and long hair with its cut."""
+"""Glasses, hats and long hair, joined with the head to one mesh."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.rng import Rng, SplitRng
 from ls3dw.synth.scene.glasses import GlassesShape, draw_glasses, glasses_part, place_glasses
 from ls3dw.synth.scene.hats import HatShape, Hatter, draw_hats, hat_part
-from ls3dw.synth.scene.mesh import Part
+from ls3dw.synth.scene.mesh import MeshPart
 from ls3dw.synth.scene.scene import Attribute, Extra, HatKind
 from ls3dw.synth.shade.noise import sinusoid_noise
 from ls3dw.synth.shade.tensors import constant
 
 INSIDE = (0.0, 0.0, -0.6)
-"""Where the vertices of what is not worn are kept: inside the head, all in one place."""
+"""Place inside the head for all vertices of things that are not worn."""
 
 _NONE = 3.0
 """A height above every head."""
@@ -28,18 +28,18 @@ _NONE = 3.0
 
 @dataclass(frozen=True)
 class HairCut:
-    """Where long hair ends, in head units of the mean head (B, 1): in front above the fringe, elsewhere at a length."""
+    """Where long hair ends, (B, 1) in head units on the mean head."""
 
     worn: Tensor
     """(B,) bool."""
     fringe: Tensor
     part: Tensor
-    """By how much the fringe rises toward one side, per head unit."""
+    """Slope of the fringe toward one side."""
     length: Tensor
     strands: Tensor
-    """How far from the middle hair hangs down in front of the ears; very far where it does not."""
+    """Distance from the middle of hair in front of the ears; very large without any."""
     forward: Tensor
-    """How far forward hair hangs there."""
+    """How far forward that hair reaches."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _draw_cut(count: int, rng: Rng, options: RenderOptions) -> HairCut:
 
 
 class Accessories:
-    """The mesh of a head with everything that it may wear, the same triangles for all heads."""
+    """The mesh of a head with everything it may wear; all heads have the same triangles."""
 
     def __init__(self, head: Head) -> None:
         device = head.mean.device
@@ -88,12 +88,12 @@ class Accessories:
         self.attributes = torch.cat((_attributes(head), _open(worn, device)))
         self._hair = head.vertex_group == Group.HAIR
         plain = RenderOptions(glasses_chance=1, hat_chance=1, long_hair_chance=0)
-        # The texture coordinates of what is worn are those of one pair of glasses and one hat on the mean head.
+        # One pair of glasses and one hat on the mean head give the texture coordinates of all.
         pattern = draw_outfit(1, SplitRng(0, device), plain)
         self.rest = self._dress(head.mean[None], Brows.mean(1, device), pattern)[0]
 
     def dress(self, vertices: Tensor, brows: Brows, outfit: Outfit, rng: Rng) -> Tensor:
-        """Add what is worn to heads (B, V, 3) of the head frame: (B, V + ..., 3)."""
+        """Add worn things to heads (B, V, 3) in the head frame: (B, V + worn, 3)."""
         return self._dress(self._hang(vertices, rng), brows, outfit)
 
     def _dress(self, vertices: Tensor, brows: Brows, outfit: Outfit) -> Tensor:
@@ -105,7 +105,7 @@ class Accessories:
         return torch.cat((vertices, *(torch.where(on[:, None, None], part, inside) for part, on in worn)), dim=1)
 
     def _hang(self, vertices: Tensor, rng: Rng) -> Tensor:
-        """Vary the shell of long hair: its width, its depth, and waves."""
+        """Vary width, depth and waves of long hair."""
         count = len(vertices)
         width = rng.uniform(count, 1, low=0.95, high=1.12)
         size = torch.stack((width, torch.full_like(width, 1.02), 0.5 + 0.5 * width), dim=-1)
@@ -114,12 +114,12 @@ class Accessories:
         return torch.where(self._hair[:, None], vertices * size + waves, vertices)
 
     def weight(self, of_head: Tensor) -> Tensor:
-        """Extend the vertices' turning with the head (V,) to what is worn."""
+        """Extend the weights (V,) with which vertices turn with the head to worn things, which turn fully."""
         worn = len(self.rest) - len(of_head)
         return torch.cat((of_head, torch.ones(worn, device=of_head.device)))
 
     def hair_cut(self, rest: Tensor, outfit: Outfit) -> Tensor:
-        """Return how far inside the cut places of long hair (B, P, 3; mean head) lie: (B, P); -inf: none worn."""
+        """Return how far places (B, P, 3) on the mean head lie inside the cut of long hair: (B, P), -inf without it."""
         cut = outfit.hair
         x, y, z = rest.unbind(-1)
         below = y - cut.length
@@ -132,15 +132,15 @@ class Accessories:
 
 @dataclass(frozen=True)
 class Layers:
-    """Which triangles are drawn together: runs of their numbers."""
+    """Ranges of triangles that are drawn together."""
 
     opaque: slice
     lens: slice
     hair: slice
 
 
-def _join(head: Head, parts: list[Part]) -> tuple[Tensor, Tensor, Layers]:
-    """Join the triangles of the head and its parts, in the order of the layers."""
+def _join(head: Head, parts: list[MeshPart]) -> tuple[Tensor, Tensor, Layers]:
+    """Join the triangles of head and parts, ordered by layer; also return their groups and the layers."""
     triangles, group = [head.triangles], [head.triangle_group]
     base = len(head.mean)
     for part in parts:
@@ -156,9 +156,9 @@ def _join(head: Head, parts: list[Part]) -> tuple[Tensor, Tensor, Layers]:
 
 
 def _attributes(head: Head) -> Tensor:
-    """Return what each vertex of the head carries (V, 5).
+    """Return the attributes of the head's vertices (V, 5).
 
-    What a closed mouth hides is not left black: teeth, tongue and lips come to light when it opens.
+    Teeth, tongue and lips get a least brightness: occlusion is that of a closed mouth, which would leave them black.
     """
     least = 0.45 * (head.lips > 0.2)
     least = torch.maximum(least, 0.3 * (head.inner_mouth > 0.2))
@@ -175,7 +175,7 @@ def _attributes(head: Head) -> Tensor:
 
 
 def _open(count: int, device: torch.device) -> Tensor:
-    """Return the attributes of vertices in the open."""
+    """Return the attributes of unoccluded vertices."""
     values = torch.zeros(count, len(Attribute), device=device)
     values[:, Attribute.OCCLUSION] = 1
     return values

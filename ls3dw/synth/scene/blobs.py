@@ -1,4 +1,4 @@
-"""Things in front of faces, as flat shapes: torn and straight outlines, filled with colour or with other pictures."""
+"""Flat occluders in front of faces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ls3dw.synth.shade.tensors import mix, planes
 
 
 def occlude(images: Tensor, rng: Rng, chances: tuple[float, ...] = (0.18, 0.1)) -> Tensor:
-    """Lay up to one shape a chance over pictures (B, 3, H, W) in [0, 1]; each comes with its own probability.
+    """Lay shapes over pictures (B, 3, H, W) in [0, 1], one with each of the probabilities.
 
     Shapes are filled with a shaded colour or with a part of another picture of the batch.
     """

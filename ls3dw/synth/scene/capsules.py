@@ -1,4 +1,4 @@
-"""Round shapes in front of faces, made of capsules: what hands, microphones, cups and long beards are built of."""
+"""Capsules: the shapes that hands, microphones, cups and long beards are made of."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from ls3dw.synth.shade.tensors import planes
 
 @dataclass(frozen=True)
 class Capsules:
-    """K capsules a picture: balls swept from start to end (n, K, 3), pixels of the screen, with radii (n, K, 2)."""
+    """K capsules a picture: balls swept from start to end (n, K, 3) on the screen, with radii (n, K, 2) at both."""
 
     starts: Tensor
     ends: Tensor
     radii: Tensor
     thickness: Tensor
-    """(n, K) depth over breadth: below 1 for flat shapes."""
+    """(n, K) depth over width: below 1 for flat shapes."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """What is seen of the capsules."""
+    """Rendered capsules."""
 
     share: Tensor
-    """(n, 1, H, W) 1 inside, soft over the last pixel of the outline."""
+    """(n, 1, H, W) coverage, soft over the last pixel of the outline."""
 
     depth: Tensor
-    """(n, 1, H, W) larger is nearer; far below all others where nothing is seen."""
+    """(n, 1, H, W) larger is nearer; -1e6 where nothing is seen."""
 
     normal: Tensor
     """(n, 3, H, W) unit vectors, view frame."""
 
     along: Tensor
-    """(n, 1, H, W) from 0 at the start to 1 at the end."""
+    """(n, 1, H, W) 0 at the start, 1 at the end of a capsule."""
 
     which: Tensor
-    """(n, 1, H, W) number of the capsule, float."""
+    """(n, 1, H, W) number of the capsule, as float."""
 
 
 def draw_capsules(capsules: Capsules, size: int, ragged: Tensor | None = None) -> Rounds:
-    """Draw capsules on pictures of size x size; ragged (n, 1, H, W) moves outlines out, in shares of the radius."""
+    """Draw capsules on pictures of size x size; ragged: (n, 1, H, W) moves outlines outward, in radii."""
     device = capsules.starts.device
     line = torch.arange(size, dtype=torch.float32, device=device)
     x, y = line.view(1, 1, 1, -1), line.view(1, 1, -1, 1)

@@ -1,4 +1,4 @@
-"""Glasses: rims, lenses, bridge and temples, fitted to the eyes and ears of each head."""
+"""Glasses: rims, lenses, bridge and temples, fitted to eyes and ears."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ls3dw.synth.rng import Rng
-from ls3dw.synth.scene.mesh import Part, grid_triangles
+from ls3dw.synth.scene.mesh import MeshPart, grid_triangles
 from ls3dw.synth.scene.scene import Extra
 from ls3dw.synth.shade.tensors import constant
 
@@ -20,19 +20,19 @@ SEGMENTS: Final = 24
 _RINGS = 3
 _BRIDGE, _TEMPLE = 4, 6
 _WRAP = 0.42
-"""How fast frames bend back toward the temples, head units per square head unit beyond `_FLAT`."""
+"""Curvature of frames toward the temples: depth in head units per square head unit beyond `_FLAT`."""
 _FLAT = 0.25
 
 
 @dataclass(frozen=True)
 class GlassesShape:
-    """The choices (B, 1) that make a pair of glasses, in head units."""
+    """Parameters (B, 1) of glasses, in head units."""
 
     half_width: Tensor
     half_height: Tensor
     thickness: Tensor
     squareness: Tensor
-    """Power of the superellipse: 1 an ellipse, 0 a rectangle."""
+    """Exponent of the superellipse: 1 an ellipse, 0 a rectangle."""
     distance: Tensor
     """From the root of the nose to the plane of the lenses."""
     drop: Tensor
@@ -53,7 +53,7 @@ def draw_glasses(count: int, rng: Rng) -> GlassesShape:
     )
 
 
-def glasses_part() -> Part:
+def glasses_part() -> MeshPart:
     """Return the triangles of glasses; vertices in the order of `place_glasses`."""
     lens, frame = [], []
     for side in range(2):
@@ -67,7 +67,7 @@ def glasses_part() -> Part:
     triangles = torch.cat((*frame, *lens))
     group = torch.full((len(triangles),), Extra.GLASSES_FRAME)
     group[-2 * SEGMENTS :] = Extra.GLASSES_LENS
-    return Part(strips + _BRIDGE + 2 * _TEMPLE, triangles, group)
+    return MeshPart(strips + _BRIDGE + 2 * _TEMPLE, triangles, group)
 
 
 def place_glasses(points: Tensor, shape: GlassesShape) -> Tensor:
@@ -82,12 +82,12 @@ def place_glasses(points: Tensor, shape: GlassesShape) -> Tensor:
 
 
 def _bend(x: Tensor) -> Tensor:
-    """Return how far the frame lies behind its front at x."""
+    """Return the depth of the frame behind its front at x."""
     return _WRAP * (x.abs() - _FLAT).clamp(min=0).square()
 
 
 def _rims(middle: Tensor, height: Tensor, front: Tensor, shape: GlassesShape) -> Tensor:
-    """Return for both sides the inner ring, the outer ring, the outer ring's back, and the lens's middle."""
+    """Return inner ring, outer ring, back of the outer ring, and middle of the lens, for both sides."""
     angle = torch.arange(SEGMENTS, device=middle.device) * (2 * math.pi / SEGMENTS)
     cos, sin = angle.cos(), angle.sin()
     across = cos.sign() * cos.abs() ** shape.squareness
@@ -118,7 +118,7 @@ def _temples(points: Tensor, middle: Tensor, height: Tensor, front: Tensor, shap
     y = (height + 0.3 * shape.half_height).expand_as(hinge_x)
     ear_y = ears[..., 1] + 0.22
     hinge_z = (front - _bend(hinge_x)).expand_as(hinge_x)
-    # Temples leave the hinge sideways first, so that they pass outside the head.
+    # Sideways from the hinge first, to pass outside the head.
     x = torch.stack((hinge_x, hinge_x + 0.4 * (ear_x - hinge_x), ear_x), dim=2)
     y = torch.stack((y, y, ear_y), dim=2)
     z = torch.stack((hinge_z, hinge_z - 0.06, ears[..., 2] - 0.1), dim=2)

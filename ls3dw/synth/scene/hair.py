@@ -1,4 +1,4 @@
-"""Hair: its streaks, and the layer of long hair with fringes and strands before jaw, cheeks and ears."""
+"""Hair: streaks, and the layer of long hair in front of jaw, cheeks and ears."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ls3dw.synth.shade.tensors import mix, planes, step
 
 
 def strands(rest: Tensor, rng: Rng, along: float = 0.6) -> Tensor:
-    """Return hair's streaks (B, 1, H, W): fast around the head, slow from the crown down."""
+    """Return streaks of hair (B, 1, H, W), of high frequency around the head and low frequency downward."""
     around = torch.atan2(rest[:, :1], rest[:, 2:] + 0.5)
     down = rest[:, 1:2] * along
     broad = sinusoid_noise(torch.cat((around * 8, down, rest[:, 2:] * 0.5), 1), rng, 1, 9, waves=10)
@@ -25,7 +25,7 @@ def strands(rest: Tensor, rng: Rng, along: float = 0.6) -> Tensor:
 
 
 def tinted(colour: Tensor, streaks: Tensor, strength: Tensor) -> Tensor:
-    """Vary a hair colour by streaks; light streaks are warmer."""
+    """Vary a hair colour by streaks, the light ones warmer."""
     return mix(colour, colour * planes((1.1, 1.0, 0.85), colour.device), streaks.clamp(0, 1)) * (
         1 + strength * streaks
     ).clamp(0.15, 2.4)
@@ -34,9 +34,9 @@ def tinted(colour: Tensor, streaks: Tensor, strength: Tensor) -> Tensor:
 def long_hair(
     scene: Scene, normals: Tensor, front: Tensor, looks: Looks, lights: Lights, rng: Rng
 ) -> tuple[Tensor, Tensor]:
-    """Return the light of the long hair (B, 3, H, W) and its share of each pixel (B, 1, H, W).
+    """Return the light from long hair (B, 3, H, W) and its coverage (B, 1, H, W).
 
-    front (B, 1, H, W) is the depth of what is opaque: hair behind it is not seen.
+    front: (B, 1, H, W) depth of the opaque layer, which hides hair behind it.
     """
     count = len(front)
     one = (count, 1, 1, 1)
@@ -52,7 +52,7 @@ def long_hair(
     waves = sinusoid_noise(rest, rng, 1.5, 5, waves=6) * rng.uniform(*one).square() * 0.12
     streaks = sinusoid_noise(torch.cat((around + waves, rest[:, 1:2] * 0.05), 1), rng, 14, 150, waves=16)
     colour = tinted(looks.hair, streaks, rng.uniform(*one, low=0.05, high=0.24))
-    # Strands hang down, so their normals vary around the head and little from top to bottom.
+    # Strands hang down: normals vary around the head and little from top to bottom.
     rounded = torch.cat((rest[:, :1] + 0.12 * streaks, (rest[:, 1:2] - 0.2) * 0.4, rest[:, 2:] + 0.4), 1)
     rounded = torch.einsum("bij,bjhw->bihw", scene.rotation, F.normalize(rounded, dim=1))
     normal = F.normalize(0.7 * rounded + 0.3 * pixels.normal, dim=1)

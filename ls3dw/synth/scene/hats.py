@@ -1,7 +1,7 @@
-"""Hats: shells around the scalp, from its edge to its top, with or without a brim.
+"""Hats: shells around the scalp, with or without a brim.
 
-Where the scalp lies is looked up in a table of rays from the middle of the skull, fixed to the head's triangles, so a
-hat sits on every head, whatever its shape and hair.
+A table of rays from the middle of the skull to the head's triangles gives the scalp, so a hat fits a head of any shape
+and hair.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ls3dw.synth.head.landmarks import places
 from ls3dw.synth.head.model import Group, Head
 from ls3dw.synth.head.shape import SKULL
 from ls3dw.synth.rng import Rng
-from ls3dw.synth.scene.mesh import Part, grid_triangles
+from ls3dw.synth.scene.mesh import MeshPart, grid_triangles
 from ls3dw.synth.scene.scene import Extra, HatKind
 from ls3dw.synth.shade.tensors import constant, step
 
 TOP: Final = (0.0, 0.92, -0.39)
-"""Direction of a hat's top from the middle of the skull; angles from it are "polar", those around it "azimuth"."""
+"""Direction of a hat's top from the middle of the skull: the pole of polar angles, the axis of azimuths."""
 
 COLUMNS: Final = 32
 """Azimuths; the first is in front."""
@@ -36,29 +36,29 @@ _RAYS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class HatShape:
-    """The choices (B, 1) that make a hat, in head units and radians; which of them count depends on the kind."""
+    """Parameters (B, 1) of hats, in head units and radians; each kind uses some of them."""
 
     kind: Tensor
     """(B,) `HatKind`."""
 
     front: Tensor
-    """Polar angle of the edge in front, and behind."""
+    """Polar angle of the edge in front; `back`: behind."""
     back: Tensor
     side: Tensor
-    """By how much the edge is higher at the ears."""
+    """Rise of the edge at the ears."""
     gap: Tensor
     """Between the scalp and the hat."""
     bulge: Tensor
-    """By how much the top stands out."""
+    """Extra height of the top."""
     brim: Tensor
     tilt: Tensor
-    """By how much a brim goes down over its length."""
+    """Slope of the brim, downward."""
     backwards: Tensor
     """1 where a cap's brim is in front, -1 where it is behind."""
 
 
 def draw_hats(worn: Tensor, rng: Rng) -> HatShape:
-    """Draw shapes of hats for the heads that wear one, worn (B,) bool."""
+    """Draw hats; worn: (B,) bool, heads that wear one."""
     count = len(worn)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -80,14 +80,14 @@ def draw_hats(worn: Tensor, rng: Rng) -> HatShape:
     )
 
 
-def hat_part() -> Part:
-    """Return the triangles of a hat: rings from the edge up, its top, a brim; vertices as `Hatter.place` has them."""
+def hat_part() -> MeshPart:
+    """Return the triangles of a hat: rings from the edge up, top, brim; vertices in the order of `Hatter.place`."""
     rings = grid_triangles(_RINGS, COLUMNS, closed=True)
     last = (_RINGS - 1) * COLUMNS + torch.arange(COLUMNS)
     top = torch.stack((last, last.roll(-1), torch.full_like(last, _RINGS * COLUMNS)), dim=1)
     brim = _RINGS * COLUMNS + 1 + grid_triangles(_BRIM, COLUMNS, closed=True)
     triangles = torch.cat((rings, top, brim))
-    return Part((_RINGS + _BRIM) * COLUMNS + 1, triangles, torch.full((len(triangles),), Extra.HAT))
+    return MeshPart((_RINGS + _BRIM) * COLUMNS + 1, triangles, torch.full((len(triangles),), Extra.HAT))
 
 
 class Hatter:
@@ -104,7 +104,7 @@ class Hatter:
         """Fit hats to heads (B, V, 3) of the head frame: (B, N, 3)."""
         scalp = places(vertices, self._corners, self._weights).view(len(vertices), COLUMNS, _POLAR_COUNT, 3)
         edge = edge_angle(shape, self._azimuth)
-        # Two rings at the edge, on the skin and off it, close the gap between hat and head.
+        # Two rings at the edge, one on the skin, close the gap between hat and head.
         shares = constant((0.0, *(index / (_RINGS - 1) for index in range(_RINGS - 1))), vertices.device)
         polar = edge[:, None] * (1 - shares[:, None])
         surface = _along(_smooth(scalp), polar)
@@ -118,7 +118,7 @@ class Hatter:
 
     @staticmethod
     def _bulge(shape: HatShape, shares: Tensor) -> Tensor:
-        """Return by how much each ring stands out more than the edge: (B, rings, 1)."""
+        """Return how far each ring stands out beyond the edge: (B, rings, 1)."""
         fold = (shape.kind == HatKind.BEANIE)[:, None] * 0.05 * (1 - step(shares, 0.12, 0.25))
         return (shape.bulge * step(shares, 0.1, 1.0).sqrt() + fold * (shares > 0))[..., None]
 
@@ -139,7 +139,7 @@ class Hatter:
         return (edge[:, None] + course[:, None] * steps[:, None, None]).flatten(1, 2)
 
     def covered(self, rest: Tensor, shape: HatShape) -> Tensor:
-        """Return by how many radians places (B, P, 3) of the mean head lie above the hat's edge; negative below it."""
+        """Return how far places (B, P, 3) on the mean head lie above the hat's edge: (B, P) radians; -inf without."""
         arms = rest - constant(SKULL, rest.device)
         forward = constant(_FORWARD, rest.device)
         up = (arms @ constant(TOP, rest.device)) / arms.norm(dim=-1).clamp(min=1e-6)
@@ -152,7 +152,7 @@ _FORWARD: Final = (0.0, -TOP[2], TOP[1])
 
 
 def directions(azimuth: Tensor, polar: Tensor) -> Tensor:
-    """Return unit vectors (..., 3): azimuth goes from the front to the subject's left, polar from the top down."""
+    """Return unit vectors (..., 3). azimuth: from the front to the subject's left; polar: from the top down."""
     top, forward = constant(TOP, polar.device), constant(_FORWARD, polar.device)
     left = constant((1.0, 0.0, 0.0), polar.device)
     around = azimuth.cos()[..., None] * forward + azimuth.sin()[..., None] * left
@@ -162,14 +162,14 @@ def directions(azimuth: Tensor, polar: Tensor) -> Tensor:
 def edge_angle(shape: HatShape, azimuth: Tensor) -> Tensor:
     """Return the polar angle of the hat's edge (B, A) at azimuths (A,) or (B, A)."""
     behind = (1 - azimuth.cos()) / 2
-    # A hood opens in front of the face only; all other edges are tilted circles.
+    # A hood opens in front of the face only; other edges are tilted circles.
     hood = (shape.kind == HatKind.HOOD)[:, None]
     behind = torch.where(hood, step(behind, 0.08, 0.5), behind)
     return shape.front + (shape.back - shape.front) * behind - shape.side * azimuth.sin().square()
 
 
 def _smooth(scalp: Tensor) -> Tensor:
-    """Average places (B, columns, polar, 3) with their neighbours around the head: hats have no bumps over ears."""
+    """Average places (B, columns, polar, 3) with their neighbours around the head, to remove bumps over ears."""
     return (scalp.roll(1, 1) + 2 * scalp + scalp.roll(-1, 1)) / 4
 
 
@@ -186,7 +186,7 @@ def _along(scalp: Tensor, polar: Tensor) -> Tensor:
 def _cast(head: Head, rays: Tensor) -> tuple[Tensor, Tensor]:
     """Find where rays (R, 3) from the middle of the skull leave the mean head: corners and weights (R, 3).
 
-    Every ray must hit: one that does not says that the head has a hole, which is a fault of the model.
+    Raises `ValueError` if a ray hits nothing, as the head model then has a hole.
     """
     triangles = head.triangles[head.triangle_group == Group.SKIN]
     corners = head.mean[triangles] - constant(SKULL, rays.device)

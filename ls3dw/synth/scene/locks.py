@@ -1,7 +1,7 @@
-"""Locks of hair that fall across a face, from above or from the side: curtains before cheek and eye, and thin wisps.
+"""Locks of hair across a face, from above or from the side: broad curtains and thin wisps.
 
-A lock is a band about a curve on the picture. How its hairs lie side by side is a small table of random numbers,
-stretched along it, which makes its edges ragged and partly transparent, and its hairs end one after the other.
+A lock is a band along a curve in the picture. A small random texture, stretched along it, makes single hairs, ragged
+and partly transparent edges, and uneven ends.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from ls3dw.synth.rng import Rng
 from ls3dw.synth.shade.tensors import constant, flagged_indices, step
 
 COUNT: Final = 3
-"""Locks of each picture that has any: a broad one or a wisp, and two more wisps."""
+"""Locks in a picture that has any: a broad one or a wisp, and two more wisps."""
 
 CROSSED: Final = (16, 15, 14, 13, 12, 45, 46, 47, 42, 35, 54, 57)
-"""Points of the subject's left that locks fall towards; MIRROR has those of the right."""
+"""Points on the subject's left that locks fall toward; MIRROR gives those on the right."""
 
 OPAQUE: Final = 0.5
-"""Share of a pixel from which on hair hides what is behind it."""
+"""Coverage from which hair counts as hiding a landmark."""
 
 _TABLE = (6, 24)
-"""Rows along a lock and hairs across."""
+"""Size of the texture: along a lock, and hairs across."""
 
 _TABLE_WIDTH = 0.35
-"""Half the breadth of that table in head units: hairs keep their breadth, however broad the lock."""
+"""Half width of the texture in head units, the same for all locks: hairs keep their width."""
 
 _THINNEST = 0.8
-"""Pixels from the middle of a lock to its edge, at least: thinner ones would break into dots."""
+"""Least half width in pixels; thinner locks would break into dots."""
 
 _ACROSS = 0.25
-"""Share of the pictures whose locks begin beyond the middle of the forehead."""
+"""Share of pictures with locks that begin beyond the middle of the forehead."""
 
 _FAR = 0.25
-"""Share of the turned heads whose locks fall on the far side: before the eye and the brow that are seen least."""
+"""Share of turned heads with locks on the far side, over the less visible eye and brow."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ class Locks:
     """(n,) the pictures."""
 
     share: Tensor
-    """(n, 1, H, W) how much they cover."""
+    """(n, 1, H, W) coverage."""
 
     streaks: Tensor
-    """(n, 1, H, W) how much lighter a hair is than others, about 0."""
+    """(n, 1, H, W) relative lightness of hairs, around 0."""
 
     normal: Tensor
     """(n, 3, H, W) unit vectors, view frame."""
 
     def depth(self, count: int) -> Tensor:
-        """Return the depth (B, H, W) for all pictures: before everything where hair is opaque, -inf elsewhere."""
+        """Return a depth map (B, H, W) of all pictures: inf where hair is opaque, -inf elsewhere."""
         side = self.share.shape[-1]
         hidden = torch.where(self.share[:, 0] > OPAQUE, torch.inf, -torch.inf)
         return hidden.new_full((count, side, side), -torch.inf).index_copy(0, self.index, hidden)
@@ -68,31 +68,31 @@ class Locks:
 
 @dataclass(frozen=True)
 class _Curves:
-    """K locks a picture: from a root (n, K, 2) to an end in pixels, and what else makes their form (n, K, 1, 1)."""
+    """K locks a picture: root and end (n, K, 2) in pixels, shape parameters (n, K, 1, 1)."""
 
     root: Tensor
     end: Tensor
     bow: Tensor
-    """How far the curve leaves the straight line, in head units: s (1 - s) (bow + sway s) at the share s of its way."""
+    """Distance from the straight line in head units: s (1 - s) (bow + sway s) at the share s of its length."""
 
     sway: Tensor
     width: Tensor
-    """From the middle to the edge, in head units."""
+    """Half width, in head units."""
 
     taper: Tensor
-    """Share of its width that a lock loses toward its end."""
+    """Share of the width lost toward the end."""
 
     firmness: Tensor
-    """How fast it grows opaque from its edge to its middle."""
+    """Slope of opacity from edge to middle."""
 
 
 def draw_locks(
     points: Tensor, scale: Tensor, hairy: Tensor, opaque: Fragments, over: Tensor, chance: float, rng: Rng
 ) -> Locks:
-    """Let hair fall across some faces that have any.
+    """Draw locks across some faces.
 
-    points (B, 68, 3) and scale (B,) are of the screen; hairy (B,) bool: who has hair; over (T,) bool: the triangles
-    that lie on hair, as hats do; chance: of each hairy head.
+    points: (B, 68, 3) on the screen; scale: (B,) pixels in a head unit; hairy: (B,) bool, heads with hair; over: (T,)
+    bool, triangles that cover hair, such as hats; chance: for each head with hair
     """
     flag = (rng.chance(chance, len(points)) & hairy).float()
     index = flagged_indices(flag, chance, rng)
@@ -103,7 +103,7 @@ def draw_locks(
 
 
 def _draw_curves(points: Tensor, scale: Tensor, rng: Rng) -> _Curves:
-    """Draw the locks of faces with points (n, 68, 3)."""
+    """Draw the curves of locks for faces with points (n, 68, 3)."""
     root, end, side = _draw_ends(points, scale, rng)
     count, device = len(points), points.device
     forms = (count, COUNT, 1, 1)
@@ -121,9 +121,9 @@ def _draw_curves(points: Tensor, scale: Tensor, rng: Rng) -> _Curves:
 
 
 def _draw_ends(points: Tensor, scale: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw where locks begin above forehead or temple, where they end, (n, K, 2) each, and on which side (n, 1, 1).
+    """Draw roots above forehead or temple and ends, (n, K, 2) each, and the side (n, 1, 1) they fall on.
 
-    The side, 1 for the subject's left and -1 for the right, is mostly that turned to the camera (`_FAR`).
+    The side is 1 for the subject's left, -1 for the right; mostly the one turned to the camera (`_FAR`).
     """
     count, one = len(points), (len(points), 1, 1)
     each = (count, COUNT, 1)
@@ -133,7 +133,7 @@ def _draw_ends(points: Tensor, scale: Tensor, rng: Rng) -> tuple[Tensor, Tensor,
     side = 1 - 2 * (rng.uniform(*one) > (0.5 + 0.8 * turned).clamp(_FAR, 1 - _FAR)).float()
     aside = rng.uniform(*one, high=0.9) + 0.1 * rng.normal(*each)
     begin = side * torch.where(rng.chance(_ACROSS, *one), -0.6, 1.0)
-    # On the scalp, above every hairline of `shape`: over the forehead high, at the temples lower and farther back.
+    # On the scalp above every hairline of `shape`: high over the forehead, lower and farther back at the temples.
     lower = aside.square().square()
     root = up * (1.05 - 0.55 * lower) + left * (begin * aside) - front * (0.42 + 0.4 * lower)
     root = points[:, 27:28] + root * unit
@@ -142,13 +142,13 @@ def _draw_ends(points: Tensor, scale: Tensor, rng: Rng) -> tuple[Tensor, Tensor,
     chosen = torch.where(side[..., 0] > 0, chosen, constant(MIRROR, points.device).long()[chosen])
     end = points.gather(1, chosen[..., None].expand(-1, -1, 3)) + 0.1 * unit * rng.normal(count, COUNT, 3)
     way = (end - root)[..., :2]
-    # Hair hangs down in the picture, if the head is tilted or not.
+    # Hair hangs down in the picture, also on tilted heads.
     sag = 0.35 * way.norm(dim=-1, keepdim=True) * (constant((0.0, 1.0), points.device) + up[..., :2])
     return root[..., :2], root[..., :2] + way * rng.uniform(*each, low=0.9, high=1.5) + sag, side
 
 
 def _axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the head's directions on the screen, (n, 1, 3) each: to the subject's left, up, and to the front."""
+    """Return the head's axes on the screen, (n, 1, 3) each: to the subject's left, up, to the front."""
     ears = (points[:, 0] + points[:, 16]) / 2
     ways = points[:, 26] - points[:, 17], points[:, 27] - points[:, 8], points[:, 27] - ears
     left, up, front = (F.normalize(way, dim=1)[:, None] for way in ways)
@@ -156,7 +156,7 @@ def _axes(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _paint(curves: _Curves, scale: Tensor, size: int, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the share of the locks (n, 1, H, W), their streaks and normals."""
+    """Return coverage, streaks and normals (n, C, H, W) of locks."""
     count = len(scale)
     unit = scale.view(-1, 1, 1, 1)
     line = torch.arange(size, dtype=torch.float32, device=scale.device)
@@ -180,7 +180,7 @@ def _paint(curves: _Curves, scale: Tensor, size: int, rng: Rng) -> tuple[Tensor,
     share = share * ((1 - along) * 8 + hairs).clamp_(0, 1) * step(along, -0.02, 0.06)
     share = share * rng.uniform(count, COUNT, 1, 1, low=0.75, high=1.0)
     weight = share / (share.sum(1, keepdim=True) + 1e-6)
-    # A lock is rounded: its normals turn from one edge to the other. On the screen y goes down, in the view up.
+    # A lock is round: normals turn from one edge to the other. y is down on the screen, up in the view frame.
     round_ = weight * place.clamp(-1, 1)
     aside = torch.stack(((round_ * -ahead_y).sum(1), (round_ * -ahead_x).sum(1)), 1)
     normal = F.normalize(torch.cat((0.7 * aside, torch.ones_like(aside[:, :1])), 1), dim=1)

@@ -1,4 +1,4 @@
-"""Meshes of what heads wear: triangles of grids, and parts to be joined to the head's own mesh."""
+"""Meshes of worn things."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Part:
-    """Triangles of one worn thing; its vertices come from the function that places it."""
+class MeshPart:
+    """The triangles of one worn thing; another function places its vertices."""
 
     vertices: int
     triangles: Tensor
-    """(T, 3) numbers of the part's own vertices."""
+    """(T, 3) vertex numbers within the part."""
 
     group: Tensor
     """(T,) `scene.Extra`."""
 
 
 def grid_triangles(rows: int, columns: int, closed: bool = False) -> Tensor:
-    """Return two triangles for each cell of a grid of vertices; closed: the last column joins the first."""
+    """Return two triangles for each cell of a grid of vertices; closed: connect the last column to the first."""
     row, column = torch.meshgrid(
         torch.arange(rows - 1), torch.arange(columns if closed else columns - 1), indexing="ij"
     )

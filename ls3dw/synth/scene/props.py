@@ -1,6 +1,6 @@
-"""What comes before a face: hands at the chin, cheek, forehead or mouth, microphones and cups, long beards.
+"""Things in front of a face: hands, microphones and cups, long beards.
 
-Only few pictures have them, so they are drawn for those alone: see `few`.
+Only few pictures have them, so only those are computed: see `flagged_indices`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ls3dw.synth.shade.noise import sinusoid_noise
 from ls3dw.synth.shade.tensors import constant, flagged_indices
 
 HANDS, HELD = 0.12, 0.04
-"""Shares of the pictures with a hand, and with a microphone or a cup."""
+"""Shares of pictures with a hand, and with a microphone or cup."""
 
 TOUCHED = (8, 8, 6, 10, 4, 12, 3, 13, 48, 54, 57, 57, 33, 18, 25, 2, 14)
-"""Points that hands are laid on."""
+"""Landmarks that hands touch."""
 
 BEARDED = (4, 5, 6, 7, 8, 9, 10, 11, 12)
-"""Points that long beards hang from."""
+"""Landmarks that long beards hang from."""
 
 _KNUCKLES = (-0.33, -0.11, 0.12, 0.33)
 _LENGTHS = (0.62, 0.8, 0.84, 0.76)
 _PALM = (0.45, 0.45)
 _LOWER = -0.95
-"""Where the wrist lies below the knuckles. Hands are in head units, x across and y along the fingers."""
+"""Height of the wrist below the knuckles. Hands are in head units, x across and y along the fingers."""
 
 
 @dataclass(frozen=True)
 class Prop:
-    """Things before the faces of some pictures, ready for shading."""
+    """Things in front of the faces of some pictures, ready for shading."""
 
     index: Tensor
     """(n,) the pictures."""
@@ -43,19 +43,19 @@ class Prop:
     """(n, 3, H, W) unit vectors, view frame."""
 
     share: Tensor
-    """(n, 1, H, W) how much it covers."""
+    """(n, 1, H, W) coverage."""
 
     colour: Tensor
     """(n, 3, H, W) sRGB values."""
 
     gloss: float = 0.6
-    """Strength of the lamp's reflection against that on skin."""
+    """Strength of the lamp's reflection, 1 as on skin."""
 
 
 def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, rng: Rng) -> Prop:
     """Lay hands of the face's colour on some faces; the arm comes from below and outside.
 
-    points (B, 68, 3) and scale (B,) are of the screen, skin (B, 3, 1, 1).
+    points: (B, 68, 3) on the screen; scale: (B,) pixels in a head unit; skin: (B, 3, 1, 1) colour
     """
     flag = rng.chance(HANDS, len(points)).float()
     index = flagged_indices(flag, HANDS, rng)
@@ -66,7 +66,7 @@ def draw_hand(points: Tensor, scale: Tensor, skin: Tensor, size: int, rng: Rng) 
     lean = 0.9 * outward + 0.4 * rng.normal(count)
     down = F.normalize(torch.stack((lean, torch.ones_like(lean)), 1), dim=1)
     hand = _hand(rng, count)
-    # Which place of the hand touches the face: from the palm to the fingertips.
+    # The place of the hand that touches the face, from palm to fingertips.
     touch = rng.uniform(count, 1, low=-0.6, high=0.9)
     reach = scale[index] * rng.uniform(count, low=0.88, high=1.12)
 
@@ -147,9 +147,9 @@ def draw_held(points: Tensor, scale: Tensor, size: int, rng: Rng) -> Prop:
 
 
 def draw_long_beard(points: Tensor, scale: Tensor, depth: Tensor, bearded: Tensor, colour: Tensor, rng: Rng) -> Prop:
-    """Hang long beards from jaws: they hide the line of the chin.
+    """Hang long beards from some jaws, which hide the chin.
 
-    depth (B, 1, H, W) of what is opaque, bearded (B, 1, 1, 1) and colour (B, 3, 1, 1).
+    depth: (B, 1, H, W) of the opaque layer; bearded: (B, 1, 1, 1); colour: (B, 3, 1, 1)
     """
     flag = (bearded.view(-1) & rng.chance(0.5, len(points))).float()
     index = flagged_indices(flag, 0.05, rng)

@@ -1,4 +1,4 @@
-"""A batch of posed heads before a camera: all that the shading and the landmarks need to know about geometry."""
+"""A batch of posed heads in front of cameras: the geometry that shading and landmarks need."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ls3dw.synth.scene.locks import Locks
 
 
 class Attribute(IntEnum):
-    """Columns of `Scene.attributes`: what every vertex of the mesh carries, each from 0 to 1."""
+    """Columns of `Scene.attributes`, from 0 to 1."""
 
     OCCLUSION = 0
-    """Light that reaches the place from all around (1 open)."""
+    """Ambient light that reaches the place (1: all)."""
 
     LIP = 1
     MOUTH = 2
@@ -27,7 +27,7 @@ class Attribute(IntEnum):
 
 
 class Extra(IntEnum):
-    """Groups of the parts that a scene adds to those of `head.Group`."""
+    """Groups of triangles that a scene adds to those of `head.Group`."""
 
     GLASSES_FRAME = 11
     GLASSES_LENS = 12
@@ -35,7 +35,7 @@ class Extra(IntEnum):
 
 
 class HatKind(IntEnum):
-    """What is worn on the head."""
+    """Kinds of hats."""
 
     NONE = 0
     CAP = 1
@@ -47,24 +47,24 @@ class HatKind(IntEnum):
 
 @dataclass(frozen=True)
 class Scene:
-    """B heads with what they wear, posed, projected and rasterized. V vertices and T triangles are those of all parts.
+    """B heads with worn things, posed, projected and rasterized, V vertices and T triangles in all.
 
-    What a head does not wear has all its vertices in one place, and so no pixels. Frames: "head" has x to the
-    subject's left, y up, z out of the face; "view" is the head turned to the camera (x right, y up, z toward it), both
-    in head units (about 0.07 m); "screen" is pixels (x right, y down, z larger nearer).
+    Things that a head does not wear have all vertices in one place, so no pixels. Frames: "head" has x to the subject's
+    left, y up, z out of the face; "view" has x right, y up, z toward the camera; both are in head units (about 0.07 m).
+    "screen" is in pixels, x right, y down, z larger nearer.
     """
 
     size: int
     """Side of the picture in pixels."""
 
     screen: Tensor
-    """(B, V, 3) pixels, centres of pixels at integers, z nearer is larger, with the scale of x and y."""
+    """(B, V, 3) pixels, pixel centres at integers; z is larger nearer, in the scale of x and y."""
 
     posed: Tensor
-    """(B, V, 3) view frame, before perspective: for normals, light and shadow."""
+    """(B, V, 3) view frame, before perspective, for normals, light and shadow."""
 
     rest: Tensor
-    """(V, 3) head frame, of the mean head without expression: patterns at these coordinates stick to the face."""
+    """(V, 3) mean head without expression, head frame: texture coordinates that stick to the face."""
 
     triangles: Tensor
     """(T, 3) int64."""
@@ -76,30 +76,30 @@ class Scene:
     """(V, 5) float32, columns of `Attribute`."""
 
     opaque: Fragments
-    """What is seen of everything but lenses and long hair. Triangle numbers of all layers index `triangles`."""
+    """Everything but lenses and long hair. Triangle numbers of all layers index `triangles`."""
 
     lens: Fragments
-    """The glasses' lenses, to be laid over `opaque` where they are nearer."""
+    """Lenses of glasses, drawn over `opaque` where they are nearer."""
 
     hair: Fragments
-    """The shell of long hair, whole: what is left of it is where `hair_cut` is positive."""
+    """The whole shell of long hair; hair is where `hair_cut` is positive."""
 
     rotation: Tensor
-    """(B, 3, 3) head frame to view frame: view = rotation @ head."""
+    """(B, 3, 3): view = rotation @ head."""
 
     scale: Tensor
     """(B,) pixels in a head unit."""
 
     hairline: Tensor
-    """(B,) where scalp hair begins: a scalp place u (unit vector from (0, 0.3, -0.5)) has hair where
-    u . (0, 0.6, -0.8) > hairline; above about 0.9 the head is bald."""
+    """(B,) A scalp place u (unit vector from (0, 0.3, -0.5)) has hair where u . (0, 0.6, -0.8) > hairline; heads are
+    bald above about 0.9."""
 
     hair_cut: Tensor
-    """(B, H, W) of `hair`: how far inside the cut of the long hair a pixel lies, in head units: hair is there where
-    this is positive (add noise to fray the edge); -inf where there is no hair."""
+    """(B, H, W) distance inside the cut of long hair, in head units; positive where there is hair (noise added to it
+    frays the edge), -inf outside `hair`."""
 
     locks: Locks
-    """Hair across the face, before all layers."""
+    """Hair across the face, in front of all layers."""
 
     brows: Brows
 

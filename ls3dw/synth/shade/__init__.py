@@ -1,1 +1,1 @@
-"""From geometry to pictures: skin, hair, cloth, light, backgrounds."""
+"""Shading: skin, hair, cloth, light, backgrounds."""

@@ -1,4 +1,4 @@
-"""The bank of pictures that backgrounds, clothes and reflections are cut from."""
+"""The bank of pictures for backgrounds, clothes and reflections."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ SIDE = 384
 
 
 def make_bank(rng: Rng, count: int = 96, side: int = SIDE, folder: Path | None = None) -> Tensor:
-    """Make the bank (N, 3, side, side), uint8, on the draws' device: patterns, and the pictures of a folder if given.
+    """Make the bank (N, 3, side, side) uint8 on the generator's device: `count` patterns, and a folder's pictures.
 
-    A third of the patterns are made of two kinds, one showing through the other. `ConfigurationError` where the folder
-    has no picture, or one that cannot be read.
+    A third of the patterns blend two kinds. Raises `ConfigurationError` for a folder without pictures or with one that
+    cannot be read.
     """
     share = -(-count // len(KINDS))
     patterns = torch.cat([kind(rng, share, side) for kind in KINDS])[rng.permutation(share * len(KINDS))[:count]]
@@ -39,7 +39,7 @@ def make_bank(rng: Rng, count: int = 96, side: int = SIDE, folder: Path | None =
 
 
 def read_pictures(folder: Path, side: int = SIDE) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Read the squares in the middle of a folder's pictures: (N, 3, side, side); faults as of `make_bank`."""
+    """Read the middle squares of a folder's pictures: (N, 3, side, side); errors as in `make_bank`."""
     if not folder.is_dir():
         raise ConfigurationError(f"backgrounds {folder}: not a folder; expected one with pictures")
     paths = [path for path in visible(folder) if path.suffix.lower() in PICTURES]
@@ -49,7 +49,7 @@ def read_pictures(folder: Path, side: int = SIDE) -> np.ndarray[tuple[int, ...],
 
 
 def _read_square(path: Path, side: int) -> Picture:
-    """Read the largest square in the middle of a picture, resized: (side, side, 3)."""
+    """Read the middle square of a picture, resized to (side, side, 3)."""
     try:
         picture = decode_picture(path.read_bytes()).pixels
     except (OSError, PictureError) as error:
@@ -64,7 +64,7 @@ def _read_square(path: Path, side: int) -> Picture:
 def crops(bank: Tensor, rng: Rng, count: int, side: int, smallest: float = 0.15, largest: float = 1.0) -> Tensor:
     """Cut turned, mirrored and recoloured parts of the bank: (count, 3, side, side) in [0, 1].
 
-    smallest and largest say which share of a picture's side is seen.
+    smallest, largest: side of a part, in sides of the picture
     """
     chosen = bank[rng.integers(len(bank), count)].float() / 255
     zoom = rng.uniform(count, low=smallest, high=largest)
@@ -79,9 +79,9 @@ def crops(bank: Tensor, rng: Rng, count: int, side: int, smallest: float = 0.15,
 
 
 def _recolour(image: Tensor, rng: Rng) -> Tensor:
-    """Give each picture other colours, so that a bank of few hundred does not look like one."""
+    """Change the colours of each picture, so that a small bank looks larger."""
     count = len(image)
-    # Adding to sorted keys keeps the order of the channels for the most part.
+    # Keys that rise by channel mostly keep the order of the channels.
     keys = rng.uniform(count, 3) + constant((0.0, 0.6, 1.2), image.device) * rng.chance(0.7, count, 1)
     image = image.gather(1, keys.argsort(1)[:, :, None, None].expand_as(image))
     image = image ** rng.uniform(count, 1, 1, 1, low=0.55, high=1.5)
@@ -91,7 +91,7 @@ def _recolour(image: Tensor, rng: Rng) -> Tensor:
 
 
 def backgrounds(bank: Tensor, rng: Rng, count: int, side: int) -> Tensor:
-    """Make backgrounds (count, 3, side, side) in [0, 1]: sharp or out of focus, plain, lit unevenly, or black."""
+    """Make backgrounds (count, 3, side, side) in [0, 1]: sharp, out of focus, plain, unevenly lit or dark."""
     one = (count, 1, 1, 1)
     image = crops(bank, rng, count, side)
     coarse = F.avg_pool2d(F.avg_pool2d(image, 8), 3, 1, 1, count_include_pad=False)

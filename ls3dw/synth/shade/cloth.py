@@ -1,4 +1,4 @@
-"""Cloth: clothes below the neck, hats, and what covers faces now and then: masks, scarves, headscarves, veils."""
+"""Cloth: clothes, hats, and masks, scarves, headscarves and veils over faces."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ls3dw.synth.shade.pixels import Pixels
 from ls3dw.synth.shade.tensors import bell, flagged_indices, mix, planes, step
 
 COVERED = 0.11
-"""Share of the faces that a mask, a scarf, a headscarf or a veil covers in part."""
+"""Share of faces with a mask, scarf, headscarf or veil."""
 
 
 def paint_cloth(paint: Paint, pixels: Pixels, scene: Scene, bank: Tensor, fine: Tensor, rng: Rng) -> None:
-    """Paint clothes, hats and coverings, each of one colour or with a texture of the bank."""
+    """Paint clothes, hats and coverings, plain or with a texture from the bank."""
     count, _, side, _ = pixels.rest.shape
     texture = crops(bank, rng, count, side, 0.05, 0.6)
     _clothe(paint, pixels, _fabric(texture, fine, rng), fine, rng)
@@ -33,7 +33,7 @@ def paint_cloth(paint: Paint, pixels: Pixels, scene: Scene, bank: Tensor, fine: 
 
 
 def _fabric(texture: Tensor, fine: Tensor, rng: Rng) -> Tensor:
-    """Return cloth of one colour (dark and dull ones more often), or of the texture."""
+    """Return plain cloth, mostly dark and dull, or textured cloth."""
     count = len(texture)
     one = (count, 1, 1, 1)
     lightness = rng.uniform(*one).pow(1.4)
@@ -42,7 +42,7 @@ def _fabric(texture: Tensor, fine: Tensor, rng: Rng) -> Tensor:
 
 
 def _clothe(paint: Paint, pixels: Pixels, fabric: Tensor, fine: Tensor, rng: Rng) -> None:
-    """Dress the shoulders up to a collar that is low, high, or like a hood's."""
+    """Paint clothes up to a collar of random height and neckline."""
     one = (len(fabric), 1, 1, 1)
     x, y = pixels.rest[:, :1].abs(), pixels.rest[:, 1:2]
     collar = -1.75 + rng.uniform(*one, low=-0.45, high=0.2) + 0.25 * step(x, 0.2, 1.0) * rng.uniform(*one)
@@ -57,7 +57,7 @@ def _clothe(paint: Paint, pixels: Pixels, fabric: Tensor, fine: Tensor, rng: Rng
 
 
 def _cover(paint: Paint, pixels: Pixels, scene: Scene, fabric: Tensor, fine: Tensor, rng: Rng) -> None:
-    """Cover some faces with a mask, a scarf up to the mouth or nose, a headscarf, or a veil that leaves the eyes."""
+    """Cover some faces with a mask, a scarf, a headscarf, or a veil that leaves the eyes free."""
     flag = rng.chance(COVERED, len(fabric)).float()
     index = flagged_indices(flag, COVERED, rng)
     part = pixels.of(index)
@@ -67,7 +67,7 @@ def _cover(paint: Paint, pixels: Pixels, scene: Scene, fabric: Tensor, fine: Ten
 
 
 def _wind(paint: Paint, pixels: Pixels, rotation: Tensor, fabric: Tensor, fine: Tensor, flag: Tensor, rng: Rng) -> None:
-    """Wind a cover around the heads whose flag (n, 1, 1, 1) is 1."""
+    """Paint a covering on heads with a flag (n, 1, 1, 1) of 1."""
     one = (len(fabric), 1, 1, 1)
     kind = rng.uniform(*one)
     regions = _regions(pixels, fine, rng)
@@ -80,7 +80,7 @@ def _wind(paint: Paint, pixels: Pixels, rotation: Tensor, fabric: Tensor, fine: 
     medical = torch.where(rng.chance(0.25, *one), planes((0.07, 0.07, 0.08), fabric.device), medical)
     is_mask = kind < 0.4
     colour = torch.where(is_mask, medical * (1 + 0.02 * fine[:, :1]), fabric)
-    # Cloth spans the hollows of a face: its shape is that of an egg.
+    # Cloth spans the hollows of a face: its shape is an egg.
     egg = F.normalize(pixels.rest * planes((1.0, 0.55, 1.0), share.device) + planes((0, 0.3, 0.5), share.device), dim=1)
     egg = torch.einsum("bij,bjhw->bihw", rotation, egg)
     paint.coat(share, colour, gloss=0.15)
@@ -91,7 +91,7 @@ def _wind(paint: Paint, pixels: Pixels, rotation: Tensor, fabric: Tensor, fine: 
 
 
 def _regions(pixels: Pixels, fine: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return what a mask, a scarf, a headscarf and a veil cover, each (B, 1, H, W) from 0 to 1."""
+    """Return the coverage of a mask, a scarf, a headscarf and a veil, (B, 1, H, W) each."""
     one = (len(fine), 1, 1, 1)
     x, y, z = pixels.rest[:, :1].abs(), pixels.rest[:, 1:2], pixels.rest[:, 2:]
     top = torch.where(rng.chance(0.15, *one), -0.4, rng.uniform(*one, low=-0.12, high=0.14))

@@ -1,4 +1,4 @@
-"""From a scene to a picture: all layers from the back to the front, under one light and one exposure."""
+"""Shading of a scene: all layers from back to front, under one light and exposure."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from ls3dw.synth.shade.surface import paint_surface
 from ls3dw.synth.shade.tensors import flagged_indices, mix
 
 BESIDE = 0.25
-"""Share of the pictures with another person beside the head."""
+"""Share of pictures with another person beside the head."""
 
 
 def shade(scene: Scene, head: Head, bank: Tensor, rng: Rng) -> Tensor:
     """Shade a scene: pictures (B, 3, S, S) float32 in [0, 1], sRGB values.
 
-    bank (N, 3, side, side) uint8 is what backgrounds, clothes and reflections are cut from (`make_bank`).
+    bank: (N, 3, side, side) uint8 pictures for backgrounds, clothes and reflections (`make_bank`)
     """
     count, side = len(scene.screen), scene.size
     normals = vertex_normals(scene)
@@ -64,7 +64,7 @@ def shade(scene: Scene, head: Head, bank: Tensor, rng: Rng) -> Tensor:
 
 
 def _lit(pixels: Pixels, paint: Paint, lights: Lights, scene: Scene, rng: Rng) -> Tensor:
-    """Return the light that comes from every opaque pixel."""
+    """Return the light from every opaque pixel."""
     count = len(pixels.rest)
     normal = bumped(paint.normal, paint.relief, scene.scale)
     open_ = openness(pixels) ** rng.uniform(count, 1, 1, 1, low=0.6, high=1.4)
@@ -75,7 +75,7 @@ def _lit(pixels: Pixels, paint: Paint, lights: Lights, scene: Scene, rng: Rng) -
 
 
 def _lay_lenses(image: Tensor, scene: Scene, scenery: Tensor, rng: Rng) -> Tensor:
-    """Lay the lenses of glasses over what is behind them: clear, tinted, or dark ones that mirror the surroundings."""
+    """Lay lenses over the picture: clear, tinted, or dark with reflections."""
     count, _, side, _ = image.shape
     one = (count, 1, 1, 1)
     near = ((scene.lens.triangle >= 0) & (scene.lens.depth > scene.opaque.depth))[:, None].float()
@@ -86,12 +86,12 @@ def _lay_lenses(image: Tensor, scene: Scene, scenery: Tensor, rng: Rng) -> Tenso
     share = torch.where(dark, rng.uniform(*one, low=0.7, high=1.0) * fade, clear) * near
     tint = torch.where(dark, rng.uniform(count, 3, 1, 1) * 0.2, rng.uniform(count, 3, 1, 1, low=0.6, high=1.0))
     strength = rng.uniform(*one) * torch.where(dark, 0.4, 0.2 * rng.chance(0.3, *one))
-    # What lies behind the camera is not known: another picture's background will do.
+    # The scene behind the camera is unknown: reflect another picture's background.
     return mix(image, tint, share).addcmul_(scenery.roll(1, 0), strength * near)
 
 
 def _shaded_by(image: Tensor, share: Tensor, rng: Rng) -> Tensor:
-    """Darken what lies close behind a layer: light hardly gets there."""
+    """Darken the picture close behind a layer, where little light reaches."""
     side = image.shape[-1]
     coarse = F.avg_pool2d(F.pad(share, (0, 0, 4, 0)), 8, 8, ceil_mode=True)
     soft = F.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=False)
@@ -99,7 +99,7 @@ def _shaded_by(image: Tensor, share: Tensor, rng: Rng) -> Tensor:
 
 
 def _neighbours(image: Tensor, front: Tensor, rng: Rng) -> Tensor:
-    """Put the next picture of the batch behind some heads, as another person at their side."""
+    """Put the next picture's head behind some heads, as another person beside them."""
     flag = rng.chance(BESIDE, len(image)).float()
     index = flagged_indices(flag, BESIDE, rng)
     count = len(index)
@@ -118,7 +118,7 @@ def _neighbours(image: Tensor, front: Tensor, rng: Rng) -> Tensor:
 
 
 def _coloured(locks: Locks, looks: Looks, rng: Rng) -> Prop:
-    """Give locks across the face the colour of the head's hair."""
+    """Give locks across the face the head's hair colour."""
     one = (len(locks.index), 1, 1, 1)
     colour = looks.hair[locks.index] * rng.uniform(*one, low=0.85, high=1.1)
     colour = tinted(colour, locks.streaks, rng.uniform(*one, low=0.1, high=0.3))
@@ -126,7 +126,7 @@ def _coloured(locks: Locks, looks: Looks, rng: Rng) -> Prop:
 
 
 def _add(image: Tensor, prop: Prop, lights: Lights, gain: Tensor, rng: Rng) -> Tensor:
-    """Light a prop like the face and lay it over its pictures."""
+    """Light a prop as the face, and lay it over its pictures."""
     mine = lights.of(prop.index)
     open_ = 0.45 + 0.55 * prop.normal[:, 2:]
     light = to_linear(prop.colour) * irradiance(mine, prop.normal, open_, open_)

@@ -1,4 +1,4 @@
-"""Hair painted on the skin: brows, beards of many cuts, and the short hair of the scalp with its fringe."""
+"""Hair painted on the skin: brows, beards, short scalp hair."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCALP_AXIS = (0.0, 0.6, -0.8)
 
 
 def paint_brows(paint: Paint, pixels: Pixels, scene: Scene, head: Head, looks: Looks, fine: Tensor, rng: Rng) -> None:
-    """Paint brows along the curves of points 17 to 26, which lie along the upper part of what is painted."""
+    """Paint brows along the curves of points 17 to 26, which follow the upper part of the painted brow."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     x, left = pixels.rest[:, :1].abs(), pixels.rest[:, :1] > 0
@@ -47,7 +47,7 @@ def paint_brows(paint: Paint, pixels: Pixels, scene: Scene, head: Head, looks: L
 
 
 def _moved_ends(scene: Scene, head: Head) -> list[tuple[Tensor, Tensor]]:
-    """Return how much farther from the nose brows begin, and end, on the mean head: left, right (B, 1, 1, 1) each."""
+    """Return how much farther from the nose brows begin and end on the mean head: (left, right), (B, 1, 1, 1) each."""
     table = places(head.mean[None], head.brow_vertices, head.brow_weights)[0]
     still = table[None, :, table.shape[1] // 2]
     moved = slid(still.expand(len(scene.brows.slide), -1, -1), scene.brows.slide, head.brow_gaps)
@@ -56,7 +56,7 @@ def _moved_ends(scene: Scene, head: Head) -> list[tuple[Tensor, Tensor]]:
 
 
 def brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
-    """Return the height of the brow curve above each x: straight between the points, and on beyond the last ones."""
+    """Return the height of the brow curve at each x: linear between points, extended beyond the last ones."""
     table = places(head.mean[None], head.brow_vertices, head.brow_weights)[0]
     middle = table[:, table.shape[1] // 2]
     slope = (table[:, -1, 1] - table[:, 0, 1]) / (head.brow_offsets[-1] - head.brow_offsets[0])
@@ -65,7 +65,7 @@ def brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
     x, left = side.abs(), side > 0
 
     def of(values: Tensor, point: int) -> Tensor:
-        """Take a point counted from the nose, on the side that the pixel lies on."""
+        """Select a point, counted from the nose, on the pixel's side of the face."""
         right_value, left_value = values[..., POINTS_A_BROW - 1 - point], values[..., POINTS_A_BROW + point]
         return torch.where(left, left_value.view(-1, 1, 1, 1), right_value.view(-1, 1, 1, 1))
 
@@ -81,7 +81,7 @@ def brow_curve(side: Tensor, scene: Scene, head: Head) -> Tensor:
 
 
 def paint_beard(paint: Paint, pixels: Pixels, looks: Looks, fine: Tensor, rng: Rng) -> Tensor:
-    """Paint stubble, moustaches, goatees and full beards; return which persons (B, 1, 1, 1) wear a full one."""
+    """Paint stubble, moustaches, goatees and full beards; return who has a full beard (B, 1, 1, 1)."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     kind = rng.uniform(*one)
@@ -105,7 +105,7 @@ def paint_beard(paint: Paint, pixels: Pixels, looks: Looks, fine: Tensor, rng: R
 
 
 def _beard_regions(pixels: Pixels, fine: Tensor, rng: Rng) -> tuple[Tensor, Tensor, Tensor]:
-    """Return where cheeks and neck, the chin, and the upper lip can be bearded: three (B, 1, H, W)."""
+    """Return masks (B, 1, H, W) of the beard on cheeks and neck, on the chin, on the upper lip."""
     one = (len(pixels.rest), 1, 1, 1)
     x, y, z = pixels.rest[:, :1].abs(), pixels.rest[:, 1:2] + 0.02 * fine[:, 1:], pixels.rest[:, 2:]
     lip = step(y, -0.56, -0.5) * step(y, -0.4, -0.46) * step(x, 0.42, 0.28) * (z > 0.3)
@@ -121,7 +121,7 @@ def _beard_regions(pixels: Pixels, fine: Tensor, rng: Rng) -> tuple[Tensor, Tens
 
 
 def paint_scalp(paint: Paint, pixels: Pixels, scene: Scene, looks: Looks, fine: Tensor, rng: Rng) -> None:
-    """Paint short hair above the hairline, at the temples and the neck, and some fringes down the forehead."""
+    """Paint short hair above the hairline, at temples and neck, and some fringes."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     x, y, z = pixels.rest[:, :1].abs(), pixels.rest[:, 1:2], pixels.rest[:, 2:]

@@ -1,4 +1,4 @@
-"""The light of each picture: a lamp that casts shadows, a second one, light from all around, and the exposure."""
+"""The light of each picture: a lamp with shadows, a fill light, ambient light, and exposure."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ls3dw.synth.shade.tensors import constant, mix, planes
 
 GAMMA = 2.2
 FILM = 1.4
-"""Sensitivity of the film: light of 1 comes out as 1 - exp(-1.4), three quarters of white."""
+"""Sensitivity of the film: light of 1 becomes 1 - exp(-1.4), three quarters of white."""
 
 SHADOW_SIDE = 192
 SHADOW_REACH = 2.8
 """Head units from the middle of the shadow map to its edge."""
 
 SHADOW_BIAS = 0.11
-"""Head units by which something must lie nearer to the lamp to cast a shadow: hides the coarseness of the map."""
+"""Least distance of a caster in front of its shadow, in head units; hides the coarseness of the map."""
 
 SUBSURFACE = (0.32, 0.16, 0.12)
-"""How far light reaches around the shaded edge of skin, by colour: red goes deepest."""
+"""How far light reaches around the shaded edge of skin, by channel; red goes deepest."""
 
 SETUPS = (
-    # odds, towards the lamp (x, y, z), spread, lamp's strength, light from all around
+    # odds, direction of the lamp (x, y, z), spread, range of its strength, range of ambient light
     (0.42, (0.0, 0.45, 0.9), 0.55, (0.5, 1.1), (0.3, 0.7)),  # a room, a studio
     (0.16, (0.9, 0.25, 0.25), 0.35, (0.7, 1.4), (0.08, 0.35)),  # from the side
     (0.12, (0.0, 1.0, 0.3), 0.3, (0.7, 1.4), (0.15, 0.5)),  # from above: the sun at noon
@@ -55,19 +55,19 @@ class Lights:
     fill: Tensor
     fill_colour: Tensor
     around: Tensor
-    """(B, 3, 1, 1) light from all around, mean over directions."""
+    """(B, 3, 1, 1) ambient light, mean over directions."""
 
     slope: Tensor
-    """(B, 3, 1, 1) by how much more of it comes from a direction."""
+    """(B, 3, 1, 1) gradient of the ambient light over directions."""
 
     wrap: Tensor
-    """(B, 1, 1, 1) size of the lamp: how far it lights beyond the horizon."""
+    """(B, 1, 1, 1) size of the lamp: how far it lights beyond the terminator."""
 
     shadow: Tensor
-    """(B, 1, 1, 1) depth of cast shadows."""
+    """(B, 1, 1, 1) darkness of cast shadows."""
 
     polish: Tensor
-    """(B, 1, 1, 1) exponent of the reflection of the lamp."""
+    """(B, 1, 1, 1) exponent of the lamp's reflection."""
 
     oil: Tensor
     """(B, 1, 1, 1) strength of that reflection."""
@@ -78,7 +78,7 @@ class Lights:
 
 
 def draw_lights(rng: Rng, count: int) -> Lights:
-    """Draw a kind of light for each picture, and vary it."""
+    """Draw one of `SETUPS` for each picture, and vary it."""
     one = (count, 1, 1, 1)
     device = rng.device
     table = constant(tuple((*aim, spread, *lamp, *around) for _, aim, spread, lamp, around in SETUPS), device)
@@ -114,7 +114,7 @@ def draw_lights(rng: Rng, count: int) -> Lights:
 
 
 def cast_shadows(scene: Scene, place: Tensor, lights: Lights) -> Tensor:
-    """Return how much of the lamp reaches each place (B, 3, H, W) of the view frame: (B, 1, H, W), 0 to 1."""
+    """Return the share of the lamp's light that reaches places (B, 3, H, W) in the view frame: (B, 1, H, W)."""
     lamp = lights.lamp.flatten(1)
     across = F.normalize(torch.linalg.cross(constant((0.0, 1.0, 0.01), lamp.device).expand_as(lamp), lamp), dim=1)
     basis = torch.stack((across, torch.linalg.cross(lamp, across), lamp), 1)
@@ -137,18 +137,17 @@ def cast_shadows(scene: Scene, place: Tensor, lights: Lights) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _casting(triangles: Tensor, group: Tensor) -> Tensor:
-    """Return the triangles that cast shadows: not lenses, nor long hair, whose cut the map does not know.
+    """Return the triangles that cast shadows: all but lenses and long hair, as the map knows nothing of its cut.
 
-    Picking them waits for the device, so it is done once for the tensors of each head (tensors compare by identity).
+    Cached by the identity of the tensors, since this waits for the device.
     """
     return triangles[(group != Extra.GLASSES_LENS) & (group != Group.HAIR)]
 
 
 def irradiance(lights: Lights, normal: Tensor, openness: Tensor, lit: Tensor) -> Tensor:
-    """Return the light (B, 3, H, W) that falls on surfaces.
+    """Return the light (B, 3, H, W) on surfaces.
 
-    normal (B, 3, H, W); openness (B, 1, H, W) is the share of light from all around that gets there, lit that of the
-    lamp's.
+    normal: (B, 3, H, W); openness, lit: (B, 1, H, W) shares of ambient light and of the lamp's light that arrive
     """
     facing, second, slope = _along(normal, lights.lamp, lights.fill, lights.slope)
     wrap = lights.wrap + planes(SUBSURFACE, normal.device)
@@ -159,13 +158,13 @@ def irradiance(lights: Lights, normal: Tensor, openness: Tensor, lit: Tensor) ->
 
 
 def _along(normal: Tensor, *vectors: Tensor) -> tuple[Tensor, ...]:
-    """Return the products of normals (B, 3, H, W) with vectors (B, 3, 1, 1): (B, 1, H, W) for each."""
+    """Return the dot products of normals (B, 3, H, W) with vectors (B, 3, 1, 1): (B, 1, H, W) each."""
     products = torch.bmm(torch.stack([vector.flatten(1) for vector in vectors], 1), normal.flatten(2))
     return products.view(len(normal), len(vectors), *normal.shape[2:]).chunk(len(vectors), 1)
 
 
 def reflection(lights: Lights, normal: Tensor, lit: Tensor) -> Tensor:
-    """Return the lamp's mirror image on a surface as glossy as skin, and the sheen of its edges: (B, 3, H, W)."""
+    """Return the lamp's reflection on a surface as glossy as skin, and the sheen at grazing angles: (B, 3, H, W)."""
     half = F.normalize(lights.lamp + planes((0.0, 0.0, 1.0), normal.device), dim=1)
     (towards,) = _along(normal, half)
     spot = towards.sub_(1).mul_(lights.polish).exp_().mul_(lit)
@@ -174,14 +173,14 @@ def reflection(lights: Lights, normal: Tensor, lit: Tensor) -> Tensor:
 
 
 def to_linear(colour: Tensor) -> Tensor:
-    """Turn sRGB values into amounts of light."""
+    """Convert sRGB values to linear light."""
     return colour.clamp(0, 1).pow_(GAMMA)
 
 
 def expose(light: Tensor, weight: Tensor, rng: Rng) -> Tensor:
-    """Return the gain (B, 1, 1, 1) that a camera would choose for the part of the picture that the weight marks.
+    """Return the gain (B, 1, 1, 1) of an imperfect automatic exposure.
 
-    light (B, 3, H, W), weight (B, 1, H, W). Automatic exposure is imperfect: only part of the way is gone.
+    light: (B, 3, H, W); weight: (B, 1, H, W), the metered part of the picture
     """
     one = (len(light), 1, 1, 1)
     mean = (light.mean(1, keepdim=True).clamp_(0, 2) * weight).sum((2, 3), keepdim=True) / (
@@ -192,5 +191,5 @@ def expose(light: Tensor, weight: Tensor, rng: Rng) -> Tensor:
 
 
 def develop(light: Tensor) -> Tensor:
-    """Turn amounts of light into sRGB values as film does: whites are reached slowly, not clipped."""
+    """Convert linear light to sRGB values as film does, without clipped whites."""
     return (light * -FILM).expm1_().neg_().clamp_(min=1e-5).pow_(1 / GAMMA)

@@ -11,7 +11,7 @@ from torch import Tensor
 from ls3dw.synth.rng import Rng
 
 FALL = 0.7
-"""By which power of the frequency the amplitude falls: between white (0) and the 1/f of natural pictures (1)."""
+"""Exponent of the fall of amplitude with frequency: 0 is white noise, 1 the 1/f of natural pictures."""
 
 
 def sinusoid_noise(

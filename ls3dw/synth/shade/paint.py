@@ -1,4 +1,4 @@
-"""The coat of paint that parts add to: colour, small relief and gloss at every pixel."""
+"""Surface paint: colour, relief, normal and gloss at every pixel."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from ls3dw.synth.shade.tensors import mix
 
 STEEPEST = 0.7
-"""Largest slope of relief: silhouettes of parts in front of each other are no relief."""
+"""Largest slope of relief; silhouettes of parts in front of each other would exceed it."""
 
 
 @dataclass
 class Paint:
-    """What has been painted so far; each part changes it in turn."""
+    """The paint so far; each part of the head adds to it."""
 
     colour: Tensor
     """(B, 3, H, W) sRGB values."""
@@ -25,22 +25,22 @@ class Paint:
     """(B, 1, H, W) height above the mesh, head units."""
 
     normal: Tensor
-    """(B, 3, H, W) unit vectors in the view frame: those of the mesh, or of the cloth that lies over it."""
+    """(B, 3, H, W) unit vectors in the view frame, of the mesh or of cloth over it."""
 
     gloss: Tensor
-    """(B, 1, H, W) strength of mirror-like reflection; skin has about 1."""
+    """(B, 1, H, W) strength of specular reflection; skin has about 1."""
 
     def of(self, index: Tensor) -> Paint:
-        """Return the paint of some of the pictures (n,), to be changed apart."""
+        """Copy the paint of some of the pictures (n,)."""
         return Paint(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
 
     def put(self, index: Tensor, other: Paint) -> None:
-        """Take back the paint of some of the pictures."""
+        """Replace the paint of some of the pictures."""
         for entry in fields(self):
             setattr(self, entry.name, getattr(self, entry.name).index_copy(0, index, getattr(other, entry.name)))
 
     def coat(self, share: Tensor, colour: Tensor, gloss: float | None = None) -> None:
-        """Cover with a colour, and its gloss, to a share from 0 to 1."""
+        """Cover with a colour, and its gloss; share: opacity from 0 to 1."""
         self.colour = mix(self.colour, colour, share)
         if gloss is not None:
             self.gloss = self.gloss * (1 - share) + gloss * share
@@ -50,12 +50,12 @@ class Paint:
         self.relief = self.relief + height
 
     def wrap(self, share: Tensor, normal: Tensor) -> None:
-        """Hide the shape below under another to a share from 0 to 1."""
+        """Blend the normal into another and flatten the relief; share: from 0 to 1."""
         self.normal = F.normalize(mix(self.normal, normal, share), dim=1)
         self.flatten(share)
 
     def flatten(self, share: Tensor) -> None:
-        """Take away relief to a share from 0 to 1: what lies above hides it."""
+        """Remove a share, from 0 to 1, of the relief."""
         self.relief = self.relief * (1 - share)
 
 

@@ -1,4 +1,4 @@
-"""The colours and the age of each person of a batch: what the painted parts have in common. Colours are sRGB values."""
+"""Colours, in sRGB values, and age of each person, shared by all painted parts."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class Looks:
     """bool: wears make-up."""
 
     bearded: Tensor
-    """bool: may have a beard; never with make-up."""
+    """bool: may have a beard; excludes make-up."""
 
 
 def draw_looks(rng: Rng, count: int) -> Looks:
-    """Draw the persons. Hair turns gray with age; dark skin goes with dark hair more often than not."""
+    """Draw the looks of persons. Hair turns gray with age; dark skin mostly goes with dark hair."""
     one = (count, 1, 1, 1)
     darkness = rng.uniform(count).pow(1.4) * (len(SKIN) - 1)
     jitter = 1 + 0.03 * rng.normal(*one) + 0.03 * rng.normal(count, 3, 1, 1)
@@ -88,7 +88,7 @@ def draw_looks(rng: Rng, count: int) -> Looks:
 
 
 def ramp(colours: tuple[tuple[float, float, float], ...], place: Tensor, device: torch.device) -> Tensor:
-    """Return colours (B, 3, 1, 1) between neighbours of a list; place (B,) counts its entries from 0."""
+    """Interpolate in a list of colours: (B, 3, 1, 1); place: (B,) position in the list, from 0."""
     table = constant(colours, device)
     low = place.long().clamp(0, len(colours) - 2)
     share = (place - low)[:, None]
@@ -96,14 +96,14 @@ def ramp(colours: tuple[tuple[float, float, float], ...], place: Tensor, device:
 
 
 def pick(rng: Rng, colours: tuple[tuple[float, float, float], ...], count: int) -> Tensor:
-    """Draw colours (count, 3, 1, 1) of a list, all equally likely."""
+    """Draw colours (count, 3, 1, 1) uniformly from a list."""
     return constant(colours, rng.device)[rng.integers(len(colours), count)][:, :, None, None]
 
 
 def plain_colours(rng: Rng, count: int) -> Tensor:
-    """Draw colours (count, 3, 1, 1) of walls, screens and margins: calm ones, and as many vivid ones, black and white.
+    """Draw colours (count, 3, 1, 1) of walls, screens and margins, half of them calm, half vivid, black or white.
 
-    Networks that never saw a large area of a vivid colour lose faces before it.
+    Networks trained without large vivid areas lose faces in front of them.
     """
     one = (count, 1, 1, 1)
     calm = rng.uniform(*one) + 0.25 * rng.normal(count, 3, 1, 1) * rng.uniform(*one)

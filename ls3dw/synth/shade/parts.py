@@ -1,4 +1,4 @@
-"""What is not skin: eyes, lashes, teeth, tongue, the inside of the mouth, and the frames of glasses."""
+"""Parts that are not skin: eyes, lashes, mouth, teeth, frames of glasses."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ls3dw.synth.shade.pixels import Pixels
 from ls3dw.synth.shade.tensors import mix, planes, step
 
 EYE_CENTRE = (0.4312, 0.3364, 0.1538)
-"""Middle of the left eyeball on the mean head; the right one is mirrored."""
+"""Centre of the left eyeball on the mean head; the right one is its mirror image."""
 
 
 def paint_eyes(paint: Paint, pixels: Pixels, rng: Rng) -> None:
-    """Paint white, iris and pupil around each eye's axis; the mesh turns with the gaze and takes the paint along."""
+    """Paint white, iris and pupil around each eye's axis in the rest pose; the mesh turns with the gaze."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     eye = ((pixels.group == Group.LEFT_EYE) | (pixels.group == Group.RIGHT_EYE)).float()
@@ -35,18 +35,18 @@ def paint_eyes(paint: Paint, pixels: Pixels, rng: Rng) -> None:
     shade = (1 + 0.2 * spokes) * (1 - 0.55 * step(angle, size * 0.78, size)) * rng.uniform(*one, low=0.7, high=1.4)
     colour = mix(white, pick(rng, IRIS, count) * shade, iris)
     colour = mix(colour, planes((0.03, 0.03, 0.03), eye.device), step(angle, pupil + 0.05, pupil - 0.05))
-    # The upper lid and its lashes shade the ball.
+    # The upper lid and its lashes shade the eyeball.
     colour = colour * (1 - 0.55 * step(axis[:, 1:2], 0.05, 0.55))
     paint.coat(eye, colour, gloss=1.2)
     paint.flatten(eye)
 
 
 def catch_lights(pixels: Pixels, light: Tensor, rng: Rng) -> Tensor:
-    """Return the reflections of lamps and windows in the eyes (B, 1, H, W); light (B, 3, 1, 1) points to the lamp."""
+    """Return reflections of lamps and windows in the eyes (B, 1, H, W); light: (B, 3, 1, 1) direction of the lamp."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     eye = (pixels.group == Group.LEFT_EYE) | (pixels.group == Group.RIGHT_EYE)
-    # Lamps behind the head have no reflection; most of the others are seen high in the iris.
+    # Lamps behind the head have none; most others appear high in the iris.
     lamp = F.normalize(light + planes((0.0, 0.2, 1.0), light.device) + 0.15 * rng.normal(count, 3, 1, 1), dim=1)
     away = pixels.normal - lamp
     wide = rng.uniform(*one, low=0.06, high=0.13)
@@ -67,7 +67,7 @@ def paint_mouth(paint: Paint, pixels: Pixels, rng: Rng) -> None:
     teeth = ((pixels.group == Group.UPPER_TEETH) | (pixels.group == Group.LOWER_TEETH)).float()
     gap = step(torch.cos(pixels.rest[:, :1] * rng.uniform(*one, low=36, high=46)), -0.97, -0.8)
     enamel = between(rng, (0.68, 0.6, 0.48), (0.97, 0.95, 0.91), count)
-    # Back teeth lie in the shade of the cheeks.
+    # Back teeth are in the shade of the cheeks.
     enamel = enamel * (0.8 + 0.2 * gap) * (0.55 + 0.45 * step(pixels.rest[:, 2:], -0.1, 0.32))
     upper = pixels.group == Group.UPPER_TEETH
     root = torch.where(upper, step(pixels.rest[:, 1:2], -0.46, -0.41), step(pixels.rest[:, 1:2], -0.82, -0.88))
@@ -77,21 +77,21 @@ def paint_mouth(paint: Paint, pixels: Pixels, rng: Rng) -> None:
 
 
 def paint_lashes(paint: Paint, pixels: Pixels, looks: Looks, rng: Rng) -> None:
-    """Paint lashes: black and dense with make-up, else thin, with the skin or the lid between them."""
+    """Paint lashes: black and dense with make-up, else thin."""
     one = (len(pixels.rest), 1, 1, 1)
     lashes = (pixels.group == Group.LASHES).float()
     dark = planes((0.04, 0.03, 0.03), lashes.device)
     colour = torch.where(looks.made_up, dark, mix(dark, looks.brow * 0.6, rng.uniform(*one)))
     dense = torch.where(looks.made_up, rng.uniform(*one, low=0.4, high=1.0), rng.uniform(*one, low=0.1, high=0.6))
     hairs = 0.5 + 0.5 * torch.sin(pixels.rest[:, :1].abs() * 150)
-    # What is between them, lid or eye, is not known here: a shade of both.
+    # Between them is lid or eye, which is unknown here: a shade of both.
     paint.coat(lashes, looks.skin * 0.55, gloss=0.3)
     paint.coat(lashes * (dense + (1 - dense) * 0.5 * hairs), colour, gloss=0.1)
     paint.flatten(lashes)
 
 
 def paint_frames(paint: Paint, pixels: Pixels, rng: Rng) -> None:
-    """Paint the frames of glasses: mostly dark, else metal or any colour."""
+    """Paint the frames of glasses: mostly dark, else metal or coloured."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     frame = (pixels.group == Extra.GLASSES_FRAME).float()
@@ -104,9 +104,9 @@ def paint_frames(paint: Paint, pixels: Pixels, rng: Rng) -> None:
 
 
 def openness(pixels: Pixels) -> Tensor:
-    """Return the light from all around (B, 1, H, W), 0 to 1.
+    """Return the share of ambient light (B, 1, H, W).
 
-    The mesh's own was computed with the mouth closed: what an open mouth shows would be black.
+    The mesh's occlusion is that of a closed mouth, which would leave an open one black: it is raised there.
     """
     value = pixels.share(Attribute.OCCLUSION)
     floor = 0.45 * (pixels.share(Attribute.LIP) > 0.2) + 0.3 * (pixels.share(Attribute.MOUTH) > 0.2)

@@ -1,6 +1,7 @@
-"""Procedural pictures for backgrounds, clothes and reflections: each kind is a function of rng, count and side.
+"""Procedural pictures for backgrounds, clothes and reflections.
 
-All return (count, 3, side, side) float32 in [0, 1]. They are made once, for the bank, so clarity goes before speed.
+Each kind is a function (rng, count, side) -> (count, 3, side, side) float32 in [0, 1]. They run once, for the bank, so
+they are written for clarity, not speed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ls3dw.synth.shade.tensors import mix, step
 
 
 def clouds(rng: Rng, count: int, side: int) -> Tensor:
-    """Fractal noise between three colours: walls, skies, cloth, anything out of focus."""
+    """Mix three colours by fractal noise: walls, skies, cloth, anything out of focus."""
     field, detail = fractal(rng, count, side), fractal(rng, count, side)
     low, middle, high = (colours(rng, count) for _ in range(3))
     image = mix(mix(low, middle, step(field, 0.2, 0.6)), high, step(field, 0.5, 0.9))
@@ -25,7 +26,7 @@ def clouds(rng: Rng, count: int, side: int) -> Tensor:
 
 
 def bokeh(rng: Rng, count: int, side: int) -> Tensor:
-    """Show discs of light out of focus over a dim scene."""
+    """Lay discs of defocused light over a dim scene."""
     image = clouds(rng, count, side) * rng.uniform(count, 1, 1, 1, low=0.1, high=0.7)
     radius = rng.uniform(count, 1, 1, 1, low=0.03, high=0.2)
     lamp = colours(rng, count)
@@ -52,7 +53,7 @@ def stripes(rng: Rng, count: int, side: int) -> Tensor:
 
 
 def bricks(rng: Rng, count: int, side: int) -> Tensor:
-    """Lay bricks, tiles or panels with joints, each with a shade of its own."""
+    """Lay bricks, tiles or panels of varied shade, with joints."""
     x, y = _turned(rng, count, side, most=0.3)
     rows = y * rng.uniform(count, 1, 1, 1, low=2, high=14)
     columns = x * rng.uniform(count, 1, 1, 1, low=1, high=10) + 0.5 * rng.uniform(count, 1, 1, 1) * rows.floor()
@@ -78,7 +79,7 @@ def rooms(rng: Rng, count: int, side: int) -> Tensor:
 
 
 def leaves(rng: Rng, count: int, side: int) -> Tensor:
-    """Lay cells of three sizes over each other: foliage, stones, crowds, crumpled things."""
+    """Layer cells of three sizes: foliage, stones, crowds, crumpled things."""
     image = clouds(rng, count, side) * 0.5
     base, accent = colours(rng, count), colours(rng, count)
     green = torch.tensor((0.25, 0.4, 0.12), device=rng.device).view(1, 3, 1, 1)
@@ -92,7 +93,7 @@ def leaves(rng: Rng, count: int, side: int) -> Tensor:
 
 
 def dead_leaves(rng: Rng, count: int, side: int) -> Tensor:
-    """Drop shapes of all sizes on each other, as in the model of the same name: the statistics of photographs."""
+    """Drop shapes of all sizes on each other: the dead leaves model, with the statistics of photographs."""
     half = side // 2
     image = clouds(rng, count, half)
     palette = torch.stack([colours(rng, count) for _ in range(5)])
@@ -117,7 +118,7 @@ def writing(rng: Rng, count: int, side: int) -> Tensor:
         scale = rng.uniform(count, 1, 1, 1, low=8, high=40)
         rows, columns = y * scale, x * scale * 1.6
         line, letter = rows.floor(), columns.floor()
-        # A letter is a 4 x 5 raster of ink and paper, with space around it.
+        # A letter is a 4 x 5 raster with space around it.
         cell_x, cell_y = ((columns - letter) * 5).floor(), ((rows - line) * 8).floor()
         ink = (_hash(line * 7 + cell_y, letter * 5 + cell_x) > 0.42) & (cell_x < 4) & (cell_y < 5)
         ink = ink & (_hash(line, (letter / 6).floor()) > 0.35) & (_hash(line, line + 3) > 0.3)
@@ -140,7 +141,7 @@ KINDS: tuple[Callable[[Rng, int, int], Tensor], ...] = (
 
 
 def fractal(rng: Rng, count: int, side: int, channels: int = 1) -> Tensor:
-    """Sum octaves of random grids: (count, channels, side, side), stretched to [0, 1]; each with its own roughness."""
+    """Sum octaves of random grids of random roughness: (count, channels, side, side), stretched to [0, 1]."""
     total = torch.zeros(count, channels, side, side, device=rng.device)
     roughness = rng.uniform(count, 1, 1, 1, low=0.4, high=0.85)
     cells = 2
@@ -154,7 +155,7 @@ def fractal(rng: Rng, count: int, side: int, channels: int = 1) -> Tensor:
 
 
 def colours(rng: Rng, count: int) -> Tensor:
-    """Draw colours (count, 3, 1, 1) as of things: of any lightness, mostly of low saturation, rather warm than not."""
+    """Draw colours (count, 3, 1, 1) of things: any lightness, mostly low saturation, rather warm."""
     lightness = rng.uniform(count, 1, 1, 1, low=0.03, high=0.95)
     chroma = (rng.uniform(count, 3, 1, 1) - 0.5) * rng.uniform(count, 1, 1, 1).pow(2) * 1.1
     warm = torch.tensor((0.08, 0.0, -0.08), device=rng.device).view(1, 3, 1, 1) * rng.normal(count, 1, 1, 1)
@@ -180,13 +181,13 @@ def _turned(rng: Rng, count: int, side: int, most: float = math.pi) -> tuple[Ten
 
 
 def _hash(first: Tensor, second: Tensor) -> Tensor:
-    """Return a value in [0, 1) for each pair of whole numbers, the same wherever the pair comes again."""
+    """Hash pairs of whole numbers to [0, 1)."""
     mixed = torch.sin(first * 12.9898 + second * 78.233) * 43758.5453
     return mixed - mixed.floor()
 
 
 def _cells(rng: Rng, count: int, side: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the distance to the nearest seed of a jittered grid, and two values of that seed's own."""
+    """Return the distance to the nearest seed of a jittered grid, and two random values of that seed."""
     x, y = _turned(rng, count, side)
     x, y = x * scale + rng.uniform(count, 1, 1, 1) * 99, y * scale + rng.uniform(count, 1, 1, 1) * 99
     nearest = torch.full((count, 1, side, side), 9.0, device=rng.device)

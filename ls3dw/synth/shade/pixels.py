@@ -1,4 +1,4 @@
-"""What each pixel of a batch sees of the geometry: as planes (B, C, H, W), the form that all shading works in."""
+"""Geometry at each pixel, as planes (B, C, H, W)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ls3dw.synth.scene.scene import Attribute, Scene
 
 @dataclass(frozen=True)
 class Pixels:
-    """One layer of a scene. Where nothing is seen, group is -1 and the planes are 0."""
+    """One layer of a scene; where it is empty, group is -1 and the planes are 0."""
 
     rest: Tensor
-    """(B, 3, H, W) place on the mean head: coordinates of everything painted."""
+    """(B, 3, H, W) place on the mean head: texture coordinates."""
 
     normal: Tensor
-    """(B, 3, H, W) unit vectors in the view frame, turned to the camera."""
+    """(B, 3, H, W) unit vectors in the view frame, facing the camera."""
 
     place: Tensor
     """(B, 3, H, W) place in the view frame, head units."""
@@ -33,7 +33,7 @@ class Pixels:
     """(B, 1, H, W) int64."""
 
     depth: Tensor
-    """(B, 1, H, W) screen depth, -inf where nothing is seen."""
+    """(B, 1, H, W) screen depth, -inf where empty."""
 
     @property
     def seen(self) -> Tensor:
@@ -42,11 +42,11 @@ class Pixels:
 
     @property
     def skin(self) -> Tensor:
-        """(B, 1, H, W) bool: skin, which clothes are painted on too."""
+        """(B, 1, H, W) bool: skin, on which clothes are painted too."""
         return self.group == Group.SKIN
 
     def of(self, index: Tensor) -> Pixels:
-        """Return what some of the pictures (n,) see."""
+        """Select some of the pictures (n,)."""
         return Pixels(**{entry.name: getattr(self, entry.name)[index] for entry in fields(self)})
 
     def share(self, attribute: Attribute) -> Tensor:
@@ -55,7 +55,7 @@ class Pixels:
 
 
 def vertex_normals(scene: Scene) -> Tensor:
-    """Return unit normals (B, V, 3) of the posed vertices; 0 where triangles have no area."""
+    """Return unit normals (B, V, 3) of the posed vertices; 0 for triangles without area."""
     corners = scene.posed[:, scene.triangles]
     first, second = corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0]
     faces = torch.linalg.cross(first, second)
@@ -66,7 +66,7 @@ def vertex_normals(scene: Scene) -> Tensor:
 
 
 def look(scene: Scene, fragments: Fragments, normals: Tensor) -> Pixels:
-    """Interpolate what a layer's pixels see; normals (B, V, 3) are those of `vertex_normals`."""
+    """Interpolate the geometry at a layer's pixels; normals: (B, V, 3) from `vertex_normals`."""
     weights = barycentric(fragments, scene.screen, scene.triangles)
 
     def blend(values: Tensor) -> Tensor:

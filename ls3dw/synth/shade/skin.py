@@ -1,4 +1,4 @@
-"""Skin: tone, redness, freckles and spots, wrinkles and folds, lips and make-up. Places are on the mean head."""
+"""Skin: tone, redness, freckles, wrinkles, lips, make-up. Coordinates are those of the mean head."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ls3dw.synth.shade.pixels import Pixels
 from ls3dw.synth.shade.tensors import bell, mix, planes, step
 
 RED = (1.08, 0.83, 0.8)
-"""What blood under the skin does to its colour."""
+"""Factor on the colour of skin with much blood."""
 
 
 def paint_skin(pixels: Pixels, looks: Looks, rng: Rng) -> tuple[Paint, Tensor]:
-    """Start the paint with skin everywhere; also return fine noise (B, 2, H, W) that other parts reuse."""
+    """Start the paint with skin everywhere; also return fine noise (B, 2, H, W) for other parts."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     coarse = sinusoid_noise(pixels.rest, rng, 0.8, 5, waves=8, channels=3)
@@ -42,7 +42,7 @@ def _red(device: torch.device) -> Tensor:
 
 
 def _redness(pixels: Pixels) -> Tensor:
-    """Return how much blood shows: cheeks, tip of the nose, ears."""
+    """Return the redness of cheeks, nose and ears."""
     x, y, z = pixels.rest.abs()[:, :1], pixels.rest[:, 1:2], pixels.rest[:, 2:]
     cheeks = bell(x, 0.55, 0.3) * bell(y, -0.15, 0.3)
     nose = bell(x, 0.0, 0.22) * bell(y, -0.22, 0.2)
@@ -50,7 +50,7 @@ def _redness(pixels: Pixels) -> Tensor:
 
 
 def _wrinkle(paint: Paint, pixels: Pixels, looks: Looks, coarse: Tensor, rng: Rng) -> None:
-    """Fold the skin: lines of the forehead, frown, crow's feet, bags under the eyes, and from the nose to the mouth."""
+    """Add lines of the forehead, frown, crow's feet, bags under the eyes and nasolabial folds."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     side, y, z = pixels.rest[:, :1], pixels.rest[:, 1:2], pixels.rest[:, 2:]
@@ -62,7 +62,7 @@ def _wrinkle(paint: Paint, pixels: Pixels, looks: Looks, coarse: Tensor, rng: Rn
     angle = torch.atan2(y - 0.31, x - 0.5)
     crow = torch.sin(angle * 16 + coarse[:, 2:]).pow(3) * step(x, 0.66, 0.74) * step(x, 0.98, 0.85)
     crow = crow * step((y - 0.3).abs(), 0.2, 0.1)
-    # Each fold is a valley along a curve x(y) or y(x), with the softer flank outside.
+    # Each fold is a valley along a curve x(y) or y(x).
     cheek_edge = 0.2 + 0.2 * ((-0.22 - y) / 0.45).clamp(0, 1.3) + 0.03 * rng.normal(*one)
     nasolabial = -bell(x, cheek_edge, 0.045) * step(y, -0.2, -0.3) * step(y, -0.95, -0.75) * (z > 0)
     lower_lid = 0.13 - 0.35 * (x - 0.45).square() - 0.05 * rng.uniform(*one)
@@ -77,7 +77,7 @@ def _wrinkle(paint: Paint, pixels: Pixels, looks: Looks, coarse: Tensor, rng: Rn
 
 
 def _make_up(paint: Paint, pixels: Pixels, looks: Looks, rng: Rng) -> None:
-    """Paint lids and the surroundings of the eyes; all lids are a little darker than the skin."""
+    """Paint eyelids and make-up around the eyes; lids are a little darker than the skin."""
     count = len(pixels.rest)
     one = (count, 1, 1, 1)
     x, y, z = pixels.rest.abs()[:, :1], pixels.rest[:, 1:2], pixels.rest[:, 2:]

@@ -1,4 +1,4 @@
-"""The surface of everything opaque: skin first, then what grows on it, then what is worn over it."""
+"""The surface of everything opaque: skin, then hair, then worn things."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ls3dw.synth.shade.skin import paint_skin
 def paint_surface(
     pixels: Pixels, scene: Scene, head: Head, looks: Looks, bank: Tensor, rng: Rng
 ) -> tuple[Paint, Tensor]:
-    """Paint every opaque pixel; also return who (B, 1, 1, 1) wears a full beard."""
+    """Paint every opaque pixel; also return who has a full beard (B, 1, 1, 1)."""
     paint, fine = paint_skin(pixels, looks, rng)
     paint_brows(paint, pixels, scene, head, looks, fine, rng)
     bearded = paint_beard(paint, pixels, looks, fine, rng)

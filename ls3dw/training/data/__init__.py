@@ -1,1 +1,1 @@
-"""What the networks learn from: rendered heads and photographs, augmented, batch by batch."""
+"""Training data: rendered heads and photographs, augmented, batch by batch."""

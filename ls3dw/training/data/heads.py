@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,38 +18,19 @@ from ls3dw.training.data.augment import augment
 from ls3dw.training.data.batch import Batch, RawBatch, StreamSlice
 from ls3dw.training.options import AugmentOptions, StreamOptions, render_options
 
-
-class RenderedHeads(Protocol):
-    """B pictures with the crop in their middle and landmarks in picture pixels, such as `synth.renderer.Rendered`."""
-
-    @property
-    def images(self) -> Tensor:
-        """(B, 3, S, S) uint8, S at least 256."""
-        ...
-
-    @property
-    def landmarks_2d(self) -> Tensor:
-        """(B, 68, 2)."""
-        ...
-
-    @property
-    def landmarks_3d(self) -> Tensor:
-        """(B, 68, 3)."""
-        ...
-
-    @property
-    def pose(self) -> Tensor:
-        """(B, 3) yaw, pitch, roll in degrees."""
-        ...
+if TYPE_CHECKING:
+    from ls3dw.synth.renderer import Rendered
 
 
 @dataclass(frozen=True)
 class HeadRenderer:
-    """render(count, seed, chunk) draws heads, equal for equal numbers; degrade(images, seed, step) makes crops
-    (B, 3, 256, 256) in [0, 1] look like photographs of varied quality."""
+    """A renderer for training."""
 
-    render: Callable[[int, int, int], RenderedHeads]
+    render: Callable[[int, int, int], Rendered]
+    """(count, seed, chunk): heads with the crop in the middle of their pictures, equal for equal numbers."""
+
     degrade: Callable[[Tensor, int, int], Tensor]
+    """(images, seed, step): crops (B, 3, 256, 256) in [0, 1], degraded to photographs of varied quality."""
 
 
 RendererFactory: TypeAlias = Callable[[torch.device, Mapping[str, Any]], HeadRenderer]
@@ -155,7 +136,7 @@ class HeadStream:
         return pool
 
 
-def crop_margin(heads: RenderedHeads) -> float:
+def crop_margin(heads: Rendered) -> float:
     """Return the pixels around the crop; raises `ConfigurationError` for pictures that networks cannot take."""
     channels, height, width = heads.images.shape[1:]
     if heads.images.dtype != torch.uint8 or channels != 3 or height != width or width < CROP_SIZE:

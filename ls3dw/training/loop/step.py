@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from ls3dw.core.geometry import CROP_SIZE
 from ls3dw.core.markup import POINTS
+from ls3dw.models.inference.cuda_graph import capture
 from ls3dw.models.networks.wing import CoordinateNet
 from ls3dw.training.data.feed import StepInputs
 from ls3dw.training.distributed import ProcessGroup, average_gradients
@@ -104,19 +105,13 @@ class TrainStep:
             inputs.landmarks_3d.clone(),
             {name: guide.clone() for name, guide in inputs.guides.items()},
         )
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                self._take(self._inputs)
-        torch.cuda.current_stream().wait_stream(stream)
-        torch.cuda.synchronize()
-        self._clear()
-        graph = torch.cuda.CUDAGraph()
-        # NCCL's watchdog thread queries the GPU during the capture.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._take(self._inputs, clear=False)
-        self._graph = graph
+        mine = self._inputs
+
+        def warm_up() -> None:
+            self._take(mine)
+            self._clear()
+
+        self._graph, _ = capture(lambda: self._take(mine, clear=False), self.group.device, WARM_UPS, warm_up)
 
     def release(self) -> None:
         """Free the graph: NCCL cannot end a process group that is part of one."""

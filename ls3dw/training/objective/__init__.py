@@ -1,1 +1,1 @@
-"""Targets, losses, optimizers, learning rates, averages of weights."""
+"""Losses, optimizers, learning rates, averages of weights."""

@@ -1,1 +1,1 @@
-"""Errors of networks in training on faces they never see."""
+"""Validation on held-out faces."""

@@ -1,6 +1,8 @@
 """What a GPU does in one pass gives what torch gives in many.
 
-Without a GPU the kernels run in Triton's interpreter: TRITON_INTERPRET=1 python -m pytest tests/test_engine_fused.py
+Without a GPU the kernels run in Triton's interpreter:
+
+    TRITON_INTERPRET=1 python -m pytest tests/models/inference/test_gpu.py
 """
 
 from __future__ import annotations
@@ -23,12 +25,11 @@ from torch import Tensor
 
 from ls3dw.building.bench.widen import SMALL
 from ls3dw.dataset.open import open_dataset
-from ls3dw.models import FAN, DepthNet, load
+from ls3dw.models import FAN, DepthNet, kernels, load
 from ls3dw.models.inference import resampling
 from ls3dw.models.inference.gpu import FusedRunner, bottleneck, fusable
 from ls3dw.models.inference.policy import Policy, choose
 from ls3dw.models.inference.runners import prepare
-from ls3dw.models.kernels import available
 from ls3dw.models.networks.guidance import Guide, gaussian_guide
 from ls3dw.models.networks.heatmaps import decode_subpixel, from_profiles, gaussian_profiles, mirror_heatmaps
 
@@ -44,7 +45,7 @@ on_gpu = [
 ]
 
 
-def kernels(name: str) -> ModuleType:
+def kernel_module(name: str) -> ModuleType:
     if not (INTERPRETED or torch.cuda.is_available()):
         pytest.skip("needs a CUDA device or TRITON_INTERPRET=1")
     module: ModuleType = pytest.importorskip(f"ls3dw.models.kernels.{name}", exc_type=ImportError)
@@ -67,20 +68,20 @@ def guide(std: float) -> Guide:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @torch.inference_mode()
 def test_a_guide_is_added_as_its_channels_would_be(std: float, dtype: torch.dtype) -> None:
-    made = kernels("elementwise")
+    made = kernel_module("elementwise")
     given, before = guide(std), numbers(2, 24, SIZE // 2, SIZE // 2, seed=1).to(memory_format=torch.channels_last)
     weight = numbers(24, 5, 7, 7, seed=2) - 0.5
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         expected = before + torch.conv2d(from_profiles(given.profiles), weight, stride=2, padding=3)
     maps = before.to(dtype, copy=True)
-    made.add_guide(maps, made.pack_guided(weight).half(), given)
+    made.add_guide(maps, made.pack_guide_weight(weight).half(), given)
     assert (expected - before).abs().max() > 0.3
     torch.testing.assert_close(maps.float(), expected, rtol=2e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("channels", [24, 32])
 def test_pooling_and_relu(channels: int) -> None:
-    made = kernels("elementwise")
+    made = kernel_module("elementwise")
     maps = (numbers(3, channels, 16, 24) - 0.6).half().to(memory_format=torch.channels_last)
     maps[0, :, 5, 5] = torch.nan
     expected = torch.max_pool2d(maps, 3, stride=2, padding=1).relu()
@@ -93,13 +94,13 @@ def test_pooling_and_relu(channels: int) -> None:
 
 @torch.inference_mode()
 def test_heatmaps_are_laid_out_and_averaged() -> None:
-    made = kernels("elementwise")
+    made = kernel_module("elementwise")
     # Behind each row, picture and pixel lies something else.
     one, other = (numbers(2, 9, 65, 72, seed=seed).half()[:, :8, :64, :68].permute(0, 3, 1, 2) for seed in (1, 2))
     heatmaps = torch.full((2, 68, 8, 64), torch.nan, device=DEVICE)
-    made.lay_out(one, heatmaps, mirrored=False)
+    made.write_heatmaps(one, heatmaps, mirrored=False)
     assert torch.equal(heatmaps, one.float())
-    made.lay_out(other, heatmaps, mirrored=True)
+    made.write_heatmaps(other, heatmaps, mirrored=True)
     assert torch.equal(heatmaps, (one.float() + mirror_heatmaps(other.float())) * 0.5)
 
 
@@ -107,11 +108,11 @@ def test_heatmaps_are_laid_out_and_averaged() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("zoom", [0.37, 1.0, 1.9])
 def test_crops_are_the_ones_of_two_matrix_products(zoom: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = kernels("resampling")
+    made = kernel_module("resampling")
     pixels = (numbers(2, 70, 50, 3) * 255).to(torch.uint8)
     affines = torch.tensor([[[zoom, 0, 1.7], [0, zoom, -3.2]], [[zoom, 0, -9.3], [0, zoom, 4.4]]]).double()
     found = made.resample(pixels, affines.to(DEVICE), SIZE, span=max(1, math.ceil(1 / zoom)))
-    monkeypatch.setattr(resampling, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernels, "triton_available", lambda device: False)
     expected = resampling.resample(pixels, affines, SIZE)
     assert (expected == 0).any()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
@@ -193,7 +194,7 @@ def test_a_relu_that_hides_an_overflow_is_not_fused(
     with caplog.at_level(logging.INFO):
         assert gpu._cudnn_fuses(torch.device("cpu"), torch.float32) == keeps
     gpu._cudnn_fuses.cache_clear()
-    assert ("hides what is not a number" in caplog.text) != keeps
+    assert ("hides NaN" in caplog.text) != keeps
 
 
 @pytest.fixture
@@ -201,16 +202,16 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Exception], N
     """Have Triton's first kernel raise something, on a GPU that is played."""
 
     def play(error: Exception) -> None:
-        def try_out() -> None:
+        def try_compiler() -> None:
             raise error
 
-        monkeypatch.setitem(sys.modules, "ls3dw.models.kernels.launch", SimpleNamespace(try_out=try_out))
+        monkeypatch.setitem(sys.modules, "ls3dw.models.kernels.launch", SimpleNamespace(try_compiler=try_compiler))
 
-    monkeypatch.setattr(available, "find_spec", lambda name: "there")
+    monkeypatch.setattr(kernels, "find_spec", lambda name: "there")
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
-    available.has_kernels.cache_clear()
+    kernels.triton_available.cache_clear()
     yield play
-    available.has_kernels.cache_clear()
+    kernels.triton_available.cache_clear()
 
 
 def test_where_triton_cannot_compile_it_says_so(
@@ -219,7 +220,7 @@ def test_where_triton_cannot_compile_it_says_so(
     """As in images with CUDA and no compiler."""
     failing(RuntimeError("Failed to find C compiler.\nPlease specify via CC"))
     with caplog.at_level(logging.WARNING):
-        assert not available.has_kernels(COMPILED.device)
+        assert not kernels.triton_available(COMPILED.device)
         assert not fusable(FAN(stacks=1, features=32), COMPILED)
     assert caplog.text.count("Triton cannot compile here (RuntimeError: Failed to find C compiler.)") == 1
 
@@ -227,7 +228,7 @@ def test_where_triton_cannot_compile_it_says_so(
 def test_too_little_memory_is_not_taken_for_a_missing_compiler(failing: Callable[[Exception], None]) -> None:
     failing(torch.cuda.OutOfMemoryError("full"))
     with pytest.raises(torch.cuda.OutOfMemoryError):
-        available.has_kernels(COMPILED.device)
+        kernels.triton_available(COMPILED.device)
 
 
 @pytest.mark.gpu
@@ -249,7 +250,7 @@ def test_a_gpu_without_a_compiler_annotates_all_the_same(tmp_path: Path) -> None
 def test_what_does_not_suit_the_kernels_is_not_fused(monkeypatch: pytest.MonkeyPatch) -> None:
     from ls3dw.models.inference import gpu
 
-    monkeypatch.setattr(gpu, "has_kernels", lambda device: device.type == "cuda")
+    monkeypatch.setattr(kernels, "triton_available", lambda device: device.type == "cuda")
     monkeypatch.setattr(gpu, "_cudnn_fuses", lambda device, dtype: True)
     assert fusable(DepthNet(layers=[1, 1, 1, 1], width=16), COMPILED)
     assert fusable(DepthNet(layers=[1, 1, 1, 1], width=24), COMPILED)
@@ -259,4 +260,6 @@ def test_what_does_not_suit_the_kernels_is_not_fused(monkeypatch: pytest.MonkeyP
     assert not fusable(FAN(1, 64), COMPILED), "parts of eight channels"
     assert not fusable(DepthNet(layers=[1, 1, 1, 1], width=16), COMPILED.widened())
     assert not fusable(DepthNet(layers=[1, 1, 1, 1], width=16), choose(torch.device("cuda"), "eager"))
-    assert not fusable(DepthNet(layers=[1, 1, 1, 1], width=16), Policy(torch.device("cpu"), torch.float16, fused=True))
+    assert not fusable(
+        DepthNet(layers=[1, 1, 1, 1], width=16), Policy(torch.device("cpu"), torch.float16, compiled=True)
+    )

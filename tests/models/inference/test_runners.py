@@ -18,8 +18,7 @@ from ls3dw.core.markup import POINTS
 from ls3dw.errors import DeviceError
 from ls3dw.models import FAN, DepthNet, load
 from ls3dw.models.annotator import Annotator
-from ls3dw.models.inference.compiling import compile_parts, find_sorts
-from ls3dw.models.inference.folding import Activation, FoldedDepth, FoldedFAN, Stack, Stem, folded
+from ls3dw.models.inference.folding import Activation, FoldedDepth, FoldedFAN, fold_network
 from ls3dw.models.inference.policy import COMPILE_AFTER, ENGINES, choose, has_bfloat16
 from ls3dw.models.inference.runners import prepare
 from ls3dw.models.networks.fan import Pooling
@@ -72,7 +71,7 @@ def test_a_folded_fan_is_the_fan(
     picture = numbers(1, in_channels, 256, 256).double()
     expected = copy.deepcopy(network).double()(picture)[-1]
     assert (FoldedFAN(network)(picture) - expected).abs().max() < 1e-12 * expected.abs().max()
-    rounded = folded(network, torch.float32)(picture.float())
+    rounded = fold_network(network, torch.float32)(picture.float())
     assert (rounded - expected).abs().max() < 1e-4 * expected.abs().max()
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
 
@@ -88,7 +87,7 @@ def test_a_folded_depth_network_is_the_network() -> None:
     found = made(picture)
     # Its last step is in float32 always.
     assert (found - expected).abs().max() < 1e-6 * expected.abs().max()
-    rounded = folded(network, torch.float32)(picture.float())
+    rounded = fold_network(network, torch.float32)(picture.float())
     assert (rounded - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
@@ -135,7 +134,7 @@ def test_a_drawn_input_has_pictures_gaussians_and_empty_channels() -> None:
 
 @torch.inference_mode()
 def test_a_picture_does_not_depend_on_those_beside_it() -> None:
-    runner = prepare(random_network(FAN, stacks=1, features=16, in_channels=71), replace(FOLDED, lanes=2))
+    runner = prepare(random_network(FAN, stacks=1, features=16, in_channels=71), replace(FOLDED, threads=2))
     crops, guide = numbers(5, 3, 256, 256), gaussian_guide(points(5), 1.0)
     threads = torch.get_num_threads()
     whole = runner(crops, guide)
@@ -151,7 +150,7 @@ def test_a_picture_does_not_depend_on_those_beside_it() -> None:
 def test_coordinates_do_not_depend_on_those_beside_them(stage: dict[str, Any]) -> None:
     network = random_network(Cascade, first={"class": "CNN6", "width": 0.125}, second=stage)
     crops = numbers(5, 3, 256, 256)
-    runner = prepare(network, replace(FOLDED, lanes=2))
+    runner = prepare(network, replace(FOLDED, threads=2))
     whole = runner(crops)
     torch.testing.assert_close(whole, prepare(network, PLAIN)(crops), rtol=0, atol=1e-3)
     for part in (slice(0, 1), slice(1, 3), slice(3, 5)):
@@ -173,7 +172,7 @@ def test_norms_that_stay_are_the_norms_in_any_type() -> None:
 def test_bfloat16_keeps_the_first_and_last_convolution_and_the_norms_in_float32() -> None:
     network = random_network(FAN, stacks=2, features=16)
     assert isinstance(network, FAN)
-    made = folded(network, torch.bfloat16)
+    made = fold_network(network, torch.bfloat16)
     types = {name: tensor.dtype for name, tensor in made.state_dict().items()}
     wide = {name for name in types if name.startswith(("first", "heatmaps")) or ".act" in name or "sample.0" in name}
     assert {name for name, dtype in types.items() if dtype == torch.float32} == wide
@@ -226,33 +225,6 @@ def test_on_a_gpu_landmarks_stay_where_they_are(name: str, engine: str) -> None:
     assert moved.max() < 0.5
 
 
-@torch.inference_mode()
-def test_all_stacks_are_one_sort_of_part() -> None:
-    network = random_network(FAN, stacks=3, features=16)
-    assert isinstance(network, FAN)
-    sorts = find_sorts(folded(network, torch.float32), numbers(1, 4, 128, 128))
-    assert [[type(part) for part in sort.parts] for sort in sorts] == [[Stem], [Stack] * 3]
-
-
-@torch.inference_mode()
-def test_without_a_compiler_it_says_so_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    network = random_network(FAN, stacks=1, features=16)
-    assert isinstance(network, FAN)
-    made, maps = folded(network, torch.float32), numbers(1, 4, 128, 128)
-    expected = made.body(maps.clone())
-
-    def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("no compiler\nand a long story")
-
-    monkeypatch.setattr(torch, "compile", broken)
-    with caplog.at_level(logging.INFO):
-        compile_parts(made, maps)
-    assert "no compiling here (no compiler): the networks run as they are" in caplog.text
-    assert torch.equal(made.body(maps.clone()), expected)
-
-
 @pytest.mark.parametrize("guided", [False, True])
 @torch.inference_mode()
 def test_openvino_gives_the_same_in_any_company(guided: bool) -> None:
@@ -260,7 +232,7 @@ def test_openvino_gives_the_same_in_any_company(guided: bool) -> None:
     network = random_network(FAN, stacks=2, features=32, in_channels=3 + 68 * guided)
     crops, guide = numbers(3, 3, 256, 256), gaussian_guide(points(3), 1.0) if guided else None
     expected = prepare(network, PLAIN)(crops, guide)
-    runner = prepare(network, replace(FOLDED, compiled=True, lanes=2))
+    runner = prepare(network, replace(FOLDED, compiled=True, threads=2))
     found = runner(crops, guide)
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
     assert torch.equal(runner(crops[1:2], None if guide is None else guide[slice(1, 2)]), found[1:2])

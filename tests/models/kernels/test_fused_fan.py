@@ -1,6 +1,6 @@
 """The fused FAN against the plain network: its data flow on the CPU, its kernels where there is a device for them.
 
-Without a GPU the kernels run in Triton's interpreter: TRITON_INTERPRET=1 python -m pytest tests/test_fused.py
+Without a GPU the kernels run in Triton's interpreter: TRITON_INTERPRET=1 python -m pytest tests/models/kernels
 """
 
 from __future__ import annotations
@@ -11,14 +11,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from plain_operations import PlainOperations
 from torch import Tensor
 
 from ls3dw.models import FAN
-from ls3dw.models.inference.fused_fan import Convolutions, FusedFAN
+from ls3dw.models.inference.first_conv import FirstConv
+from ls3dw.models.inference.fused_fan import FusedFAN
 from ls3dw.models.inference.policy import Policy
-from ls3dw.models.inference.runners import First
-from ls3dw.models.kernels.operations import Activation, Affine, Finish, Operations, PlainOperations, Plane, Weights
-from ls3dw.models.kernels.tiles import MOST_MEMORY, Shape, Tile, turns_for
+from ls3dw.models.kernels.operations import (
+    ActivationTarget,
+    ConvWeights,
+    Epilogue,
+    Operations,
+    Plane,
+    ScaleShift,
+)
+from ls3dw.models.kernels.tiles import LARGEST_SHARED_MEMORY, ConvShape, Tile, warp_specialized_tile_for
 from ls3dw.models.networks.fan import Pooling
 from ls3dw.models.networks.guidance import draw, gaussian_guide
 from ls3dw.models.weights.zoo import calibrate
@@ -73,43 +81,41 @@ def test_the_data_flow_is_the_networks(
 @pytest.mark.slow
 def test_the_published_size() -> None:
     network = make_network(4, 256)
-    assert difference(network, FusedFAN(network, "plain", torch.float32), crops(1, 3)) < 1e-3
+    assert difference(network, FusedFAN(network, torch.float32, PlainOperations()), crops(1, 3)) < 1e-3
 
 
 def test_channels_added_to_the_input_change_nothing() -> None:
     network = make_network()
-    fused = FusedFAN(network, "plain", torch.float32)
+    fused = FusedFAN(network, torch.float32, PlainOperations())
     x = crops(2, 4)
     torch.testing.assert_close(fused(x), fused(x[:, :3]), atol=1e-4, rtol=1e-4)
 
 
 def test_a_guide_may_come_straight_to_what_the_first_convolution_gives() -> None:
     network = make_network(channels=71)
-    fused = FusedFAN(network, "plain", torch.float32)
+    fused = FusedFAN(network, torch.float32, PlainOperations())
     x, points = crops(2, 3), 256 * torch.rand(2, 68, 2, generator=torch.Generator().manual_seed(4))
     guide = gaussian_guide(points, 1.0)
     drawn = fused(draw(x, guide, torch.float32, 72))
     network.conv1.bias = None
-    first = First(network.conv1, Policy(torch.device("cpu"), torch.float32))
+    first = FirstConv(network.conv1, Policy(torch.device("cpu"), torch.float32))
     with torch.inference_mode():
         assert (fused.body(first(x, guide)) - drawn).abs().max() < 1e-3 * drawn.std()
 
 
 def test_what_cannot_be_fused() -> None:
     network = make_network()
-    with pytest.raises(ValueError, match="'plain', 'cudnn' or 'triton'"):
-        FusedFAN(network, "cutlass")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="training mode"):
-        FusedFAN(network.train(), "plain")
+        FusedFAN(network.train())
 
 
-@pytest.fixture(params=["triton", "cudnn"])
-def operations(request: pytest.FixtureRequest) -> Operations:
+@pytest.fixture
+def operations() -> Operations:
     """Return kernels' operations, interpreted or on the GPU."""
     if not (INTERPRETED or torch.cuda.is_available()):
         pytest.skip("needs a CUDA device or TRITON_INTERPRET=1")
     kernels = pytest.importorskip("ls3dw.models.kernels.convolutions", exc_type=ImportError)
-    chosen: Operations = kernels.TritonOperations() if request.param == "triton" else kernels.CudnnOperations()
+    chosen: Operations = kernels.TritonOperations()
     return chosen
 
 
@@ -125,8 +131,8 @@ class Bench:
     def random(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self.generator).to(self.device)
 
-    def norm(self, channels: int) -> Affine:
-        return Affine(1 + 0.3 * self.random(channels), 0.3 * self.random(channels))
+    def norm(self, channels: int) -> ScaleShift:
+        return ScaleShift(1 + 0.3 * self.random(channels), 0.3 * self.random(channels))
 
     def plane(self, channels: int, size: int = 8, pad: int | None = None) -> Plane:
         pad = self.sides[0].pad if pad is None else pad
@@ -156,42 +162,42 @@ def test_a_convolution_writes_all_that_is_asked_for(operations: Operations, taps
     bench = Bench(operations)
     source, residual, low = bench.plane(32), bench.plane(64), bench.plane(64, size=4)
     parts = [
-        Weights((bench.random(outputs, taps * 32) / (taps * 32) ** 0.5).half(), taps, bench.random(outputs))
+        ConvWeights((bench.random(outputs, taps * 32) / (taps * 32) ** 0.5).half(), taps, bench.random(outputs))
         for outputs in (32, 32)
     ]
     norms = [bench.norm(32) for _ in range(4)]
 
     def run(side: Operations, planes: dict[str, Plane]) -> None:
         for number, weights in enumerate(parts):
-            active = Activation(planes[f"active{number}"], norms[number])
-            following = Activation(planes["following"], norms[2 + number])
-            side.convolve(source, weights, Finish(active, planes["out"], residual, low, 32 * number, following))
+            active = ActivationTarget(planes[f"active{number}"], norms[number])
+            following = ActivationTarget(planes["following"], norms[2 + number])
+            side.convolve(source, weights, Epilogue(active, planes["out"], residual, low, 32 * number, following))
 
     bench.compare({"active0": (32, 8), "active1": (32, 8), "out": (64, 8), "following": (64, 8)}, run)
 
 
 def test_a_convolution_with_few_results_and_an_odd_number_of_outputs(operations: Operations) -> None:
     bench = Bench(operations)
-    source, weights = bench.plane(16), Weights(bench.random(20, 16).half(), 1, bench.random(20))
-    bench.compare({"out": (20, 8)}, lambda side, planes: side.convolve(source, weights, Finish(plane=planes["out"])))
+    source, weights = bench.plane(16), ConvWeights(bench.random(20, 16).half(), 1, bench.random(20))
+    bench.compare({"out": (20, 8)}, lambda side, planes: side.convolve(source, weights, Epilogue(plane=planes["out"])))
 
 
 @pytest.mark.parametrize("tile", [(False, False), (True, False), (False, True), (True, True), None])
 def test_a_tile_does_not_change_the_result(operations: Operations, tile: tuple[bool, bool] | None) -> None:
-    if operations.pad == 0:
-        pytest.skip("cuDNN chooses its own")
     from ls3dw.models.kernels.convolutions import TritonOperations
 
     bench = Bench(operations)
     source, residual, low = bench.plane(32), bench.plane(128), bench.plane(128, size=4)
-    weights, norms = Weights((bench.random(64, 288) / 17).half(), 9), [bench.norm(64) for _ in range(2)]
-    chosen = tile and Tile(64, 32, 16, 4, 3, turned=tile[0], whole=tile[1])
-    bench.sides = (TritonOperations({Shape(3 * 9 * 9, 32, 64, 9): chosen}), bench.sides[1])
+    weights, norms = ConvWeights((bench.random(64, 288) / 17).half(), 9), [bench.norm(64) for _ in range(2)]
+    chosen = tile and Tile(64, 32, 16, 4, 3, transposed=tile[0], by_descriptor=tile[1])
+    bench.sides = (TritonOperations({ConvShape(3 * 9 * 9, 32, 64, 9): chosen}), bench.sides[1])
 
     def run(side: Operations, planes: dict[str, Plane]) -> None:
         for offset in (0, 64):
-            active, following = (Activation(planes[name], norm) for name, norm in zip(planes, norms, strict=False))
-            side.convolve(source, weights, Finish(active, planes["out"], residual, low, offset, following))
+            active, following = (
+                ActivationTarget(planes[name], norm) for name, norm in zip(planes, norms, strict=False)
+            )
+            side.convolve(source, weights, Epilogue(active, planes["out"], residual, low, offset, following))
 
     bench.compare({"active": (64, 8), "following": (128, 8), "out": (128, 8)}, run)
 
@@ -200,36 +206,41 @@ def test_whole_tiles_must_not_write_into_the_next_channels(operations: Operation
     from ls3dw.models.kernels.convolutions import convolve
 
     bench = Bench(operations)
-    weights = Weights(bench.random(20, 16).half(), 1)
+    weights = ConvWeights(bench.random(20, 16).half(), 1)
     with pytest.raises(ValueError, match="20 outputs in whole tiles of 32"):
-        convolve(bench.plane(16), weights, Finish(plane=bench.plane(20)), Tile(64, 32, 16, 4, 3, whole=True))
+        convolve(bench.plane(16), weights, Epilogue(plane=bench.plane(20)), Tile(64, 32, 16, 4, 3, by_descriptor=True))
 
 
-TURNS = [(256, 128), (128, 128), (128, 64), (64, 64)]
-"""Inputs and outputs of convolutions whose parts take turns."""
+SPECIALIZED = [(256, 128), (128, 128), (128, 64), (64, 64)]
+"""Inputs and outputs of warp-specialized convolutions."""
 
 
-@pytest.mark.parametrize(("inputs", "outputs"), TURNS)
-def test_what_waits_its_turn_has_room_and_covers_the_taps(inputs: int, outputs: int) -> None:
-    turns = turns_for(Shape(2**17, inputs, outputs, 9))
-    assert turns is not None
+@pytest.mark.parametrize(("inputs", "outputs"), SPECIALIZED)
+def test_buffers_fit_and_cover_the_taps(inputs: int, outputs: int) -> None:
+    tile = warp_specialized_tile_for(ConvShape(2**17, inputs, outputs, 9))
+    assert tile is not None
     for width in (8, 32, 64):
-        assert turns.memory(width, outputs) <= MOST_MEMORY
+        assert tile.memory(width, outputs) <= LARGEST_SHARED_MEMORY
         # From the tap above and left of the first pixel to that below and right of the last.
-        assert turns.area(width) >= turns.pixels + 2 * (width + 1) + 2
-    assert turns.memory(128, outputs) > MOST_MEMORY
+        assert tile.area(width) >= tile.pixels + 2 * (width + 1) + 2
+    assert tile.memory(128, outputs) > LARGEST_SHARED_MEMORY
 
 
-def test_few_pixels_or_channels_take_no_turns() -> None:
-    few = [Shape(2**17 - 1, 64, 64, 9), Shape(2**17, 32, 64, 9), Shape(2**17, 64, 32, 9), Shape(2**17, 64, 64, 1)]
-    assert [turns_for(shape) for shape in few] == [None] * 4
+def test_few_pixels_or_channels_are_not_warp_specialized() -> None:
+    few = [
+        ConvShape(2**17 - 1, 64, 64, 9),
+        ConvShape(2**17, 32, 64, 9),
+        ConvShape(2**17, 64, 32, 9),
+        ConvShape(2**17, 64, 64, 1),
+    ]
+    assert [warp_specialized_tile_for(shape) for shape in few] == [None] * 4
 
 
 @pytest.fixture
-def turning() -> Operations:
-    """Return operations whose convolutions take turns where there are pixels enough."""
+def specialized() -> Operations:
+    """Return operations whose convolutions are warp-specialized where there are enough pixels."""
     kernels = pytest.importorskip("ls3dw.models.kernels.convolutions", exc_type=ImportError)
-    if not kernels.can_take_turns(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+    if not kernels.warp_specialization_available(torch.device("cuda" if torch.cuda.is_available() else "cpu")):
         pytest.skip("needs a Hopper GPU and the Triton that the kernel is made for")
     chosen: Operations = kernels.TritonOperations()
     return chosen
@@ -238,21 +249,25 @@ def turning() -> Operations:
 @pytest.mark.gpu
 @pytest.mark.parametrize("size", [64, 32])
 @pytest.mark.parametrize("everything", [False, True])
-@pytest.mark.parametrize(("inputs", "outputs"), TURNS)
-def test_parts_that_take_turns(turning: Operations, inputs: int, outputs: int, everything: bool, size: int) -> None:
+@pytest.mark.parametrize(("inputs", "outputs"), SPECIALIZED)
+def test_warp_specialized_convolutions(
+    specialized: Operations, inputs: int, outputs: int, everything: bool, size: int
+) -> None:
     # Pictures enough that each group takes several tiles; at 64x64 the last tile is not full.
-    bench = Bench(turning, pictures=32 * (64 // size) ** 2)
+    bench = Bench(specialized, pictures=32 * (64 // size) ** 2)
     source, residual, low = bench.plane(inputs, size), bench.plane(256, size), bench.plane(256, size // 2)
-    weights = Weights((bench.random(outputs, 9 * inputs) / (3 * inputs**0.5)).half(), 9)
+    weights = ConvWeights((bench.random(outputs, 9 * inputs) / (3 * inputs**0.5)).half(), 9)
     norms = [bench.norm(outputs) for _ in range(2)]
 
     def run(side: Operations, planes: dict[str, Plane]) -> None:
         for offset in range(0, 256, outputs):
-            finish = Finish(plane=planes["out"], residual=residual, offset=offset)
+            epilogue = Epilogue(plane=planes["out"], residual=residual, offset=offset)
             if everything:
-                active, following = (Activation(planes[name], norm) for name, norm in zip(extra, norms, strict=True))
-                finish = replace(finish, active=active, low=low, following=following)
-            side.convolve(source, weights, finish)
+                active, following = (
+                    ActivationTarget(planes[name], norm) for name, norm in zip(extra, norms, strict=True)
+                )
+                epilogue = replace(epilogue, active=active, low=low, following=following)
+            side.convolve(source, weights, epilogue)
 
     extra = {"active": (outputs, size), "following": (256, size)}
     bench.compare({"out": (256, size)} | (extra if everything else {}), run)
@@ -263,8 +278,8 @@ def test_what_overflowed_is_not_rectified_away(operations: Operations) -> None:
     source, active = bench.plane(32), operations.empty(3, 8, 8, 64, bench.random(0).half())
     # What a difference of two values beyond float16 becomes: `Annotator` goes on in float32 when it arrives.
     source.inside[1] = torch.nan
-    weights = Weights((bench.random(64, 32) / 6).half(), 1)
-    operations.convolve(source, weights, Finish(active=Activation(active, bench.norm(64))))
+    weights = ConvWeights((bench.random(64, 32) / 6).half(), 1)
+    operations.convolve(source, weights, Epilogue(active=ActivationTarget(active, bench.norm(64))))
     assert [bool(torch.isnan(part).any()) for part in active.inside] == [False, True, False]
 
 
@@ -272,12 +287,14 @@ def test_what_overflowed_is_not_rectified_away(operations: Operations) -> None:
 def test_two_convolutions_in_one(operations: Operations, outputs: int) -> None:
     bench = Bench(operations)
     source, residual, norms = bench.plane(32), bench.plane(outputs), (bench.norm(64), bench.norm(outputs))
-    first = Weights((bench.random(64, 32) / 6).half(), 1)
-    second = Weights((bench.random(outputs, 64) / 8).half(), 1, bench.random(outputs))
+    first = ConvWeights((bench.random(64, 32) / 6).half(), 1)
+    second = ConvWeights((bench.random(outputs, 64) / 8).half(), 1, bench.random(outputs))
 
     def run(side: Operations, planes: dict[str, Plane]) -> None:
-        finish = Finish(plane=planes["out"], residual=residual, following=Activation(planes["following"], norms[1]))
-        side.convolve_twice(source, first, norms[0], second, finish)
+        epilogue = Epilogue(
+            plane=planes["out"], residual=residual, following=ActivationTarget(planes["following"], norms[1])
+        )
+        side.convolve_twice(source, first, norms[0], second, epilogue)
 
     bench.compare({"out": (outputs, 8), "following": (outputs, 8)}, run)
 
@@ -289,9 +306,9 @@ def test_activations_from_a_plane_of_another_padding(operations: Operations) -> 
         source = bench.plane(32, pad=0)
 
         def run(
-            side: Operations, planes: dict[str, Plane], source: Plane = source, first: Affine | None = first
+            side: Operations, planes: dict[str, Plane], source: Plane = source, first: ScaleShift | None = first
         ) -> None:
-            results = [Activation(planes[name], norm) for name, norm in zip(planes, norms[1:], strict=False)]
+            results = [ActivationTarget(planes[name], norm) for name, norm in zip(planes, norms[1:], strict=False)]
             side.activate(source, first, results)
 
         bench.compare({"one": (32, 8)}, run)
@@ -303,7 +320,7 @@ def test_activations_of_which_one_is_averaged(operations: Operations) -> None:
     source, norms = bench.plane(32, pad=0), [bench.norm(32) for _ in range(3)]
 
     def run(side: Operations, planes: dict[str, Plane]) -> None:
-        full, half = (Activation(plane, norm) for plane, norm in zip(planes.values(), norms[1:], strict=True))
+        full, half = (ActivationTarget(plane, norm) for plane, norm in zip(planes.values(), norms[1:], strict=True))
         side.activate_and_average(source, norms[0], full, half)
 
     bench.compare({"full": (32, 8), "half": (32, 4)}, run)
@@ -315,7 +332,7 @@ def test_pooling(operations: Operations, pooling: Pooling) -> None:
     source, norm = bench.plane(32), bench.norm(32)
     bench.compare(
         {"raw": (32, 4), "active": (32, 4)},
-        lambda side, planes: side.pool(source, pooling, planes["raw"], Activation(planes["active"], norm)),
+        lambda side, planes: side.pool(source, pooling, planes["raw"], ActivationTarget(planes["active"], norm)),
     )
     bench.compare({"raw": (32, 4)}, lambda side, planes: side.pool(source, pooling, planes["raw"], None))
 
@@ -327,13 +344,10 @@ def test_a_plane_that_kernels_cannot_count_is_refused(operations: Operations) ->
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("convolutions", ["cudnn", "triton"])
 @pytest.mark.parametrize(("stacks", "features", "channels", "pooling"), [(1, 128, 3, "max"), (2, 256, 71, "avg")])
-def test_the_whole_network_on_a_gpu(
-    stacks: int, features: int, channels: int, pooling: Pooling, convolutions: Convolutions
-) -> None:
+def test_the_whole_network_on_a_gpu(stacks: int, features: int, channels: int, pooling: Pooling) -> None:
     network = make_network(stacks, features, channels, pooling).cuda()
-    fused = FusedFAN(network, convolutions)
+    fused = FusedFAN(network)
     for batch in (3, 8, 3):
         # float16 alone makes 0.016 of it, on a CPU too.
         assert error(network, fused, crops(batch, channels).cuda()).square().mean().sqrt() < 0.03

@@ -21,7 +21,7 @@ from conftest import Command
 from ls3dw.core.files import sha256_file
 from ls3dw.errors import ModelError
 from ls3dw.models import FAN, load
-from ls3dw.models.weights.cache import Published
+from ls3dw.models.weights.cache import PublishedWeights
 from ls3dw.models.weights.fetch import CHUNK, TRIES, FetchOptions, fetch
 
 BODY = np.random.default_rng(0).bytes(5 * CHUNK + 123)
@@ -102,18 +102,20 @@ def answer(request: BaseHTTPRequestHandler, state: Server) -> None:
 
 
 @pytest.fixture
-def item(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Published:
+def item(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PublishedWeights:
     """Published weights on the server, and an empty cache folder."""
     monkeypatch.setenv("LS3DW_HOME", str(tmp_path / "home"))
     digest = hashlib.sha256(BODY).hexdigest()[:10]
     known = {"licence": "CC0", "homepage": "https://example.org", "network": {"class": "FAN"}}
-    return Published("tiny", "tiny", FILE, "2d", "PyTorch state dict", urls=(server.url,), sha256=digest, **known)
+    return PublishedWeights(
+        "tiny", "tiny", FILE, "2d", "PyTorch state dict", urls=(server.url,), sha256=digest, **known
+    )
 
 
 QUICK = FetchOptions(timeout=5, pause=0)
 
 
-def fault_of(item: Published, options: FetchOptions = QUICK) -> str:
+def fault_of(item: PublishedWeights, options: FetchOptions = QUICK) -> str:
     """Return the one line that `fetch` ends with."""
     with pytest.raises(ModelError) as caught:
         fetch(item, options)
@@ -121,13 +123,13 @@ def fault_of(item: Published, options: FetchOptions = QUICK) -> str:
     return str(caught.value)
 
 
-def left(item: Published) -> set[str]:
+def left(item: PublishedWeights) -> set[str]:
     """Name what lies in the folder of downloads."""
     folder = item.download.parent
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"} if folder.is_dir() else set()
 
 
-def test_a_file_arrives_whole_and_once(server: Server, item: Published) -> None:
+def test_a_file_arrives_whole_and_once(server: Server, item: PublishedWeights) -> None:
     seen: list[tuple[int, int | None]] = []
     path = fetch(item, QUICK, lambda done, total: seen.append((done, total)))
     assert path.read_bytes() == BODY
@@ -139,14 +141,14 @@ def test_a_file_arrives_whole_and_once(server: Server, item: Published) -> None:
     assert left(item) == {FILE}
 
 
-def test_what_breaks_off_goes_on_from_there(server: Server, item: Published) -> None:
+def test_what_breaks_off_goes_on_from_there(server: Server, item: PublishedWeights) -> None:
     server.cut = [200_000, 100_000]
     assert fetch(item, QUICK).read_bytes() == BODY
     assert server.asked == [None, "bytes=200000-", "bytes=300000-"]
 
 
 @pytest.mark.parametrize("tag", ['"first"', None])
-def test_what_was_interrupted_goes_on_another_day(server: Server, item: Published, tag: str | None) -> None:
+def test_what_was_interrupted_goes_on_another_day(server: Server, item: PublishedWeights, tag: str | None) -> None:
     server.tag = tag
     server.cut = [CHUNK] * TRIES
     assert "broke off" in fault_of(item)
@@ -154,7 +156,7 @@ def test_what_was_interrupted_goes_on_another_day(server: Server, item: Publishe
     assert server.asked[-1] == f"bytes={TRIES * CHUNK}-"
 
 
-def test_ctrl_c_keeps_what_came(server: Server, item: Published) -> None:
+def test_ctrl_c_keeps_what_came(server: Server, item: PublishedWeights) -> None:
     def stop(done: int, total: int | None) -> None:
         if done >= CHUNK:
             raise KeyboardInterrupt
@@ -165,7 +167,7 @@ def test_ctrl_c_keeps_what_came(server: Server, item: Published) -> None:
     assert server.asked[1] is not None
 
 
-def test_a_file_that_changed_meanwhile_starts_again(server: Server, item: Published) -> None:
+def test_a_file_that_changed_meanwhile_starts_again(server: Server, item: PublishedWeights) -> None:
     server.cut = [CHUNK] * TRIES
     server.body = BODY[::-1]
     fault_of(item)
@@ -173,28 +175,28 @@ def test_a_file_that_changed_meanwhile_starts_again(server: Server, item: Publis
     assert fetch(item, QUICK).read_bytes() == BODY
 
 
-def test_a_server_without_ranges_starts_again(server: Server, item: Published) -> None:
+def test_a_server_without_ranges_starts_again(server: Server, item: PublishedWeights) -> None:
     server.ranges = False
     server.cut = [CHUNK]
     assert fetch(item, QUICK).read_bytes() == BODY
     assert server.asked == [None, f"bytes={CHUNK}-"]
 
 
-def test_without_checksum_and_mark_nothing_is_patched_together(server: Server, item: Published) -> None:
+def test_without_checksum_and_mark_nothing_is_patched_together(server: Server, item: PublishedWeights) -> None:
     server.tag = None
     server.cut = [CHUNK]
     assert fetch(replace(item, sha256=None), QUICK).read_bytes() == BODY
     assert server.asked == [None, None]
 
 
-def test_a_partial_file_that_is_too_long_starts_again(server: Server, item: Published) -> None:
+def test_a_partial_file_that_is_too_long_starts_again(server: Server, item: PublishedWeights) -> None:
     server.cut = [CHUNK] * TRIES
     fault_of(item)
     next(path for path in item.download.parent.glob("*.partial")).write_bytes(BODY + b"more")
     assert fetch(item, QUICK).read_bytes() == BODY
 
 
-def test_a_corrupted_download_is_deleted(server: Server, item: Published) -> None:
+def test_a_corrupted_download_is_deleted(server: Server, item: PublishedWeights) -> None:
     server.body = BODY[:-1] + b"?"
     fault = fault_of(item)
     assert item.sha256 is not None
@@ -203,14 +205,14 @@ def test_a_corrupted_download_is_deleted(server: Server, item: Published) -> Non
     assert left(item) == set()
 
 
-def test_a_file_damaged_in_the_cache_is_deleted(item: Published) -> None:
+def test_a_file_damaged_in_the_cache_is_deleted(item: PublishedWeights) -> None:
     item.download.parent.mkdir(parents=True)
     item.download.write_bytes(BODY[:-1])
     assert "deleted" in fault_of(item)
     assert fetch(item, QUICK).read_bytes() == BODY
 
 
-def test_a_missing_file_names_every_address(server: Server, item: Published) -> None:
+def test_a_missing_file_names_every_address(server: Server, item: PublishedWeights) -> None:
     mirror = server.url.replace("/weights", "/other")
     fault = fault_of(replace(item, file="none.pth"), replace(QUICK, mirrors=(mirror,)))
     assert f"{mirror}/none.pth: 404" in fault
@@ -218,7 +220,7 @@ def test_a_missing_file_names_every_address(server: Server, item: Published) -> 
     assert server.asked == [None, None]
 
 
-def test_mirrors_are_tried_in_order(server: Server, item: Published, tmp_path: Path) -> None:
+def test_mirrors_are_tried_in_order(server: Server, item: PublishedWeights, tmp_path: Path) -> None:
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / FILE).write_bytes(BODY)
     mirrors = ((tmp_path / "empty").as_uri(), (tmp_path / "mirror").as_uri())
@@ -226,7 +228,7 @@ def test_mirrors_are_tried_in_order(server: Server, item: Published, tmp_path: P
     assert server.asked == []
 
 
-def test_a_server_that_stalls_is_left(server: Server, item: Published) -> None:
+def test_a_server_that_stalls_is_left(server: Server, item: PublishedWeights) -> None:
     server.stall = 1000
     start = time.monotonic()
     fault = fault_of(item, FetchOptions(timeout=0.2, pause=0))
@@ -237,19 +239,19 @@ def test_a_server_that_stalls_is_left(server: Server, item: Published) -> None:
     assert server.asked[-1] == f"bytes={TRIES * 1000}-", "what came before the stall is kept"
 
 
-def test_a_server_in_trouble_is_asked_again(server: Server, item: Published) -> None:
+def test_a_server_in_trouble_is_asked_again(server: Server, item: PublishedWeights) -> None:
     server.status = 503
     assert "503" in fault_of(item)
     assert len(server.asked) == TRIES
 
 
-def test_nobody_answers(item: Published) -> None:
+def test_nobody_answers(item: PublishedWeights) -> None:
     fault = fault_of(replace(item, urls=("http://127.0.0.1:9/",)))
     assert f"http://127.0.0.1:9/{FILE}: " in fault
     assert str(item.download.parent) in fault, "where to put the file by hand"
 
 
-def test_offline_touches_nothing(server: Server, item: Published, tmp_path: Path) -> None:
+def test_offline_touches_nothing(server: Server, item: PublishedWeights, tmp_path: Path) -> None:
     offline = replace(QUICK, offline=True)
     assert "--offline" in fault_of(item, offline)
     (tmp_path / FILE).write_bytes(BODY)
@@ -258,11 +260,11 @@ def test_offline_touches_nothing(server: Server, item: Published, tmp_path: Path
     assert server.asked == []
 
 
-def test_an_address_of_another_sort_is_refused(item: Published) -> None:
+def test_an_address_of_another_sort_is_refused(item: PublishedWeights) -> None:
     assert "expected an address" in fault_of(item, replace(QUICK, mirrors=("/some/folder",)))
 
 
-def test_two_processes_do_not_write_one_file(server: Server, item: Published) -> None:
+def test_two_processes_do_not_write_one_file(server: Server, item: PublishedWeights) -> None:
     server.stall = 1000
     slow = threading.Thread(target=lambda: fault_of(item, FetchOptions(timeout=1, pause=0)))
     slow.start()
@@ -274,14 +276,14 @@ def test_two_processes_do_not_write_one_file(server: Server, item: Published) ->
 
 
 def test_fetched_weights_can_be_used_by_name(
-    ls3dw: Command, server: Server, item: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ls3dw: Command, server: Server, item: PublishedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
     torch.save(FAN(1, 16).state_dict(), tmp_path / FILE)
     tiny = replace(item, sha256=sha256_file(tmp_path / FILE)[:10], pooling="avg")
     server.body = (tmp_path / FILE).read_bytes()
     # cache last: a module that is first imported here takes its `published` from there.
-    for module in ("zoo", "importing", "catalogue", "cache"):
+    for module in ("zoo", "importing", "cache"):
         monkeypatch.setattr(f"ls3dw.models.weights.{module}.published", lambda: {"tiny": tiny})
     ended = ls3dw("models", "fetch", "tiny", "--json")
     assert ended.status == 0, ended.err

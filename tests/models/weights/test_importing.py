@@ -268,7 +268,62 @@ def test_an_archive_on_several_disks_is_damaged(fan: FAN, tmp_path: Path) -> Non
 def test_a_tensor_larger_than_its_numbers_is_refused(tmp_path: Path) -> None:
     storage = torch.zeros(10)
     torch.save({"conv1.weight": storage.as_strided((64, 3, 7, 7), (0, 0, 0, 0))}, tmp_path / "a.pth")
-    assert "more numbers than its storage has" in fault_of(tmp_path / "a.pth")
+    assert "tensors of 37632 bytes in a file of" in fault_of(tmp_path / "a.pth")
+
+
+def test_many_views_of_one_storage_are_refused(tmp_path: Path) -> None:
+    """A file of some kilobytes would fill the memory."""
+    storage = torch.zeros(10_000)
+    torch.save({f"{number}.conv1.weight": storage.view(100, 100) for number in range(100)}, tmp_path / "a.pth")
+    assert "tensors of 4000000 bytes in a file of" in fault_of(tmp_path / "a.pth")
+
+
+CHECKPOINTS: dict[str, Callable[[Mapping[str, Tensor]], Any]] = {
+    "examples": lambda state: {
+        "epoch": 3,
+        "arch": "fan",
+        "state_dict": under("module.", state),
+        "best_prec1": torch.tensor([71.2]),
+        "optimizer": {},
+    },
+    "tutorial": lambda state: {"epoch": 3, "model_state_dict": dict(state), "loss": torch.tensor(0.1)},
+    "compiled": lambda state: under("_orig_mod.", state),
+    "compiled in parallel": lambda state: under("module._orig_mod.", state),
+    "parallel, compiled": lambda state: under("_orig_mod.module.", state),
+    "lightning": lambda state: {"epoch": 1, "state_dict": under("model.", state), "hyper_parameters": {}},
+    "version": lambda state: {"state_dict": dict(state), "torch": torch.__version__},
+    "deep": lambda state: {"trainer": {"last": {"model": under("model.module.", state)}}},
+    "averaged by torch": lambda state: under("module.", state) | {"n_averaged": torch.tensor(9)},
+    "averaged beside": lambda state: {"state_dict": zeros(state), "state_dict_ema": dict(state)},
+    "averaged within": lambda state: {"model": zeros(state), "ema": {"module": dict(state), "decay": 0.9}},
+    "both in one": lambda state: under("online_model.", zeros(state)) | under("ema_model.module.", state),
+    "with a loss": lambda state: {"state_dict": under("model.", state) | {"criterion.weight": torch.ones(2)}},
+}
+
+
+def under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + key: value for key, value in state.items()}
+
+
+def zeros(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {key: torch.zeros_like(value) for key, value in state.items()}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+@pytest.mark.parametrize("save", [save_archive, save_stream])
+def test_the_state_dict_of_a_checkpoint_is_found(
+    fan: FAN, tmp_path: Path, name: str, save: Callable[[Any, Path], None]
+) -> None:
+    save(CHECKPOINTS[name](fan.state_dict()), tmp_path / "a.pth.tar")
+    made = take(tmp_path / "a.pth.tar")
+    assert_same(load("a").network, fan)
+    if "ema" in str(CHECKPOINTS[name](fan.state_dict()).keys()):
+        assert "ema" in made.format, "it is said that these are the averaged weights"
+
+
+def test_one_of_two_networks_is_not_chosen_in_silence(fan: FAN, tmp_path: Path) -> None:
+    torch.save({"teacher": fan.state_dict(), "student": fan.state_dict()}, tmp_path / "a.pth")
+    assert "networks under 'teacher' and 'student'; save the state_dict() of one" in fault_of(tmp_path / "a.pth")
 
 
 def test_deep_and_cyclic_pickles_end(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Takes networks from Torch7 files: FANs (the 2D-to-3D one exists in no other form) and depth networks.
+"""Reads networks from Torch7 files: FANs (the 2D-to-3D one exists in no other form) and depth networks.
 
-The network in the file is followed from its input to its outputs, our own is traced likewise, and where the two are the
-same every operation of ours takes the weights of the one that stands in its place. Names and orders in the file decide
-nothing. No code of the file is run.
+The network in the file and our own are both followed from input to outputs as graphs of operations. If the graphs are
+equal, each operation of ours takes the weights of its match. Names and orders in the file do not matter. No code of the
+file is run.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ from torch import Tensor, nn
 from ls3dw.core.formats.t7 import T7Object, load
 from ls3dw.errors import ModelError, T7Error
 from ls3dw.models.weights.contract import NETWORKS
-from ls3dw.models.weights.torch7.expected import trace
-from ls3dw.models.weights.torch7.match import Matcher
-from ls3dw.models.weights.torch7.ops import Graph, Op
-from ls3dw.models.weights.torch7.structure import guess
+from ls3dw.models.weights.torch7.graph import Graph, Matcher, Op
+from ls3dw.models.weights.torch7.own import guess, trace_network
 from ls3dw.models.weights.torch7.walk import CONTAINERS, walk
-from ls3dw.models.weights.torch7.weights import READERS, Weights, check_storages
+from ls3dw.models.weights.torch7.weights import READERS, StateReader, check_storages
 
 __all__ = ["Torch7Network", "convert", "read"]
 
 
 @dataclass(frozen=True)
 class Torch7Network:
-    """network: class and arguments, as in a `Contract`; state: float32 state dict; findings: a line for each oddity."""
+    """A converted network.
+
+    network: class and arguments, as in a `Contract`; state: float32 state dict; findings: notes on the file.
+    """
 
     network: Mapping[str, Any]
     state: Mapping[str, Tensor]
@@ -44,12 +45,12 @@ class Torch7Network:
 
 
 def read(path: str | Path) -> Torch7Network:
-    """Read a network from a Torch7 file. Raises `T7Error` or `ModelError`, with what is not as expected."""
+    """Read a network from a Torch7 file; `T7Error` or `ModelError` where it is not as expected."""
     return convert(load(path), str(path))
 
 
 def convert(value: Any, where: str) -> Torch7Network:
-    """Take a network from what `t7.load` gave: the network, or a table that holds one. where: for errors."""
+    """Convert a value of `t7.load`: a network, or a table that holds one. where: for errors."""
     try:
         return _convert(_find(value))
     except (ModelError, T7Error) as error:  # T7Error: a table that should be a list
@@ -57,7 +58,7 @@ def convert(value: Any, where: str) -> Torch7Network:
 
 
 def _find(value: Any) -> T7Object:
-    """Return the network itself; checkpoints are tables that hold it under some name."""
+    """Return the network; checkpoints are tables that hold it under some name."""
     if isinstance(value, T7Object):
         return value
     entries = value if isinstance(value, dict) else {}
@@ -76,10 +77,10 @@ def _convert(module: T7Object) -> Torch7Network:
     found = walk(module)
     network = guess(found)
     ours = _build(network, device="meta")
-    expected = trace(ours)
+    expected = trace_network(ours)
     matched = {wanted: op for wanted, op in Matcher(expected, found).match().items() if wanted.kind in READERS}
     shares = check_storages([op.origin for op in matched.values()])
-    weights = Weights({key: value.shape for key, value in ours.state_dict().items()}, _norm_after(expected))
+    weights = StateReader({key: value.shape for key, value in ours.state_dict().items()}, _norm_after(expected))
     for wanted, op in matched.items():
         weights.add(wanted, op.origin)
     weights.move_biases()
@@ -90,7 +91,7 @@ def _convert(module: T7Object) -> Torch7Network:
 
 
 def _norm_after(graph: Graph) -> dict[str, str]:
-    """Name the batch norm after each convolution whose result nothing else uses."""
+    """Return the batch norm after each convolution, where nothing else uses its result."""
     users: dict[Op, list[Op]] = {}
     for op in graph.ops:
         for x in graph.operands(op):

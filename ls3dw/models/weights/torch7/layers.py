@@ -1,4 +1,4 @@
-"""The modules of Torch7 that compute something, as operations. Their fields are data from a file: all are checked."""
+"""Torch7 modules as operations. Their fields come from a file, so all are checked."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from ls3dw.core.formats.t7 import T7Object
 from ls3dw.errors import ModelError
-from ls3dw.models.weights.torch7 import ops
-from ls3dw.models.weights.torch7.ops import Op, Pair
+from ls3dw.models.weights.torch7 import graph as ops
+from ls3dw.models.weights.torch7.graph import Op, Pair
 
 LARGEST: Final = 1 << 16
-"""Channels, kernel sides and the like; beyond is a damaged file."""
+"""Limit of channels, kernel sides and the like."""
 
 Table = Op | list[Any]
-"""What goes from module to module: a tensor, or a table of such."""
+"""Value passed between modules: a tensor, or a table of values."""
 
 
 def number(module: T7Object, name: str, default: float | None = None) -> float:
@@ -28,7 +28,7 @@ def number(module: T7Object, name: str, default: float | None = None) -> float:
 
 
 def whole(module: T7Object, name: str, default: int | None = None) -> int:
-    """Return a field that counts something."""
+    """Return a field that is a whole number."""
     value = number(module, name, default)
     if not 0 <= value <= LARGEST or value != int(value):
         raise ModelError(f"{module.class_name}: field {name} is {value}; expected a whole number")
@@ -36,7 +36,7 @@ def whole(module: T7Object, name: str, default: int | None = None) -> int:
 
 
 def array(module: T7Object, name: str) -> NDArray[Any] | None:
-    """Return a field that holds a tensor; None where it is absent or empty."""
+    """Return a tensor field; None where it is absent or empty."""
     value = module.fields.get(name)
     if value is None or (isinstance(value, np.ndarray) and value.size == 0):
         return None
@@ -47,7 +47,7 @@ def array(module: T7Object, name: str) -> NDArray[Any] | None:
     return value
 
 
-def needed(module: T7Object, name: str) -> NDArray[Any]:
+def required(module: T7Object, name: str) -> NDArray[Any]:
     value = array(module, name)
     if value is None:
         raise ModelError(f"{module.class_name}: no {name}; the file was saved without its weights")
@@ -62,7 +62,7 @@ def _conv(module: T7Object, x: Op) -> Op:
     if whole(module, "groups", 1) != 1 or _pair(module, "dilationH", "dilationW", 1) != (1, 1):
         raise ModelError(f"{module.class_name}: in groups or dilated; no network here has such convolutions")
     shape = (*_pair(module, "nOutputPlane", "nInputPlane"), *_pair(module, "kH", "kW"))
-    size = needed(module, "weight").size
+    size = required(module, "weight").size
     if size != np.prod(shape, dtype=object):
         raise ModelError(f"{module.class_name}: {size} weights; expected {shape}")
     square = whole(module, "padding", 0)  # old files have one padding for both directions
@@ -70,13 +70,13 @@ def _conv(module: T7Object, x: Op) -> Op:
 
 
 def _norm(module: T7Object, x: Op) -> Op:
-    return ops.norm(x, module, needed(module, "running_mean").size)
+    return ops.norm(x, module, required(module, "running_mean").size)
 
 
 def _pool(kind: Literal["max", "avg"]) -> Callable[[T7Object, Op], Op]:
     def layer(module: T7Object, x: Op) -> Op:
         kernel, stride = _pair(module, "kH", "kW"), _pair(module, "dH", "dW")
-        # Windows that tile the map give the same sizes rounded up or down: networks here halve even sizes.
+        # With kernel = stride both roundings agree: networks here halve even sizes.
         if module.fields.get("ceil_mode") is True and kernel != stride:
             raise ModelError(f"{module.class_name}: rounds sizes up, which no network here does")
         if module.fields.get("divide") is False:
@@ -110,7 +110,7 @@ _LAYERS: Final[Mapping[str, Callable[[T7Object, Op], Op]]] = {
     "SpatialMaxPooling": _pool("max"),
     "SpatialAveragePooling": _pool("avg"),
     "SpatialUpSamplingNearest": lambda module, x: ops.upsample(x, whole(module, "scale_factor")),
-    "Linear": lambda module, x: ops.linear(x, module, needed(module, "weight").shape),
+    "Linear": lambda module, x: ops.linear(x, module, required(module, "weight").shape),
     "ReLU": _relu,
     "Threshold": _relu,
     "View": lambda module, x: Op("flatten", (x,)),
@@ -122,7 +122,7 @@ _LAYERS: Final[Mapping[str, Callable[[T7Object, Op], Op]]] = {
 }
 
 LAYERS: Final = {f"{library}.{name}": layer for library in ("nn", "cudnn") for name, layer in _LAYERS.items()}
-"""Classes that turn one tensor into another; those of cudnn have the fields of their namesakes."""
+"""Classes from one tensor to another; cudnn's have the fields of their namesakes."""
 
 
 def add(module: T7Object, parts: list[Op]) -> Op:
@@ -130,7 +130,7 @@ def add(module: T7Object, parts: list[Op]) -> Op:
 
 
 def join(module: T7Object, parts: list[Op]) -> Op:
-    """Concatenate channels: the second dimension of a batch, or the first where one sample's three are counted."""
+    """Concatenate channels: the second dimension of a batch, or the first of a sample (nInputDims = 3)."""
     dimension, of_sample = whole(module, "dimension"), number(module, "nInputDims", -1) == 3
     if dimension != (1 if of_sample else 2):
         raise ModelError(f"{module.class_name}: joins dimension {dimension}; expected the channels")
@@ -138,4 +138,4 @@ def join(module: T7Object, parts: list[Op]) -> Op:
 
 
 JOINTS: Final = {"nn.CAddTable": add, "nn.JoinTable": join}
-"""Classes that turn a table of tensors into one."""
+"""Classes from a table of tensors to one tensor."""

@@ -1,4 +1,4 @@
-"""Follows a tensor through the containers and graphs of a Torch7 network: nothing is run, only written down."""
+"""Follows a tensor through the containers and graphs of a Torch7 network, without running it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any, Final
 
 from ls3dw.core.formats.t7 import T7Object, as_list
 from ls3dw.errors import ModelError
+from ls3dw.models.weights.torch7.graph import Graph, Op
 from ls3dw.models.weights.torch7.layers import JOINTS, LAYERS, Table, whole
-from ls3dw.models.weights.torch7.ops import Graph, Op
 
 DEEPEST: Final = 64
-"""Containers within containers; a FAN has about ten."""
+"""Levels of containers; a FAN has about ten."""
 
 MOST: Final = 20_000
-"""Modules that the tensor may pass, and parts that are joined; the largest FAN here has about 4,000."""
+"""Modules and joined parts on the tensor's way; the largest FAN has about 4,000."""
 
 
 def walk(network: T7Object) -> Graph:
-    """Return the graph of a network; `ModelError` says what in it is not understood. Origins are Torch7 objects."""
+    """Return the graph of a network, whose origins are Torch7 objects; `ModelError` where it is not understood."""
     result = _Walk().through(network, Op("input"), 0)
     outputs = result if isinstance(result, list) else [result]
     if not outputs or not all(isinstance(output, Op) for output in outputs):
@@ -32,7 +32,7 @@ class _Walk:
         self._passed = 0
 
     def through(self, module: Any, x: Table, depth: int) -> Table:
-        """Return what a module makes of `x`."""
+        """Return a module's result for `x`."""
         if not isinstance(module, T7Object):
             raise ModelError(f"a {type(module).__name__} stands where a module is expected")
         self._passed += 1
@@ -69,7 +69,7 @@ class _Walk:
         return [self.through(child, part, depth) for child, part in zip(children, parts, strict=True)]
 
     def first(self, module: T7Object, x: Table, depth: int) -> Table:
-        """A network spread over GPUs keeps a copy for each."""
+        """Follow the first copy of a network that was spread over GPUs."""
         return self.through(next(iter(_modules(module)), None), x, depth)
 
     def identity(self, module: T7Object, x: Table, depth: int) -> Table:
@@ -79,7 +79,7 @@ class _Walk:
         return _entry(module, x, whole(module, "index"))
 
     def graph(self, module: T7Object, x: Table, depth: int) -> Table:
-        """Pass through a graph: from its output back to its input along `mapindex`, then forward in that order."""
+        """Sort a graph from its output back along `mapindex`, then follow it forward."""
         start, end = _data(module, "innode"), _data(module, "outnode")
         nodes, inputs = _behind(module, end)
         results: dict[int, Table] = {}
@@ -112,7 +112,7 @@ CONTAINERS: Final[Mapping[str, Callable[[_Walk, T7Object, Table, int], Table]]] 
     "nn.Identity": _Walk.identity,
     "nn.SelectTable": _Walk.select,
 }
-"""Classes that lead what comes in elsewhere, tensors and tables alike."""
+"""Classes that pass tensors and tables on to others."""
 
 
 def _modules(module: T7Object) -> list[Any]:
@@ -123,7 +123,7 @@ def _modules(module: T7Object) -> list[Any]:
 
 
 def _data(module: T7Object, name: str) -> dict[Any, Any]:
-    """Return the data of the node where a graph begins or ends."""
+    """Return the data of a graph's first or last node."""
     node = module.fields.get(name)
     data = node.fields.get("data") if isinstance(node, T7Object) else None
     if not isinstance(data, dict):
@@ -132,7 +132,7 @@ def _data(module: T7Object, name: str) -> dict[Any, Any]:
 
 
 def _behind(module: T7Object, end: dict[Any, Any]) -> tuple[dict[int, dict[Any, Any]], dict[int, list[int]]]:
-    """Return the data of all nodes that lead to `end`, and the inputs of each in order, both by `id`."""
+    """Return the data of all nodes that lead to `end`, and their inputs in order, both by `id`."""
     nodes: dict[int, dict[Any, Any]] = {}
     inputs: dict[int, list[int]] = {}
     waiting = [end]
@@ -141,7 +141,7 @@ def _behind(module: T7Object, end: dict[Any, Any]) -> tuple[dict[int, dict[Any, 
         if id(data) in nodes:
             continue
         nodes[id(data)] = data
-        # `mapindex` leads both ways: from numbers to the inputs' data, and from these to their numbers.
+        # `mapindex` maps both ways: numbers to the inputs' data, and these to their numbers.
         index = data.get("mapindex")
         numbered = (
             {key: value for key, value in index.items() if isinstance(key, int)} if isinstance(index, dict) else {}

@@ -1,4 +1,4 @@
-"""The weights of Torch7 modules under the names, and in the form, that our networks have them."""
+"""Turns the weights of Torch7 modules into a state dict of ours."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from ls3dw.core.formats.t7 import T7Object
 from ls3dw.errors import ModelError
-from ls3dw.models.weights.torch7.layers import array, needed, number
-from ls3dw.models.weights.torch7.ops import Op
+from ls3dw.models.weights.torch7.graph import Op
+from ls3dw.models.weights.torch7.layers import array, number, required
 
 EPS: Final = 1e-5
-"""What all our batch norms add to the variance; it is no part of a state dict."""
+"""Addition to the variance in all our batch norms; not part of a state dict."""
 
 
-class Weights:
-    """Collects a state dict module by module, and counts the old forms met on the way (`forms`).
+class StateReader:
+    """Collects a state dict module by module, and counts old forms in the file (`forms`).
 
     shapes: of our state dict; norm_after: name of a convolution -> of the batch norm that alone uses its result.
     """
@@ -34,7 +34,7 @@ class Weights:
         self.forms: Counter[str] = Counter()
 
     def add(self, op: Op, module: T7Object) -> None:
-        """Take what an operation of our network, whose origin is its name there, needs from its module in the file."""
+        """Read the weights of an operation of our network from its module in the file."""
         READERS[op.kind](self, str(op.origin), module)
         if module.class_name.startswith("cudnn."):
             self.forms["cudnn classes"] += 1
@@ -42,7 +42,7 @@ class Weights:
             self.forms["modules saved in training mode"] += 1
 
     def _conv(self, name: str, module: T7Object) -> None:
-        weight = needed(module, "weight")
+        weight = required(module, "weight")
         if weight.ndim != len(self._shapes[f"{name}.weight"]):
             self.forms["convolutions stored as matrices"] += 1
         self._put(f"{name}.weight", module, weight)
@@ -60,7 +60,7 @@ class Weights:
             self._biases[name] = bias
 
     def _norm(self, name: str, module: T7Object) -> None:
-        mean = needed(module, "running_mean")
+        mean = required(module, "running_mean")
         scale, shift = array(module, "weight"), array(module, "bias")
         if scale is None:
             self.forms["batch norms without scale and shift"] += 1
@@ -71,14 +71,14 @@ class Weights:
         self.state[f"{name}.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
 
     def _variance(self, name: str, module: T7Object) -> NDArray[Any]:
-        """Return the variance that with our `EPS` gives what the module gives with its own."""
+        """Return the variance that with our `EPS` is equivalent to the module's with its own eps."""
         eps = number(module, "eps", EPS)
         if not 0 <= eps < 1:
             raise ModelError(f"{name}: eps of the batch norm is {eps}; expected a small number")
         variance = array(module, "running_var")
         if variance is None:
             self.forms["batch norms of version 1 (running_std)"] += 1
-            inverse = needed(module, "running_std").astype(np.float64)
+            inverse = required(module, "running_std").astype(np.float64)
             if np.any(inverse == 0):
                 raise ModelError(f"{name}: running_std is 0; expected 1 / sqrt(variance + eps)")
             return 1 / inverse**2 - EPS
@@ -88,7 +88,7 @@ class Weights:
         return variance
 
     def move_biases(self) -> None:
-        """Take biases that our network has no place for out of the mean that the batch norm after them subtracts."""
+        """Subtract biases that our network does not have from the mean of the batch norm after them."""
         for name, bias in self._biases.items():
             mean = self.state[f"{self._norm_after[name]}.running_mean"]
             if bias.shape != mean.shape:
@@ -99,7 +99,7 @@ class Weights:
             self.forms["biases moved into the batch norm after them"] += 1
 
     def _linear(self, name: str, module: T7Object) -> None:
-        self._put(f"{name}.weight", module, needed(module, "weight"))
+        self._put(f"{name}.weight", module, required(module, "weight"))
         self._bias(name, module)
 
     def _put(self, key: str, module: T7Object, values: NDArray[Any]) -> None:
@@ -108,27 +108,27 @@ class Weights:
             raise ModelError(f"{key}: {module.class_name} has {values.shape}; expected {tuple(shape)}")
         if values.dtype == np.float16:
             self.forms["tensors of half precision"] += 1
-        with np.errstate(over="ignore"):  # what is too large for float32 is refused in the next line
+        with np.errstate(over="ignore"):  # overflows are refused below
             weights = np.array(values, np.float32, order="C").reshape(shape)
         if not np.isfinite(weights).all():
             raise ModelError(f"{key}: holds numbers that are not finite")
         self.state[key] = torch.from_numpy(weights)
 
 
-READERS: Final[Mapping[str, Callable[[Weights, str, T7Object], None]]] = {
-    "conv": Weights._conv,
-    "norm": Weights._norm,
-    "linear": Weights._linear,
+READERS: Final[Mapping[str, Callable[[StateReader, str, T7Object], None]]] = {
+    "conv": StateReader._conv,
+    "norm": StateReader._norm,
+    "linear": StateReader._linear,
 }
-"""Kinds of operations that have weights."""
+"""Readers of the kinds of operations with weights."""
 
 
 def check_storages(modules: list[T7Object]) -> bool:
-    """Say whether weights share storages; `ModelError` if they are more than the file holds numbers for.
+    """Return whether weights share storages; `ModelError` if they have more numbers than the file.
 
-    A small damaged file can otherwise ask for any amount of memory, each weight a view of the same numbers.
+    Otherwise a small damaged file could ask for any amount of memory, each weight a view of the same numbers.
     """
-    weights = [needed(module, "weight") for module in modules if array(module, "weight") is not None]
+    weights = [required(module, "weight") for module in modules if array(module, "weight") is not None]
     bases = [weight.base if isinstance(weight.base, np.ndarray) else weight for weight in weights]
     numbers = sum({id(base): base.size for base in bases}.values())
     if sum(weight.size for weight in weights) > numbers:

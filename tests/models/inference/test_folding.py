@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ls3dw.models import FAN, DepthNet, load
-from ls3dw.models.inference.core_threads import through_lanes
-from ls3dw.models.inference.folding import Activation, FoldedBottleneck, folded
-from ls3dw.models.inference.packing import NarrowActivation, PackedBottleneck, PackedConv, packable, rectify_
+from ls3dw.models.inference.core_threads import run_in_parts
+from ls3dw.models.inference.folding import Activation, PackedConv, fold_network, pack, packable, rectify_
 from ls3dw.models.inference.policy import choose, has_bfloat16
 from ls3dw.models.inference.runners import FoldedRunner, prepare
 from ls3dw.models.networks.guidance import gaussian_guide
@@ -38,15 +37,13 @@ def count(network: nn.Module, kind: type[nn.Module]) -> int:
 def test_a_packed_network_is_the_folded_one(name: str) -> None:
     network = load(name).network
     assert isinstance(network, FAN | DepthNet)
-    before = folded(network, torch.float32)
-    runner = prepare(network, FLOAT32)
-    assert isinstance(runner, FoldedRunner)
-    # All but the first, which has a way of its own.
-    assert count(runner._network, PackedConv) == count(before, nn.Conv2d) - 1
-    assert count(runner._network, PackedBottleneck) == count(before, FoldedBottleneck)
-    maps = runner._first(numbers(1, 3, 256, 256), None)
+    before = fold_network(network, torch.float32)
+    packed, maps = fold_network(network, torch.float32), torch.rand(1, before.first.out_channels, 128, 128)
+    pack(packed, maps.clone())
+    # All but the first.
+    assert count(packed, PackedConv) == count(before, nn.Conv2d) - 1
     expected = before.body(maps.clone())
-    assert (runner._network.body(maps) - expected).abs().max() < 2e-5 * expected.abs().max()
+    assert (packed.body(maps) - expected).abs().max() < 2e-5 * expected.abs().max()
 
 
 @pytest.mark.parametrize("name", ["fan-2d-light", "depth-light"])
@@ -76,7 +73,7 @@ def test_a_picture_is_the_same_in_any_company(name: str, dtype: torch.dtype) -> 
     model = load(name)
     crops, points = numbers(7, 3, 256, 256), numbers(7, 68, 2) * 255
     guide = None if model.contract.kind == "2d" else gaussian_guide(points, 1.0)
-    alone, some = (prepare(model.network, replace(EAGER, dtype=dtype, rows=rows, lanes=2)) for rows in (1, 4))
+    alone, some = (prepare(model.network, replace(EAGER, dtype=dtype, rows=rows, threads=2)) for rows in (1, 4))
     expected = alone(crops, guide)
     assert torch.equal(some(crops, guide), expected)
     for part in (slice(0, 1), slice(1, 4), slice(2, 7)):
@@ -84,7 +81,7 @@ def test_a_picture_is_the_same_in_any_company(name: str, dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize(
-    ("rows", "lanes", "sizes"),
+    ("rows", "threads", "sizes"),
     [
         (4, 2, [4, 4, 4, 4]),
         (4, 4, [4, 4, 4, 4]),
@@ -94,13 +91,13 @@ def test_a_picture_is_the_same_in_any_company(name: str, dtype: torch.dtype) -> 
         (5, 2, [5, 5, 5, 1]),
     ],
 )
-def test_every_lane_has_work(rows: int, lanes: int, sizes: list[int]) -> None:
+def test_every_thread_has_work(rows: int, threads: int, sizes: list[int]) -> None:
     def work(part: slice) -> Tensor:
         parts.append(part)
         return torch.arange(part.start, part.stop)
 
     parts: list[slice] = []
-    assert torch.equal(through_lanes(work, 16, rows, lanes), torch.arange(16))
+    assert torch.equal(run_in_parts(work, 16, rows, threads), torch.arange(16))
     assert sorted((part.stop - part.start for part in parts), reverse=True) == sizes
 
 
@@ -116,10 +113,9 @@ def test_a_narrow_relu_is_the_relu_of_every_number() -> None:
 def test_a_narrow_norm_is_the_norm() -> None:
     norm = nn.BatchNorm2d(8).eval()
     nn.init.uniform_(norm.weight, -1.5, 1.5, generator=torch.Generator().manual_seed(1))
-    activation = Activation(norm).float()
     maps = (numbers(2, 8, 6, 6) - 0.5).bfloat16().contiguous(memory_format=torch.channels_last)
     before = maps.clone()
-    assert torch.equal(NarrowActivation(activation)(maps), activation(maps))
+    torch.testing.assert_close(Activation(norm).float()(maps), F.relu(norm(maps.float())).bfloat16())
     assert torch.equal(maps, before), "others read it too"
 
 
