@@ -19,8 +19,8 @@ SHAPES: Final[dict[str, tuple[int, ...]]] = {
     "visible": (POINTS,),
     "pose": (3,),
 }
-"""Fields of an annotation file: points in 0-based pixels (z larger is nearer), 1 for visible points, yaw, pitch and roll
-in degrees."""
+"""Fields of an annotation file: points in 0-based pixels (z larger is nearer), 1 for visible points, and the angles
+yaw, pitch, roll in degrees."""
 
 
 def parse_json(data: bytes) -> Face:

@@ -108,7 +108,7 @@ class StillMedia:
     def files(self) -> Iterator[Path]:
         """Yield the pictures and annotations of all pairs."""
         for pair in self.pairs:
-            yield from (self.part.folder / name for name in (*pair.pictures, *pair.annotations))
+            yield from (self.folder.path / name for name in (*pair.pictures, *pair.annotations))
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
         """Yield a sample or a drop for every pair that is not skipped."""
