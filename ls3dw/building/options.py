@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from ls3dw.core.crops import FRAME, JPEG_QUALITY, KEPT_SIDE, KEPT_ZOOM, STILL, Decode
+from ls3dw.core.crops import FRAME, JPEG_QUALITY, STILL, STORED_SIDE, STORED_ZOOM, Decode
 from ls3dw.core.options import parse_options, read_yaml
 from ls3dw.errors import ConfigurationError
 from ls3dw.sources import SOURCES
@@ -141,8 +141,8 @@ def recorded(options: BuildOptions, models: Mapping[str, Any]) -> dict[str, Any]
         "picture": {
             "chroma": {"frame": FRAME, "still": STILL},
             "jpeg_quality": JPEG_QUALITY,
-            "side": KEPT_SIDE,
-            "zoom": KEPT_ZOOM,
+            "side": STORED_SIDE,
+            "zoom": STORED_ZOOM,
         },
         "shard_size": options.shard_size,
         "subsets": sorted(options.subsets),

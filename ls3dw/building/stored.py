@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ls3dw.core.crops import decode_kept
+from ls3dw.core.crops import decode_stored
 from ls3dw.core.sample import Picture, StoredSample
 from ls3dw.dataset.shards import Shard
 
@@ -66,4 +66,4 @@ class StoredMedia:
 
 
 def _picture(faces: Shard, row: int) -> Picture:
-    return decode_kept(faces.picture_bytes(row))
+    return decode_stored(faces.picture_bytes(row))

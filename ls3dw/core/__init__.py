@@ -1,5 +1,6 @@
-"""What every room uses, and what knows no data set and no network: the 68-point mark-up, coordinates, the sample,
-pose, metrics, files, file formats, worker processes. numpy and OpenCV only, never torch.
+"""Shared basics: the 68-point mark-up, coordinates, the sample, pose, metrics, files, file formats, worker processes.
+
+Knows no data set and no network, and never imports torch.
 """
 
 from __future__ import annotations

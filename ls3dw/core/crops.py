@@ -1,6 +1,6 @@
-"""What is cut from a picture for one face: the window that the networks see, and the picture that the shards keep.
+"""Cuts from a picture of one face: the window for the networks, and the picture that is stored in the shards.
 
-numpy and OpenCV only, so that decoding processes need not load torch.
+numpy and OpenCV only: decoding processes do not load torch.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from ls3dw.errors import PictureError
 
 Decode = Literal["subpixel", "reference"]
 
-KEPT_SIDE = 2.1
-"""Side of a kept picture in crop sides. Training turns by 70 degrees and shrinks to 0.7: that needs
-sqrt(2) / 0.7 = 2.02, and the rest is for shaken boxes."""
+STORED_SIDE = 2.1
+"""Side of a stored picture in crop sides. Training rotates by up to 70 degrees and zooms out to 0.7, which needs
+sqrt(2) / 0.7 = 2.02; the rest is for jittered boxes."""
 
-KEPT_ZOOM = 2.0
-"""A kept picture has at most this many pixels to one of the 256-pixel crop; larger faces are reduced by area."""
+STORED_ZOOM = 2.0
+"""Largest resolution of a stored picture, in pixels per pixel of the 256-pixel crop; larger faces are reduced."""
 
 LARGEST_CROP = 16.0
-"""A crop's side and place may be this many times the picture's longer side."""
+"""Largest side and offset of a crop, in longer sides of the picture."""
 
 JPEG_QUALITY = 95
 
 Chroma = Literal["4:4:4", "4:2:0"]
-"""Whether a JPEG file has colour at full resolution, or at half of it."""
+"""Colour of a JPEG file at full or at half resolution."""
 
 STILL: Final[Chroma] = "4:4:4"
 FRAME: Final[Chroma] = "4:2:0"
@@ -57,7 +57,7 @@ _SAMPLING: Final[dict[Chroma, int]] = {
 
 @dataclass(frozen=True)
 class Window:
-    """Pixels (h, w, 3) uint8 that hold a network's crop, and where they lie.
+    """The part of a picture that covers a network's crop, (h, w, 3) uint8.
 
     to_crop: affine from the window's pixels to the crop; crop: affine from the picture's pixels to the crop.
     """
@@ -67,7 +67,7 @@ class Window:
     crop: Affine
 
     def in_rgb(self, order: ColourOrder) -> Window:
-        """Return the same as the networks take it. order: of its channels now."""
+        """Return it with RGB channels. order: present order of the channels."""
         if order == "RGB":
             return self
         return replace(self, pixels=np.asarray(cv2.cvtColor(self.pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8))
@@ -75,9 +75,9 @@ class Window:
 
 @dataclass(frozen=True)
 class Windows:
-    """The windows of N faces as one array, so that it can be brought to a device in one piece.
+    """The windows of N faces as one array, which moves to a device in one piece.
 
-    pixels: (N, H, W, 3) uint8, each window in the upper left corner and black beside it; to_crop, crop: (N, 2, 3).
+    pixels: (N, H, W, 3) uint8, each window in the upper left corner, the rest black; to_crop, crop: (N, 2, 3).
     """
 
     pixels: SharedArray
@@ -88,7 +88,7 @@ class Windows:
         return len(self.crop)
 
     def rows(self, start: int, stop: int) -> Windows:
-        """Return some of them."""
+        """Return windows `start` to `stop`."""
         if (start, stop) == (0, len(self)):
             return self
         pixels = SharedArray.of(self.pixels.array()[start:stop])
@@ -97,17 +97,17 @@ class Windows:
 
 @dataclass(frozen=True)
 class StoredPicture:
-    """A face's picture as it is stored. to_picture: affine from the source picture's pixels to the kept one's."""
+    """A face's picture as it is stored. to_picture: affine from the source picture's pixels to the stored one's."""
 
     pixels: Picture
     to_picture: Affine
 
 
 def cut_window(image: Picture, box: NDArray[Any], decode: Decode = "subpixel", reduction: int = 1) -> Window:
-    """Cut what the networks need of the face in `box` (4,) from a picture (H, W, 3), channels as they are.
+    """Cut the networks' input for the face in `box` (4,) from a picture (H, W, 3), channels as they are.
 
     reduction: how many times `image` is smaller than the picture of `box` and of the window's `crop`.
-    Raises `PictureError` for a box that is out of all proportion to the picture.
+    Raises PictureError for a box far larger than the picture or far outside it.
     """
     if reduction > 1:
         reduce = resize_affine(1 / reduction, 1 / reduction)
@@ -118,7 +118,7 @@ def cut_window(image: Picture, box: NDArray[Any], decode: Decode = "subpixel", r
 
 
 def _check_proportion(image: Picture, box: NDArray[Any]) -> None:
-    """Refuse what cannot be a face's box, before memory is taken for its crop."""
+    """Raise PictureError for a box that cannot be a face's, before its crop is allocated."""
     centre, scale = crop_placement(box)
     largest = LARGEST_CROP * max(image.shape[:2])
     if not (np.abs((*centre, REFERENCE_SIDE * scale)) < largest).all():
@@ -129,17 +129,17 @@ def _check_proportion(image: Picture, box: NDArray[Any]) -> None:
 def _exact_window(image: Picture, box: NDArray[Any]) -> Window:
     crop = crop_affine(box)
     centre, scale = crop_placement(box)
-    # The filter reaches one crop pixel, and at least one picture pixel, past the crop.
+    # The resampling filter reads one crop pixel, and at least one picture pixel, beyond the crop.
     reach = REFERENCE_SIDE * scale * (0.5 + 1 / CROP_SIZE) + 1
     pixels, to_window = _cut(image, centre, float(reach))
-    factor = int(REFERENCE_SIDE * scale / (KEPT_ZOOM * CROP_SIZE))
+    factor = int(REFERENCE_SIDE * scale / (STORED_ZOOM * CROP_SIZE))
     if factor > 1:
         pixels, to_window = _reduce(pixels, to_window, factor)
     return Window(pixels, compose(crop, invert(to_window)), crop)
 
 
 def _reference_window(image: Picture, box: NDArray[Any]) -> Window:
-    """Crop as the published code does: to whole pixels, then a bilinear resize, in single precision where it is."""
+    """Crop as the published code does: whole pixels, then a bilinear resize, in single precision where that has it."""
     centre, scale = crop_placement(box)
     side = REFERENCE_SIDE * float(scale)
     matrix = np.eye(3, dtype=np.float32)
@@ -161,7 +161,7 @@ def _reference_window(image: Picture, box: NDArray[Any]) -> Window:
 
 
 def pack_windows(windows: Sequence[Window]) -> Windows:
-    """Put at least one window into one array, as large as the largest; its pixels are read when they are wanted."""
+    """Pack at least one window into an array of the largest window's size; pixels are copied when it is filled."""
     height, width = (max(window.pixels.shape[axis] for window in windows) for axis in (0, 1))
 
     def fill(pixels: NDArray[Any]) -> None:
@@ -180,19 +180,19 @@ def _reduced(box: NDArray[Any], reduce: Affine) -> NDArray[np.float64]:
 
 
 def cut_stored(image: Picture, box: NDArray[Any], reduction: int = 1) -> StoredPicture:
-    """Cut the picture that the shards keep: the crop with margin for training, no larger than `KEPT_ZOOM` asks for.
+    """Cut the picture to store: the crop with a margin for training, at most `STORED_ZOOM` times its resolution.
 
     reduction: how many times `image` is smaller than the picture of `box` and `to_picture`.
     """
     if reduction > 1:
         reduce = resize_affine(1 / reduction, 1 / reduction)
-        kept = cut_stored(image, _reduced(box, reduce))
-        return replace(kept, to_picture=compose(kept.to_picture, reduce))
+        stored = cut_stored(image, _reduced(box, reduce))
+        return replace(stored, to_picture=compose(stored.to_picture, reduce))
     _check_proportion(image, box)
     centre, scale = crop_placement(box)
     side = REFERENCE_SIDE * float(scale)
-    pixels, to_picture = _cut(image, centre, KEPT_SIDE * side / 2)
-    zoom = KEPT_ZOOM * CROP_SIZE / side
+    pixels, to_picture = _cut(image, centre, STORED_SIDE * side / 2)
+    zoom = STORED_ZOOM * CROP_SIZE / side
     if zoom < 1:
         height, width = pixels.shape[:2]
         pixels = _resize(pixels, max(1, round(width * zoom)), max(1, round(height * zoom)), cv2.INTER_AREA)
@@ -200,22 +200,22 @@ def cut_stored(image: Picture, box: NDArray[Any], reduction: int = 1) -> StoredP
     return StoredPicture(pixels, to_picture)
 
 
-def cut_stored_window(kept: StoredPicture, box: NDArray[Any]) -> Window:
-    """Cut what the networks need from a kept picture; box (4,) and the window's `crop` are those of the source's.
+def cut_stored_window(stored: StoredPicture, box: NDArray[Any]) -> Window:
+    """Cut the networks' input from a stored picture. Box (4,) and the window's `crop` are in source pixels.
 
-    The crop is the very one of `cut_window`: only where its pixels come from differs.
+    The crop equals that of `cut_window`; only the pixels come from the stored picture.
     """
     crop = crop_affine(box)
     centre, scale = crop_placement(box)
     # Rounding to whole pixels can reduce one axis a little less than the other.
-    zoom = float(np.abs(kept.to_picture[:, :2]).max())
+    zoom = float(np.abs(stored.to_picture[:, :2]).max())
     reach = REFERENCE_SIDE * float(scale) * zoom * (0.5 + 1 / CROP_SIZE) + 1
-    pixels, to_window = _cut(kept.pixels, apply(kept.to_picture, centre[None])[0], reach)
-    return Window(pixels, compose(crop, invert(compose(to_window, kept.to_picture))), crop)
+    pixels, to_window = _cut(stored.pixels, apply(stored.to_picture, centre[None])[0], reach)
+    return Window(pixels, compose(crop, invert(compose(to_window, stored.to_picture))), crop)
 
 
 def encode_picture(pixels: Picture, chroma: Chroma = STILL, order: ColourOrder = "RGB") -> NDArray[np.uint8]:
-    """Encode a kept picture, channels in `order`, as JPEG: the bytes of a file."""
+    """Encode a picture to store as the bytes of a JPEG file. order: of its channels."""
     bgr = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if order == "RGB" else pixels
     sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _SAMPLING[chroma])
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY, *sampling])
@@ -224,11 +224,11 @@ def encode_picture(pixels: Picture, chroma: Chroma = STILL, order: ColourOrder =
     return np.asarray(data, dtype=np.uint8).ravel()
 
 
-def decode_kept(data: NDArray[np.uint8]) -> Picture:
-    """Decode a kept picture: (H, W, 3) uint8 RGB."""
+def decode_stored(data: NDArray[np.uint8]) -> Picture:
+    """Decode a stored picture: (H, W, 3) uint8 RGB."""
     pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
     if pixels is None:
-        raise PictureError("a kept picture is not a JPEG; run ls3dw verify")
+        raise PictureError("a stored picture is not a JPEG; run ls3dw verify")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
@@ -237,14 +237,14 @@ def _cut(image: Picture, centre: NDArray[np.float64], reach: float) -> tuple[Pic
     height, width = image.shape[:2]
     low = np.floor(centre - reach).astype(int)
     high = np.ceil(centre + reach).astype(int) + 1
-    # A square beside the picture still needs a pixel to be sampled: the nearest one, far outside the crop.
+    # A square outside the picture takes the nearest pixel, which lies far outside the crop.
     x0, y0 = (int(value) for value in np.clip(low, 0, (width - 1, height - 1)))
     x1, y1 = (int(value) for value in np.clip(high, (x0 + 1, y0 + 1), (width, height)))
     return image[y0:y1, x0:x1], np.array([[1.0, 0, -x0], [0, 1.0, -y0]])
 
 
 def _reduce(pixels: Picture, to_window: Affine, factor: int) -> tuple[Picture, Affine]:
-    """Average blocks of `factor` x `factor` pixels; the rest of a block at the right and lower edge counts as black."""
+    """Average blocks of `factor` x `factor` pixels; blocks at the right and lower edge are filled up with black."""
     height, width = pixels.shape[:2]
     padded = _extract(pixels, 0, 0, -(-width // factor) * factor, -(-height // factor) * factor)
     reduced = _resize(padded, padded.shape[1] // factor, padded.shape[0] // factor, cv2.INTER_AREA)
@@ -256,7 +256,7 @@ def _resize(pixels: Picture, width: int, height: int, interpolation: int) -> Pic
 
 
 def _extract(image: Picture, left: int, top: int, width: int, height: int) -> Picture:
-    """Cut a rectangle that may reach past the picture; what lies outside is black."""
+    """Cut a rectangle that may reach beyond the picture; black outside."""
     out = np.zeros((height, width, 3), dtype=np.uint8)
     y0, y1 = max(0, top), min(image.shape[0], top + height)
     x0, x1 = max(0, left), min(image.shape[1], left + width)

@@ -165,7 +165,7 @@ def remove_partial(folder: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold the folder for one process that writes; the system releases it when the process ends, however it ends.
+    """Hold the folder for one process that writes; the system releases it when the process ends.
 
     Where the file system has no locks (NFS without lockd, some FUSE), warns and goes on without one.
     """

@@ -20,13 +20,13 @@ REFERENCE_SIDE = 200.0
 """Side of the crop of a face at scale 1."""
 
 RAISE = 0.12
-"""The crop's centre lies this share of the box's height above the box's centre."""
+"""Height of the crop's centre above the box's centre, as a share of the box's height."""
 
 
 def tight_box(points: ArrayLike) -> NDArray[np.float32]:
-    """Return the box (..., 4: x0 y0 x1 y1) of points (..., P, 2), not counting NaN; NaN where no point is left."""
+    """Return the box (..., 4: x0 y0 x1 y1) of points (..., P, 2), ignoring NaN; NaN if all points are."""
     array = np.asarray(points, dtype=np.float32)
-    # One axis at a time: numpy takes twelve times as long to go through rows of two numbers.
+    # One axis at a time: numpy is twelve times slower over rows of two numbers.
     axes = array[..., 0], array[..., 1]
     missing = np.isnan(axes[0]) | np.isnan(axes[1])
     low = (np.where(missing, np.float32(np.inf), axis).min(axis=-1) for axis in axes)
@@ -39,7 +39,7 @@ def crop_placement(boxes: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.fl
     """Apply the published rule to boxes (..., 4): centre of the crop (..., 2), scale (...); side = 200 * scale px."""
     box = np.asarray(boxes, dtype=np.float64)
     width, height = box[..., 2] - box[..., 0], box[..., 3] - box[..., 1]
-    # Written as the published code writes it, so that both round alike.
+    # The published code's order of operations, so that both round alike.
     centre_x = box[..., 2] - width / 2.0
     centre_y = box[..., 3] - height / 2.0 - height * RAISE
     return np.stack((centre_x, centre_y), axis=-1), (width + height) / REFERENCE_SCALE
@@ -63,7 +63,7 @@ def square_affine(centre: ArrayLike, side: ArrayLike, size: int) -> Affine:
 
 
 def apply(affine: Affine, points: NDArray[Any]) -> NDArray[Any]:
-    """Map points (..., P, 2 or 3) by affines (..., 2, 3), in float64; a z keeps to the scale of x. Same dtype out."""
+    """Map points (..., P, 2 or 3) by affines (..., 2, 3), in float64; z is scaled like x. Same dtype out."""
     xy = points[..., :2].astype(np.float64)
     out = xy @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
     if points.shape[-1] == 3:

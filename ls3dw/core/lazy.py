@@ -1,4 +1,4 @@
-"""Doors of packages that import what they offer on first use, so that `import ls3dw` and `ls3dw --help` stay quick."""
+"""Lazy package imports, which keep `import ls3dw` and `ls3dw --help` fast."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 def door(package: str, homes: Mapping[str, str]) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return `__getattr__` and `__dir__` of a package (PEP 562).
 
-    homes: for each name the module below `package` that defines it; a name that ends its module's path is that module.
+    homes: name -> module below `package` that defines it, or that is the name itself.
     """
 
     def get(name: str) -> Any:

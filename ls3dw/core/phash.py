@@ -1,7 +1,7 @@
-"""Perceptual hashes of faces: 64 bits that stay nearly the same when a picture is resized or encoded again.
+"""Perceptual hashes of faces: 64 bits that hardly change when a picture is resized or encoded again.
 
-The face's crop is reduced to 32x32 grey pixels; a bit says whether one of its 8x8 lowest frequencies lies above their
-median. All arithmetic after the reduction is in whole numbers, so that no machine rounds a bit another way.
+The face's crop is reduced to 32x32 grey pixels. Each bit is set if one of its 8x8 lowest frequencies lies above their
+median. The arithmetic after the reduction is in integers, so all machines give the same bits.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _COSINES: Final = _cosines()
 
 
 def face_hash(picture: Picture, to_picture: Affine, box: NDArray[Any], order: ColourOrder = "RGB") -> np.uint64:
-    """Hash the face in `box` (4,), in the source's pixels.
+    """Hash the face in `box` (4,), in source pixels.
 
-    picture: (H, W, 3) uint8 that shows it, channels in `order`; to_picture: affine from the source's pixels to its own.
+    picture: (H, W, 3) uint8, channels in `order`; to_picture: affine from source pixels to pixels of `picture`.
     """
     to_crop = compose(crop_affine(np.asarray(box, dtype=np.float64)), invert(to_picture))
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY if order == "RGB" else cv2.COLOR_BGR2GRAY)
@@ -48,7 +48,7 @@ def face_hash(picture: Picture, to_picture: Affine, box: NDArray[Any], order: Co
 def hash_grey(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Hash grey pictures (N, 32, 32) -> (N,). Bit 8 v + u: frequency u across and v down; bit 0, the mean, stays 0."""
     spectrum = (_COSINES @ pictures.astype(np.int64) @ _COSINES.T).reshape(len(pictures), BITS)
-    # Of 63 frequencies the median is one of them, so that no two are averaged.
+    # The median of 63 frequencies is one of them: nothing is averaged.
     above = spectrum > np.median(spectrum[:, 1:], axis=1, keepdims=True)
     above[:, 0] = False
     return np.packbits(above, axis=1, bitorder="little").view("<u8")[:, 0].astype(np.uint64)
@@ -57,12 +57,12 @@ def hash_grey(pictures: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def distances(hashes: NDArray[np.uint64], others: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Count the bits in which each hash (N,) differs from each other one (M,) -> (N, M)."""
     signs = _signs(hashes), _signs(others).T
-    # Of equal bits minus different ones: small whole numbers, which float32 holds exactly.
+    # Equal bits minus different ones: small integers, exact in float32.
     return ((BITS - signs[0] @ signs[1]) / 2).astype(np.uint8)
 
 
 def nearest(hashes: NDArray[np.uint64], others: NDArray[np.uint64], slack: int = 0) -> list[NDArray[np.intp]]:
-    """Find for each hash (N,) the nearest of others (M,), M > 0, and those at most `slack` bits farther away."""
+    """Return for each hash (N,) the indices of the nearest others (M,), M > 0, and of any within `slack` bits more."""
     found: list[NDArray[np.intp]] = []
     for start in range(0, len(hashes), _ROWS_AT_ONCE):
         table = distances(hashes[start : start + _ROWS_AT_ONCE], others)

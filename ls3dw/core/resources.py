@@ -1,4 +1,4 @@
-"""Finds the data that travels with the code: `manifests/`, `pipelines/`, the bundled networks, the embedded sample."""
+"""Finds the data files of the package: `manifests/`, `pipelines/`, the bundled networks, the embedded sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def folder(name: str) -> Path:
-    """Return a data folder: inside the package in a wheel, beside it in a checkout."""
+    """Return a data folder: in the package in a wheel, next to it in a checkout."""
     for candidate in (PACKAGE / name, PACKAGE.parent / name):
         if candidate.is_dir():
             return candidate

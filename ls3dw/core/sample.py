@@ -1,4 +1,4 @@
-"""The one type that travels from a source to a shard, and what is left of those that cannot."""
+"""The sample, which goes from a source to a shard, and the drop, which records why a face or file does not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Doubles: TypeAlias = NDArray[np.float64]
 Picture: TypeAlias = NDArray[np.uint8]
 
 ColourOrder = Literal["RGB", "BGR"]
-"""Of a picture's channels: OpenCV decodes to BGR, and to turn whole frames takes as long as to decode them."""
+"""Channel order of a picture. Video frames stay BGR: converting whole frames takes as long as decoding them."""
 
 Reason = Literal[
     "unreadable picture",
@@ -35,12 +35,12 @@ Reason = Literal[
     "repeated id",
     "rejected in audit",
 ]
-"""Why a face or file is left out; `Drop.detail` says more."""
+"""Why a face or file is left out; `Drop.detail` has the particulars."""
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A face or file that could not be used. Nothing is lost: read = written + dropped."""
+    """A face or file that could not be used. read = written + dropped."""
 
     id: str
     source: str
@@ -54,7 +54,7 @@ class Sample:
 
     annotation: (68, 2) float32, NaN where the source has no such point; box: (4,) float32 x0 y0 x1 y1;
     media: file under the source's root; frame: number in a video, from 1; yaw: degrees, where the source has it;
-    load: gives the picture with its channels in `order`;
+    load: returns the picture with its channels in `order`;
     flags: notes for users, e.g. "broken" for a frame whose published annotation is known to be wrong;
     extra: further arrays of the source, the same names and shapes for all its samples;
     size: width and height of the picture, None if they are those of `image()`; reduction: how many times `image()` is
@@ -84,11 +84,11 @@ class Sample:
             )
 
     def image(self) -> Picture:
-        """Decode the picture: (H, W, 3) uint8 RGB. Raises `errors.PictureError` when the file is damaged."""
+        """Return the picture (H, W, 3) uint8 RGB. Raises PictureError if the file is damaged."""
         pixels = self.load()
         if self.order == "RGB":
             return pixels
-        # Fifty times as fast as numpy.
+        # Fifty times faster than numpy.
         import cv2
 
         return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
@@ -96,9 +96,9 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredSample(Sample):
-    """A face read back from a data set: its image is the kept picture, everything else is in the source's pixels.
+    """A face read back from a data set. `image()` is the stored picture; all coordinates are in source pixels.
 
-    to_picture: (2, 3) affine from the source picture's pixels to those of `image()`; width, height: of the source's.
+    to_picture: (2, 3) affine from source pixels to those of `image()`; width, height: of the source picture.
     """
 
     to_picture: NDArray[np.float64]
@@ -110,19 +110,19 @@ Outcome: TypeAlias = Sample | Drop
 
 
 class Media(Protocol):
-    """What one process reads in one pass: a video, or some of a folder's pictures. Picklable and light.
+    """The unit of reading for one process: a video, or some pictures of a folder. Small and picklable.
 
-    Its units (files or frames) have fixed numbers, so that they fall into the same shards in every run.
+    Its units (files or frames) have fixed numbers, so every run puts them into the same shards.
     """
 
     @property
     def name(self) -> str:
-        """The part of the source that it belongs to: a video's name, or that of a folder of pictures."""
+        """Name of the video, or of the folder of pictures that it belongs to: a part of the source."""
         ...
 
     @property
     def start(self) -> int | None:
-        """Number of its first unit among the part's, which fill one shard; None for a video, which is a whole part."""
+        """Number of its first unit in the part; None for a video, which is a whole part."""
         ...
 
     @property
@@ -130,7 +130,7 @@ class Media(Protocol):
 
     @property
     def expected(self) -> int:
-        """Units that the listing promises; a video may turn out to have more frames."""
+        """Number of units by the listing; a video may have more frames."""
         ...
 
     def files(self) -> Iterator[Path]:
@@ -138,5 +138,5 @@ class Media(Protocol):
         ...
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
-        """Yield every unit once with its number, in order, but those that `skip(number)` says are done already."""
+        """Yield the outcome of every unit once with its number, in order, except where `skip(number)` is true."""
         ...

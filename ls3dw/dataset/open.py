@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ls3dw.core.crops import decode_kept
+from ls3dw.core.crops import decode_stored
 from ls3dw.core.geometry import Affine, apply
 from ls3dw.core.sample import Floats, Picture
 from ls3dw.dataset.index import read_index, read_subset
@@ -56,7 +56,7 @@ class Face:
 
     @cached_property
     def image(self) -> Picture:
-        return decode_kept(self.jpeg)
+        return decode_stored(self.jpeg)
 
     def to_picture(self, points: NDArray[Any]) -> NDArray[Any]:
         """Turn image pixels (68, 2 or 3) into pixels of `image`."""

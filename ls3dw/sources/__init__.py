@@ -28,11 +28,11 @@ SOURCES: Final[dict[str, type[Source]]] = {
 }
 
 LS3DW: Final = ("300w", "300vw", "menpo", "aflw2000")
-"""The four that LS3D-W was made of; the embedded sample has something of each."""
+"""The four data sets that LS3D-W was made of; the embedded sample has some of each."""
 
 
 def open_source(name: str, root: str | Path) -> Source:
-    """Find a data set in a folder; raises SourceError if it is not there. Nothing is decoded yet."""
+    """Find the data set `name` in a folder, without decoding anything. Raises SourceError if it is not there."""
     if name not in SOURCES:
         raise SourceError(f"no source {name!r}; choose from {', '.join(SOURCES)}")
     return SOURCES[name](root)

@@ -1,4 +1,4 @@
-"""What every source offers: its media for the build, a report on its completeness, its samples one by one."""
+"""The interface of a source: its media for the build, a report on its completeness, its samples one by one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ls3dw.errors import SourceError
 from ls3dw.sources.layout import existing_folder
 
 PIECE: Final = 256
-"""Stills that one process reads at a time."""
+"""Stills per medium, the unit of work of a process."""
 
 
 class Count(NamedTuple):
-    """How much of a subset is there; expected is None where no number was published."""
+    """Number of pictures or videos found in a subset; expected: the published number, None if there is none."""
 
     subset: str
     found: int
@@ -29,14 +29,14 @@ class Source(ABC):
     """A data set in a folder. Iterate over it for its samples; `drops` then has what could not be used, and `notes`
     counts the flags of the samples.
 
-    A sample holds its decoded picture: let go of it before taking many more.
+    A sample holds its decoded picture: do not keep many.
     """
 
     name: ClassVar[str]
     annotation_kind: ClassVar[Literal["2d", "3d"]] = "2d"
-    """Which predicted points the source's own annotation is compared with."""
+    """Predicted points that the source's own annotation is compared with."""
     counted: ClassVar[Literal["pictures", "videos"]] = "pictures"
-    """What `report` counts."""
+    """The things that `report` counts."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = existing_folder(self.name, root)
@@ -51,28 +51,27 @@ class Source(ABC):
     @property
     @abstractmethod
     def subsets(self) -> tuple[str, ...]:
-        """The subsets that are there."""
+        """Names of the subsets found."""
 
     @property
     def default_subsets(self) -> tuple[str, ...]:
-        """Those of them that are read unless others are asked for."""
+        """Subsets that are read if none are named."""
         return self.subsets
 
     @abstractmethod
     def list_media(self, subset: str, piece: int) -> list[Media]:
-        """List the media of one subset that is there."""
+        """List the media of a subset, stills in pieces of at most `piece` units."""
 
     @abstractmethod
     def report(self) -> list[Count]:
-        """Compare what is there with the manifest; a difference is for the user to judge."""
+        """Count the pictures or videos of each subset, next to the published numbers."""
 
     def media(self, subsets: Collection[str] | None = None, piece: int = PIECE) -> list[Media]:
         """List the media of some subsets (None: the default ones), stills in pieces of at most `piece` units."""
         return [media for subset in self._chosen(subsets) for media in self.list_media(subset, piece)]
 
     def matching(self, asked: Collection[str]) -> list[str]:
-        """List the subsets that are meant: by their name, or where none is so named by its first words (`balanced`:
-        `balanced-0-30`, ...)."""
+        """List the subsets that `asked` names, in full or by their beginning (`balanced`: `balanced-0-30`, ...)."""
         return [subset for subset in self.subsets if any(self._means(name, subset) for name in asked)]
 
     def _means(self, name: str, subset: str) -> bool:

@@ -1,4 +1,4 @@
-"""One face as an annotation file gives it, the faults that keep it out, and the way to a sample."""
+"""A face as read from an annotation file, the faults that leave it out, and how it becomes a sample."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ls3dw.core.sample import ColourOrder, Drop, Floats, Picture, Reason, Sample
 from ls3dw.errors import SourceError
 
 LEAST_SEEN = 0.1
-"""Share of a face's box that must lie in the picture: faces cut by its edge are usual, a stray point is a fault."""
+"""Least share of a face's box inside the picture. Faces cut by the edge are usual; boxes outside are faults."""
 
 
 class Rejected(Exception):  # noqa: N818 - an outcome on its way to a Drop, not an error of the program
-    """A face or file that becomes a Drop."""
+    """Raised for a face or file that becomes a Drop."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(reason, detail)
@@ -33,9 +33,9 @@ class Rejected(Exception):  # noqa: N818 - an outcome on its way to a Drop, not 
 
 @dataclass(frozen=True)
 class Face:
-    """What an annotation file says, in 0-based pixels.
+    """The contents of an annotation file, in 0-based pixels.
 
-    points: (P, 2) float32, all the points it has; annotation: (68, 2) float32, NaN where it has no such point;
+    points: (P, 2) float32, all its points; annotation: (68, 2) float32, NaN where it has no such point;
     extra, yaw and flags: as in Sample.
     """
 
@@ -47,12 +47,12 @@ class Face:
 
 
 Parser: TypeAlias = Callable[[bytes], Face]
-"""Turns the bytes of an annotation file into a Face; raises Rejected."""
+"""Parses the bytes of an annotation file; raises Rejected."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a face belongs; the fields are those of Sample."""
+    """Identity of a face; the fields are those of Sample."""
 
     id: str
     source: str
@@ -62,23 +62,23 @@ class Place:
     flags: tuple[str, ...] = ()
 
     def drop(self, fault: Rejected) -> Drop:
-        """Record the fault."""
+        """Return the drop that records the fault."""
         return Drop(self.id, self.source, fault.reason, printable(fault.detail))
 
 
 def zero_based(matlab: NDArray[np.floating[Any]]) -> Floats:
-    """Turn 1-based points of Matlab into 0-based float32: the only place where this happens."""
+    """Convert 1-based points of Matlab to 0-based float32. Nothing else does this."""
     return to_float32(matlab.astype(np.float64) - 1.0)
 
 
 def to_float32(values: NDArray[np.float64]) -> Floats:
-    """Narrow numbers of a file: what float32 cannot hold becomes infinite, to be reported as non-finite."""
+    """Convert to float32; what it cannot hold becomes infinite, and is reported as non-finite."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
 
 
 NOT_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
-"""Errors that mean that there is no such file. All others may pass: the disk, the network, memory, permissions."""
+"""Errors that mean that there is no such file. All others may pass: disk, network, memory, permissions."""
 
 
 @contextlib.contextmanager
@@ -143,10 +143,10 @@ def _check_inside(points: Floats, size: tuple[int, int]) -> None:
 
 
 def _same(picture: Picture) -> Picture:
-    """Stand in for a closure, which could not be pickled."""
+    """Return the picture. A closure would do, but could not be pickled."""
     return picture
 
 
 def printable(text: str) -> str:
-    """Spell control characters and undecodable bytes of file names as escapes, so that any text file can hold it."""
+    """Escape control characters and undecodable bytes of file names."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

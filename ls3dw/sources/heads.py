@@ -1,4 +1,4 @@
-"""Rendered heads as `ls3dw synth` writes them: pictures with a `.json` of exact landmarks beside each."""
+"""Rendered heads as `ls3dw synth` writes them: pictures, each with a `.json` of exact landmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ls3dw.core.markup import POINTS
 from ls3dw.sources.face import Face, Rejected
 from ls3dw.sources.layout import find, has_files, wrong_layout
-from ls3dw.sources.stills import AnnotationFormat, Part, StillSource
+from ls3dw.sources.stills import AnnotationFormat, StillFolder, StillSource
 
 SHAPES: Final[dict[str, tuple[int, ...]]] = {
     "landmarks_2d": (POINTS, 2),
@@ -19,12 +19,12 @@ SHAPES: Final[dict[str, tuple[int, ...]]] = {
     "visible": (POINTS,),
     "pose": (3,),
 }
-"""What each annotation file holds: points in 0-based pixels (z larger is nearer), 1 where a point can be seen, and
+"""Fields of an annotation file: points in 0-based pixels (z larger is nearer), 1 for visible points, and the angles
 yaw, pitch, roll in degrees."""
 
 
 def parse_json(data: bytes) -> Face:
-    """Read an annotation file: the visible contour is the annotation, all else becomes extra."""
+    """Read an annotation file: the visible contour is the annotation, the other fields are extra."""
     try:
         fields = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -59,9 +59,9 @@ class Heads(StillSource):
     name: ClassVar[str] = "heads"
     format: ClassVar[AnnotationFormat] = AnnotationFormat(".json", parse_json)
 
-    def find_parts(self) -> list[Part]:
+    def find_folders(self) -> list[StillFolder]:
         """Look for the folder with the `.json` files."""
         folder = find(self.root, lambda path: has_files(path, ".json"), hint=self.name)
         if folder is None:
             raise wrong_layout(self.name, self.root, "head_000000.jpg with head_000000.json and so on")
-        return [Part("all", "all", folder)]
+        return [StillFolder("all", "all", folder)]

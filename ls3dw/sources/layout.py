@@ -1,4 +1,4 @@
-"""Finds a data set by its layout, whether or not the user's folder has the archive's outer folder in it."""
+"""Finds a data set by its layout, in the given folder or one level deeper."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def visible(folder: Path) -> list[Path]:
 
 
 def find(root: Path, fits: Callable[[Path], bool], hint: str) -> Path | None:
-    """Return the folder that `fits`: root or else one directly in it; None if there is none.
+    """Return the folder that `fits`: root, or else one directly in it; None if there is none.
 
-    Of several, the one whose name begins with `hint` counts; raises SourceError where that does not settle it.
+    Of several, the one whose name begins with `hint`. Raises SourceError if that leaves several.
     """
     if fits(root):
         return root
-    # What may not be listed (lost+found and the like) cannot be the data set.
+    # Folders that may not be listed (lost+found and the like) cannot be the data set.
     folders = [path for path in visible(root) if path.is_dir() and os.access(path, os.R_OK | os.X_OK)]
     found = [path for path in folders if fits(path)]
     named = [path for path in found if path.name.lower().startswith(hint.lower())]
@@ -51,12 +51,12 @@ def find(root: Path, fits: Callable[[Path], bool], hint: str) -> Path | None:
 
 
 def has_files(folder: Path, suffix: str) -> bool:
-    """Tell whether a file with this suffix, in any case, lies directly in the folder."""
+    """Return whether a file with this suffix, in any letter case, lies directly in the folder."""
     return any(path.suffix.lower() == suffix for path in visible(folder))
 
 
 def wrong_layout(name: str, root: Path, expected: str) -> SourceError:
-    """Say in one sentence that the data set is not here."""
+    """Return the error for a folder without the data set."""
     return SourceError(
         f"{name}: nothing of the data set in {root}; expected {expected} there or one folder deeper;"
         f" pass the right folder as --root {name}=DIR"

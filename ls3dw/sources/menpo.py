@@ -13,7 +13,7 @@ from ls3dw.core.sample import Floats
 from ls3dw.sources.face import Face, Rejected, zero_based
 from ls3dw.sources.layout import find, has_files, wrong_layout
 from ls3dw.sources.pts import BARE, is_bare, parse_pts
-from ls3dw.sources.stills import AnnotationFormat, Part, StillSource
+from ls3dw.sources.stills import AnnotationFormat, StillFolder, StillSource
 
 PROFILE_POINTS: Final = 39
 RELEASED_AGAIN: Final = {
@@ -21,7 +21,7 @@ RELEASED_AGAIN: Final = {
     for subset in ("train", "test")
     for kind in ("semifrontal", "profile")
 }
-"""Part -> subset and folder in the re-release."""
+"""Name -> subset and folder in the re-release."""
 
 JAW_AND_CHIN: Final = slice(0, 12)
 """The outline of a profile face, from the ear to the chin."""
@@ -43,12 +43,12 @@ def parse_menpo(data: bytes) -> Face:
 
 
 def facing(profile: Floats) -> int:
-    """Tell from profile points (39, 2) where the face looks: +1 left, -1 right, since no file says it.
+    """Return the direction that profile points (39, 2) face, which no file has: +1 left, -1 right.
 
-    The sign is that of the area between the outline and the picture's top: +1 where it runs to the right.
+    It is the sign of the area between the outline and the top of the picture: +1 if the outline runs to the right.
     """
     x, y = profile[JAW_AND_CHIN].astype(np.float64).T
-    with np.errstate(invalid="ignore"):  # infinite points are left for the reader to report
+    with np.errstate(invalid="ignore"):  # infinite points are reported later
         area = np.sum(np.diff(x) * (y[1:] + y[:-1]))
     return 1 if area > 0 else -1
 
@@ -64,29 +64,29 @@ def _missing(count: int) -> Floats:
 class Menpo(StillSource):
     """Menpo 2D. The re-release has the subsets train and test; the challenge's flat folder is train.
 
-    Ids are `menpo/<stem>` in both, since the stems are unique, so that a face has one id.
+    Ids are `menpo/<stem>` in both, since stems are unique.
     """
 
     name: ClassVar[str] = "menpo"
     format: ClassVar[AnnotationFormat] = AnnotationFormat(".pts", parse_menpo)
 
-    def find_parts(self) -> list[Part]:
+    def find_folders(self) -> list[StillFolder]:
         """Look for the re-release first."""
-        parts = self._released_again() or self._flat()
-        if not parts:
+        folders = self._released_again() or self._flat()
+        if not folders:
             raise wrong_layout(self.name, self.root, "aflw__face_NNNNN.jpg with .pts, or Train/image/semifrontal/")
-        return parts
+        return folders
 
-    def _released_again(self) -> list[Part]:
+    def _released_again(self) -> list[StillFolder]:
         def fits(path: Path) -> bool:
             return any((path / folder).is_dir() for _, folder in RELEASED_AGAIN.values())
 
         outer = find(self.root, fits, hint=self.name)
         if outer is None:
             return []
-        parts = [Part(name, subset, outer / folder) for name, (subset, folder) in RELEASED_AGAIN.items()]
-        return [part for part in parts if part.folder.is_dir()]
+        folders = [StillFolder(name, subset, outer / folder) for name, (subset, folder) in RELEASED_AGAIN.items()]
+        return [folder for folder in folders if folder.path.is_dir()]
 
-    def _flat(self) -> list[Part]:
+    def _flat(self) -> list[StillFolder]:
         folder = find(self.root, lambda path: has_files(path, ".pts"), hint=self.name)
-        return [Part("train", "train", folder)] if folder else []
+        return [StillFolder("train", "train", folder)] if folder else []

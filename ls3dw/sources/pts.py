@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ls3dw.core.markup import POINTS
 from ls3dw.sources.face import Face, Rejected, zero_based
 
-# Nine digits: more would be no count of points, and int() refuses very long numbers with an error of its own.
+# At most nine digits: int() raises another error for very long numbers.
 _NUMBER: Final = rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _BARE_ROW: Final = re.compile(rb"\s*" + _NUMBER + rb"[ \t]+" + _NUMBER + rb"\s*")
 _COUNT: Final = re.compile(rb"n_points\s*:\s*(\d{1,9})(?!\d)")

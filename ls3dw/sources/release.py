@@ -1,4 +1,4 @@
-"""LS3D-W as its authors released it: pictures with the re-annotated 68 points in a Torch7 file beside each."""
+"""LS3D-W as its authors released it: pictures, each with its 68 re-annotated points in a Torch7 file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ls3dw.core.markup import POINTS
 from ls3dw.errors import SourceError, T7Error
 from ls3dw.sources.face import Face, Rejected, printable, to_float32
 from ls3dw.sources.layout import find, has_files, visible, wrong_layout
-from ls3dw.sources.stills import AnnotationFormat, Pair, Part, StillSource, list_pairs
+from ls3dw.sources.stills import AnnotationFormat, Pair, StillFolder, StillSource, list_pairs
 
 SUFFIX: Final = ".t7"
 
@@ -24,7 +24,7 @@ CATEGORIES: Final = {
     "300vw-b": "CatB",
     "300vw-c": "CatC",
 }
-"""Subset -> folder in `VIDEOS`, which has a folder of frames for each video."""
+"""Subset -> folder in `VIDEOS`, with a folder of frames for each video."""
 
 STILLS: Final = {
     "300w": "300W-Testset-3D",
@@ -39,11 +39,11 @@ BINS: Final = {1: "balanced-0-30", 2: "balanced-30-60", 0: "balanced-60-90"}
 """Number of a balanced picture modulo 3 -> subset, named by its bin of |yaw| in degrees."""
 
 UNNUMBERED: Final = "balanced-other"
-"""The subset of what lies among the balanced pictures and has no number for a name."""
+"""Subset of the balanced pictures whose name is no number."""
 
 
 def parse_t7(data: bytes) -> Face:
-    """Read a tensor of 68 x 2 points, 0-based as they stand."""
+    """Read a tensor of 68 x 2 points, which are 0-based."""
     try:
         tensor = t7.loads(data, name="the file")
     except T7Error as error:
@@ -68,29 +68,29 @@ def yaw_bin(stem: str) -> str:
 
 
 class Release(StillSource):
-    """LS3D-W. Ids are `ls3dw/` and the file's place in the release, e.g. `ls3dw/300VW-3D/CatA/114/0001`.
+    """LS3D-W. Ids are `ls3dw/` and the path in the release, e.g. `ls3dw/300VW-3D/CatA/114/0001`.
 
-    The balanced set shows pictures of the others once more, so it is read only when asked for, or when it is alone.
+    The balanced set repeats pictures of the others, so it is read only if it is named, or if there is nothing else.
     """
 
     name: ClassVar[str] = "ls3dw"
     annotation_kind: ClassVar[Literal["2d", "3d"]] = "3d"
     format: ClassVar[AnnotationFormat] = AnnotationFormat(SUFFIX, parse_t7, digests=True)
 
-    def find_parts(self) -> list[Part]:
+    def find_folders(self) -> list[StillFolder]:
         """Look for any of the release's folders."""
         known = (VIDEOS, *STILLS.values(), *BALANCED_FOLDERS)
         outer = find(self.root, lambda path: any((path / name).is_dir() for name in known), hint="LS3D-W")
         if outer is None and self.root.name in known:
             outer = self.root.parent
         found = [] if outer is None else [*_videos(outer), *_stills(outer), *self._balanced(outer)]
-        # With one of the folders as the root, those beside it are not meant.
-        parts = [part for part in found if part.folder.is_relative_to(self.root)]
-        if not parts:
+        # If the root is one of the folders, its siblings are not meant.
+        folders = [folder for folder in found if folder.path.is_relative_to(self.root)]
+        if not folders:
             raise wrong_layout(
                 self.name, self.root, f"{VIDEOS}/CatA/, {', '.join(f'{name}/' for name in known[1:])} or some of them"
             )
-        return parts
+        return folders
 
     @property
     def default_subsets(self) -> tuple[str, ...]:
@@ -98,12 +98,12 @@ class Release(StillSource):
         others = tuple(subset for subset in self.subsets if not is_balanced(subset))
         return others or self.subsets
 
-    def list_part(self, part: Part) -> list[Pair]:
-        """List the pairs of one part: of a balanced folder, those of its bin."""
-        pairs = super().list_part(part)
-        return [pair for pair in pairs if yaw_bin(pair.stem) == part.subset] if is_balanced(part.subset) else pairs
+    def list_folder(self, folder: StillFolder) -> list[Pair]:
+        """List the pairs of a folder; of a balanced one, those of its bin."""
+        pairs = super().list_folder(folder)
+        return [pair for pair in pairs if yaw_bin(pair.stem) == folder.subset] if is_balanced(folder.subset) else pairs
 
-    def _balanced(self, outer: Path) -> Iterator[Part]:
+    def _balanced(self, outer: Path) -> Iterator[StillFolder]:
         there = [name for name in BALANCED_FOLDERS if (outer / name).is_dir() and has_files(outer / name, SUFFIX)]
         if len(there) > 1:
             raise SourceError(f"{outer}: {' and '.join(there)} could each be the balanced set; keep one of them there")
@@ -111,24 +111,24 @@ class Release(StillSource):
             found = {yaw_bin(pair.stem) for pair in list_pairs(outer / name, SUFFIX)}
             for subset in (*BINS.values(), UNNUMBERED):
                 if subset in found:
-                    yield Part(subset, subset, outer / name, f"{name}/")
+                    yield StillFolder(subset, subset, outer / name, f"{name}/")
 
 
 def is_balanced(subset: str) -> bool:
-    """Say whether a subset is one of the balanced set's."""
+    """Return whether a subset belongs to the balanced set."""
     return subset in BINS.values() or subset == UNNUMBERED
 
 
-def _videos(outer: Path) -> Iterator[Part]:
+def _videos(outer: Path) -> Iterator[StillFolder]:
     for subset, category in CATEGORIES.items():
         folder = outer / VIDEOS / category
         for video in visible(folder) if folder.is_dir() else []:
             if video.is_dir():
                 name = printable(video.name)
-                yield Part(f"{subset}-{name}", subset, video, f"{VIDEOS}/{category}/{name}/")
+                yield StillFolder(f"{subset}-{name}", subset, video, f"{VIDEOS}/{category}/{name}/")
 
 
-def _stills(outer: Path) -> Iterator[Part]:
+def _stills(outer: Path) -> Iterator[StillFolder]:
     for subset, name in STILLS.items():
         if (outer / name).is_dir():
-            yield Part(subset, subset, outer / name, f"{name}/")
+            yield StillFolder(subset, subset, outer / name, f"{name}/")

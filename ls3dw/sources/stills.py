@@ -1,4 +1,4 @@
-"""Pictures with an annotation file of the same stem beside each."""
+"""Pictures, each with an annotation file of the same stem."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ PICTURES: Final = frozenset(
 
 @dataclass(frozen=True)
 class AnnotationFormat:
-    """A kind of annotation file: its suffix in lower case, and what reads it.
+    """A kind of annotation file: its suffix in lower case, and its parser.
 
-    digests: whether its samples carry the SHA-256 of their picture, by which it can be found elsewhere: extra
+    digests: add the SHA-256 of the picture to its samples, to find the same picture in other data sets: extra
     `file_sha256` and `pixels_sha256` (32,) uint8.
     """
 
@@ -40,18 +40,18 @@ class AnnotationFormat:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A folder of pairs. prefix: what the ids of its faces have before the stem, e.g. `01_Indoor/`."""
+class StillFolder:
+    """A folder of pairs. prefix: of the stem in the ids of its faces, e.g. `01_Indoor/`."""
 
     name: str
     subset: str
-    folder: Path
+    path: Path
     prefix: str = ""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """The files that share a stem: one of each kind, unless something is wrong.
+    """The files that share a stem: one of each kind, if nothing is wrong.
 
     near: if a file is missing, others that may be meant: of the same stem, or one that differs only in letter case or
     in the Unicode form of its accents.
@@ -64,7 +64,7 @@ class Pair:
 
 
 def list_pairs(folder: Path, suffix: str) -> list[Pair]:
-    """List the union of the stems of pictures and annotations, sorted; a file without its partner is kept."""
+    """List the pairs of a folder by stem, sorted, files without a partner included."""
     pictures: dict[str, list[str]] = {}
     annotations: dict[str, list[str]] = {}
     alike: dict[str, list[str]] = {}
@@ -85,30 +85,30 @@ def list_pairs(folder: Path, suffix: str) -> list[Pair]:
 
 @dataclass(frozen=True)
 class StillMedia:
-    """Some pairs of one part. start: number of the first one in the part."""
+    """Some pairs of a folder. start: number of the first one in the folder."""
 
     name: str
     start: int
     source: str
     root: Path
-    part: Part
+    folder: StillFolder
     format: AnnotationFormat
     pairs: tuple[Pair, ...]
 
     @property
     def subset(self) -> str:
-        """The subset of all its faces."""
-        return self.part.subset
+        """Subset of all its faces."""
+        return self.folder.subset
 
     @property
     def expected(self) -> int:
-        """How many outcomes `read` has."""
+        """Number of outcomes of `read`."""
         return len(self.pairs)
 
     def files(self) -> Iterator[Path]:
         """Yield the pictures and annotations of all pairs."""
         for pair in self.pairs:
-            yield from (self.part.folder / name for name in (*pair.pictures, *pair.annotations))
+            yield from (self.folder.path / name for name in (*pair.pictures, *pair.annotations))
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
         """Yield a sample or a drop for every pair that is not skipped."""
@@ -117,9 +117,9 @@ class StillMedia:
                 yield number, self._outcome(pair)
 
     def _outcome(self, pair: Pair) -> Outcome:
-        file = self.part.folder / (*pair.pictures, *pair.annotations)[0]
+        file = self.folder.path / (*pair.pictures, *pair.annotations)[0]
         place = Place(
-            id=f"{self.source}/{printable(self.part.prefix + pair.stem)}",
+            id=f"{self.source}/{printable(self.folder.prefix + pair.stem)}",
             source=self.source,
             subset=self.subset,
             media=printable(file.relative_to(self.root).as_posix()),
@@ -130,9 +130,9 @@ class StillMedia:
             return place.drop(fault)
 
     def _sample(self, pair: Pair, place: Place) -> Sample:
-        picture_file = self.part.folder / only_picture(pair)
-        annotation_file = self.part.folder / only_annotation(pair)
-        # The annotation first: it is cheap, and a picture without a usable one need not be decoded.
+        picture_file = self.folder.path / only_picture(pair)
+        annotation_file = self.folder.path / only_annotation(pair)
+        # The annotation first: it is cheap, and without it the picture need not be decoded.
         face = read_face(annotation_file, self.format.parse)
         data = read_bytes(picture_file)
         picture = decode(data, picture_file.name)
@@ -196,41 +196,41 @@ class StillSource(Source):
 
     def __init__(self, root: str | Path) -> None:
         super().__init__(root)
-        self.parts = self.find_parts()
+        self.folders = self.find_folders()
 
     @abstractmethod
-    def find_parts(self) -> list[Part]:
-        """Find the folders by their layout; raises SourceError if there is none."""
+    def find_folders(self) -> list[StillFolder]:
+        """Find the folders by their layout. Raises SourceError if there is none."""
 
     @property
     def subsets(self) -> tuple[str, ...]:
-        """The subsets that have a folder."""
-        return tuple(dict.fromkeys(part.subset for part in self.parts))
+        """Names of the subsets that have a folder."""
+        return tuple(dict.fromkeys(folder.subset for folder in self.folders))
 
     def list_media(self, subset: str, piece: int) -> list[Media]:
-        """Cut the pairs of one subset in pieces."""
-        return [media for part in self.parts if part.subset == subset for media in self._pieces(part, piece)]
+        """List the pairs of a subset in pieces of at most `piece`."""
+        return [media for folder in self.folders if folder.subset == subset for media in self._pieces(folder, piece)]
 
-    def list_part(self, part: Part) -> list[Pair]:
-        """List the pairs of one part."""
-        return list_pairs(part.folder, self.format.suffix)
+    def list_folder(self, folder: StillFolder) -> list[Pair]:
+        """List the pairs of a folder."""
+        return list_pairs(folder.path, self.format.suffix)
 
-    def _pieces(self, part: Part, piece: int) -> Iterator[StillMedia]:
-        pairs = self.list_part(part)
+    def _pieces(self, folder: StillFolder, piece: int) -> Iterator[StillMedia]:
+        pairs = self.list_folder(folder)
         for start in range(0, len(pairs), piece):
             some = tuple(pairs[start : start + piece])
-            yield StillMedia(part.name, start, self.name, self.root, part, self.format, some)
+            yield StillMedia(folder.name, start, self.name, self.root, folder, self.format, some)
 
     def report(self) -> list[Count]:
-        """Count the pictures and annotations (one for each stem) of what is there or read by default."""
+        """Count the stems of the subsets that are there or read by default."""
         listed = dict.fromkeys((*self.default_subsets, *self.subsets))
         return [Count(subset, self._found(subset), self.expected_count(subset)) for subset in listed]
 
     def expected_count(self, subset: str) -> int | None:
-        """Look up the published number of faces."""
+        """Return the published number of faces of a subset, None if there is none."""
         count: int | None = self.manifest["subsets"].get(subset, {}).get("expected")
         return count
 
     def _found(self, subset: str) -> int:
-        parts = [part for part in self.parts if part.subset == subset]
-        return sum(len(self.list_part(part)) for part in parts)
+        folders = [folder for folder in self.folders if folder.subset == subset]
+        return sum(len(self.list_folder(folder)) for folder in folders)

@@ -1,4 +1,4 @@
-"""A video with one annotation file for each frame, read in a single forward pass."""
+"""Videos with one annotation file for each frame, read in a single forward pass."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ls3dw.sources.pts import parse_face
 ANNOTATIONS: Final = "annot"
 VIDEOS: Final = frozenset({".avi", ".mp4", ".m4v", ".mkv", ".mov", ".mpg", ".mpeg", ".webm", ".wmv"})
 
-# Nine digits: more would be no frame number.
+# At most nine digits: int() raises another error for very long numbers.
 _FRAME_NUMBER: Final = re.compile(r"0*[1-9][0-9]{0,8}")
 
 
@@ -32,7 +32,7 @@ def find_video(folder: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class Labels:
-    """The annotation files of a video. frames: by frame number, from 1; strays: those that name no frame."""
+    """The annotation files of a video. frames: by frame number, from 1; strays: files that name no frame."""
 
     frames: dict[int, Path]
     strays: list[Path]
@@ -60,10 +60,10 @@ Numbering = Literal["order", "time", "unsettled"]
 
 
 def settle_numbering(video: Path, labels: Labels) -> Numbering:
-    """Decide by which number the frames of a video go whose places by order and by time differ. Decodes it once.
+    """Choose the frame numbers of a video whose numbers by order and by time differ. Decodes it once.
 
-    Their times count only if all lie on the grid of a constant rate. Then that number is right by which the last
-    frame is also the last with an annotation; "unsettled" if neither is.
+    Times are valid only if all lie on the grid of a constant rate. Then the count whose last frame is the last
+    annotated one is right; "unsettled" if neither is.
     """
     with open_video(video) as reader, reading(video, "unreadable video"):
         frames = [(frame.order, frame.time, frame.damage) for frame in reader.frames()]
@@ -98,7 +98,7 @@ def _unsettled(frame: VideoFrame, labels: Labels) -> Rejected:
 class VideoMedia:
     """A video's folder: `vid.avi` and `annot/000001.pts`, ... Frame n is unit n - 1.
 
-    broken: first and last frame, from 1, of the stretches whose published annotation is known to be wrong.
+    broken: first and last frame, from 1, of the ranges whose published annotation is known to be wrong.
     """
 
     name: str
@@ -119,7 +119,7 @@ class VideoMedia:
         yield from labels.strays
 
     def read(self, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome]]:
-        """Yield a sample or a drop for every frame, and then a drop for every annotation that has none."""
+        """Yield a sample or a drop for every frame, and a drop for every annotation without a frame."""
         labels = list_labels(self.folder)
         last, end = 0, Rejected("unreadable video", "no frame can be decoded")
         try:
@@ -139,7 +139,7 @@ class VideoMedia:
     def _frames(self, labels: Labels, skip: Callable[[int], bool]) -> Iterator[tuple[int, Outcome | None]]:
         """Yield every frame number, from 1, with its outcome, or None if it is skipped; raises Rejected.
 
-        While order and time give the same number, as they nearly always do, nothing has to be settled.
+        Order and time nearly always agree; the numbering is settled at the first frame where they do not.
         """
         video = find_video(self.folder)
         if video is None:
@@ -183,7 +183,7 @@ class VideoMedia:
                 yield number - 1, self._frame_place(number, labels.frames[number]).drop(fault)
 
     def _leftovers(self, labels: Labels, last: int, end: Rejected) -> Iterator[tuple[int, Outcome]]:
-        """Yield unit and drop of the annotations beyond frame `last`, of the strays, or of a video with neither."""
+        """Yield unit and drop of the annotations after frame `last`, of the strays, or of a video with neither."""
         if not last and not labels:
             yield 0, self._place(self.folder.name, self.folder).drop(end)
         beyond = sorted(frame for frame in labels.frames if frame > last)

@@ -15,7 +15,7 @@ from ls3dw.sources.layout import find, visible, wrong_layout
 from ls3dw.sources.video import ANNOTATIONS, VideoMedia, find_video, list_labels
 
 OTHER: Final = "other"
-"""The subset of videos that the official split does not list."""
+"""Subset of videos that are not in the official split."""
 
 
 class VW300(Source):
@@ -39,7 +39,7 @@ class VW300(Source):
         return tuple(subset for subset in (*self.manifest["subsets"], OTHER) if subset in self._videos)
 
     def list_media(self, subset: str, piece: int) -> list[Media]:
-        """List the videos of a subset; a video is never cut, since it is decoded in one pass."""
+        """List the videos of a subset. They are never split, since each is decoded in one pass."""
         return [self._media(subset, video) for video in self._videos[subset]]
 
     def report(self) -> list[Count]:
@@ -75,10 +75,10 @@ def _has_videos(path: Path) -> bool:
 
 @cache
 def broken_frames() -> dict[str, tuple[tuple[int, int], ...]]:
-    """Return for each video the first and last frame, from 1, of the stretches with a wrong annotation."""
+    """Return for each video the first and last frame, from 1, of the ranges with a wrong annotation."""
     broken: dict[str, tuple[tuple[int, int], ...]] = {}
     with (folder("manifests") / "300vw_broken_frames.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            stretch = (int(row["first_frame"]), int(row["last_frame"]))
-            broken[row["video"]] = (*broken.get(row["video"], ()), stretch)
+            frames = (int(row["first_frame"]), int(row["last_frame"]))
+            broken[row["video"]] = (*broken.get(row["video"], ()), frames)
     return broken

@@ -1,10 +1,10 @@
-"""300W-LP: 300-W turned to large poses, with 68 points in 2D and 3D; made for training.
+"""300W-LP: 300-W rendered in large poses, with 68 points in 2D and 3D, for training.
 
 Pictures and `.mat` files lie in `AFW/`, `HELEN/`, `IBUG/`, `LFPW/` and their mirrored `_Flip/`; the points to use are
-those of `landmarks/<SET>/<stem>_pts.mat`. Where there are none, only the pictures whose stem ends in `_0`, which were
-not turned, have right 2D points in their own `.mat`: in turned ones `pt2d` is that of the original.
+those of `landmarks/<SET>/<stem>_pts.mat`. Without them, only the original pictures, whose stem ends in `_0`, have
+right 2D points in their own `.mat`: the `pt2d` of a turned picture is that of its original.
 
-Data of one's own in this layout is read too: any folder `<SET>/` beside a `landmarks/<SET>/`.
+Your own data in this layout is read too: any folder `<SET>/` next to a `landmarks/<SET>/`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ls3dw.sources.layout import find, visible, wrong_layout
 from ls3dw.sources.stills import (
     AnnotationFormat,
     Pair,
-    Part,
+    StillFolder,
     StillMedia,
     StillSource,
     decode,
@@ -43,18 +43,18 @@ LANDMARKS: Final = "landmarks"
 
 
 def parse_points(data: bytes, own: Path) -> Face:
-    """Read a `_pts.mat` file; the picture's own `.mat` adds the pose and, where it has them, the depths.
+    """Read a `_pts.mat` file; the picture's own `.mat` adds pose and depth if it has them.
 
     extra: points_3d (68, 3) float32, x and y of `pts_3d`; z relative to the mean, larger is nearer, or NaN.
     """
     fields = _arrays(data, POINT_FIELDS)
-    flat, solid = (_as_rows(fields.get(name), name) for name in POINT_FIELDS)
+    points_2d, points_3d = (_as_rows(fields.get(name), name) for name in POINT_FIELDS)
     own_fields = _own_arrays(own)
-    return _face(zero_based(flat), zero_based(solid), _depths(own_fields), own_fields)
+    return _face(zero_based(points_2d), zero_based(points_3d), _depths(own_fields), own_fields)
 
 
 def parse_own(data: bytes, turned: bool) -> Face:
-    """Read a picture's own `.mat` where there is no `_pts.mat`: `pt2d`, and `pt3d_68` where it is there."""
+    """Read a picture's own `.mat` in place of a `_pts.mat`: `pt2d`, and `pt3d_68` if it has one."""
     fields = _arrays(data, OWN_FIELDS)
     if turned:
         raise Rejected(
@@ -80,7 +80,7 @@ def _depths(fields: dict[str, NDArray[np.float64]]) -> Floats:
 
 
 def _as_rows(values: NDArray[np.float64] | None, name: str) -> NDArray[np.float64]:
-    """Bring (68, 2) or (2, 68) to (68, 2)."""
+    """Return (68, 2) or (2, 68) as (68, 2)."""
     if values is None:
         raise Rejected("missing annotation", f"no {name}")
     rows = values.T if values.shape == (2, POINTS) else values
@@ -97,7 +97,7 @@ def _arrays(data: bytes, names: tuple[str, ...]) -> dict[str, NDArray[np.float64
 
 
 def _own_arrays(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Read what only adds to the points: a picture without its own `.mat` has no pose and no depth."""
+    """Read a picture's own `.mat`; without one it has no pose and no depth."""
     with reading(path, "malformed annotation"):
         return _arrays(path.read_bytes(), OWN_FIELDS) if path.is_file() else {}
 
@@ -122,8 +122,8 @@ class TurnedMedia(StillMedia):
         yield from filter(Path.is_file, (self.landmarks / f"{pair.stem}_pts.mat" for pair in self.pairs))
 
     def _sample(self, pair: Pair, place: Place) -> Sample:
-        picture_file = self.part.folder / only_picture(pair)
-        own = self.part.folder / (pair.annotations[0] if pair.annotations else f"{pair.stem}.mat")
+        picture_file = self.folder.path / only_picture(pair)
+        own = self.folder.path / (pair.annotations[0] if pair.annotations else f"{pair.stem}.mat")
         points = self.landmarks / f"{pair.stem}_pts.mat"
         if points.is_file():
             face = read_face(points, partial(parse_points, own=own))
@@ -134,12 +134,12 @@ class TurnedMedia(StillMedia):
 
 
 class W300LP(StillSource):
-    """300W-LP; the sets are its subsets, the mirrored ones only when asked for."""
+    """300W-LP. Its subsets are the sets; the mirrored ones are read only if named."""
 
     name: ClassVar[str] = "300wlp"
     format: ClassVar[AnnotationFormat] = AnnotationFormat(".mat", partial(parse_own, turned=True))
 
-    def find_parts(self) -> list[Part]:
+    def find_folders(self) -> list[StillFolder]:
         """Look for the folders of the sets."""
         sets: dict[str, str] = {name: entry["folder"] for name, entry in self.manifest["subsets"].items()}
 
@@ -154,8 +154,10 @@ class W300LP(StillSource):
                 "AFW/, HELEN/, IBUG/, LFPW/ with .jpg and .mat files, or <SET>/ and landmarks/<SET>/",
             )
         own = {name: name for name in _own_sets(outer) if name not in sets.values()}
-        parts = [Part(name, name, outer / folder, prefix=f"{folder}/") for name, folder in {**sets, **own}.items()]
-        return [part for part in parts if part.folder.is_dir()]
+        folders = [
+            StillFolder(name, name, outer / folder, prefix=f"{folder}/") for name, folder in {**sets, **own}.items()
+        ]
+        return [folder for folder in folders if folder.path.is_dir()]
 
     @property
     def default_subsets(self) -> tuple[str, ...]:
@@ -163,9 +165,9 @@ class W300LP(StillSource):
         known = self.manifest["subsets"]
         return tuple(subset for subset in self.subsets if known.get(subset, {"default": True}).get("default", False))
 
-    def _pieces(self, part: Part, piece: int) -> Iterator[StillMedia]:
-        landmarks = part.folder.parent / LANDMARKS / part.folder.name
-        pairs = list_pairs(part.folder, self.format.suffix)
+    def _pieces(self, folder: StillFolder, piece: int) -> Iterator[StillMedia]:
+        landmarks = folder.path.parent / LANDMARKS / folder.path.name
+        pairs = list_pairs(folder.path, self.format.suffix)
         for start in range(0, len(pairs), piece):
             some = tuple(pairs[start : start + piece])
-            yield TurnedMedia(part.name, start, self.name, self.root, part, self.format, some, landmarks)
+            yield TurnedMedia(folder.name, start, self.name, self.root, folder, self.format, some, landmarks)

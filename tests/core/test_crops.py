@@ -13,14 +13,14 @@ from torch import Tensor
 
 from ls3dw.core.crops import (
     FRAME,
-    KEPT_SIDE,
-    KEPT_ZOOM,
     STILL,
+    STORED_SIDE,
+    STORED_ZOOM,
     Chroma,
     Window,
     cut_stored,
     cut_window,
-    decode_kept,
+    decode_stored,
     encode_picture,
 )
 from ls3dw.core.geometry import CROP_SIZE, REFERENCE_SIDE, apply, crop_affine, crop_placement, invert
@@ -71,7 +71,7 @@ def test_a_crop_shows_the_picture_at_the_place_that_its_affine_says(x: float, y:
     grid = np.stack(np.meshgrid(*[np.arange(CROP_SIZE, dtype=np.float64)] * 2), axis=-1)
     places = apply(invert(window.crop), grid.reshape(-1, 2)).reshape(grid.shape)
     # What an output pixel sees: twice the wider of an output and an input pixel, and a block of a reduced window.
-    reach = max(1.0, crop_side / CROP_SIZE) + crop_side / (KEPT_ZOOM * CROP_SIZE) + 1
+    reach = max(1.0, crop_side / CROP_SIZE) + crop_side / (STORED_ZOOM * CROP_SIZE) + 1
     crop = crop_of(window)
     last = np.array([width - 1, height - 1])
     outside = ((places < -reach) | (places > last + reach)).any(axis=2)
@@ -106,7 +106,7 @@ def test_large_faces_are_reduced_before_they_travel() -> None:
     picture = np.zeros((3000, 3000, 3), dtype=np.uint8)
     for crop_side in (900.0, 1400.0, 2800.0):
         window = cut_window(picture, square_box(1500, 1500, crop_side))
-        assert KEPT_ZOOM * CROP_SIZE <= max(window.pixels.shape) <= 2 * KEPT_ZOOM * CROP_SIZE
+        assert STORED_ZOOM * CROP_SIZE <= max(window.pixels.shape) <= 2 * STORED_ZOOM * CROP_SIZE
 
 
 @pytest.mark.parametrize(("zoom", "field"), [(2.0, 1), (3.3, 1), (4.6, 1), (9.2, 1), (4.0, 2), (6.6, 2), (9.2, 2)])
@@ -230,12 +230,12 @@ def test_kept_picture_holds_the_margin_unless_the_picture_ends(x: float, y: floa
     height, width = kept.pixels.shape[:2]
     low, high = apply(invert(kept.to_picture), np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]]))
     centre, scale = crop_placement(box)
-    half = KEPT_SIDE * REFERENCE_SIDE * scale / 2
+    half = STORED_SIDE * REFERENCE_SIDE * scale / 2
     assert (low >= -0.5 - 1e-9).all()
     assert (high <= size - 0.5 + 1e-9).all()
     assert (low <= np.maximum(-0.5, centre - half) + 1e-9).all()
     assert (high >= np.minimum(size - 0.5, centre + half) - 1e-9).all()
-    assert max(width, height) <= KEPT_ZOOM * CROP_SIZE * KEPT_SIDE + 8
+    assert max(width, height) <= STORED_ZOOM * CROP_SIZE * STORED_SIDE + 8
     assert np.abs(kept.to_picture[[0, 1], [0, 1]]).max() <= 1.01
 
 
@@ -261,7 +261,7 @@ def test_kept_picture_survives_its_encoding(chroma: Chroma) -> None:
     np.testing.assert_array_equal(data, encode_picture(picture.copy(), chroma))
     np.testing.assert_array_equal(data, encode_picture(np.ascontiguousarray(picture[..., ::-1]), chroma, "BGR"))
     assert len(data) < picture.nbytes / 3
-    decoded = decode_kept(data)
+    decoded = decode_stored(data)
     assert decoded.shape == picture.shape
     error = decoded.astype(np.float64) - picture
     assert 10 * np.log10(255**2 / np.square(error).mean()) > 38
@@ -271,7 +271,7 @@ def test_kept_picture_survives_its_encoding(chroma: Chroma) -> None:
 def test_what_is_no_jpeg_is_refused() -> None:
     for data in (np.frombuffer(b"nothing", dtype=np.uint8), encode_picture(texture(32))[:10]):
         with pytest.raises(PictureError, match="ls3dw verify"):
-            decode_kept(data)
+            decode_stored(data)
 
 
 def test_drawn_points_lie_on_what_they_mark() -> None:

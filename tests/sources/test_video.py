@@ -19,7 +19,7 @@ from helpers import pts
 
 from ls3dw.building.bench.material import embedded_video
 from ls3dw.building.prepare import DecodeTask
-from ls3dw.core.crops import cut_stored, cut_window, decode_kept
+from ls3dw.core.crops import cut_stored, cut_window, decode_stored
 from ls3dw.core.phash import face_hash
 from ls3dw.core.sample import Drop, Outcome, Sample
 from ls3dw.errors import SourceError
@@ -354,5 +354,5 @@ def test_frames_are_cut_and_kept_in_their_colours() -> None:
         expected = cut_window(sample.image(), sample.box).pixels
         np.testing.assert_array_equal(window[: expected.shape[0], : expected.shape[1]], expected)
         kept = cut_stored(sample.image(), sample.box)
-        assert np.abs(decode_kept(face.picture).astype(int) - kept.pixels).mean() < 2
+        assert np.abs(decode_stored(face.picture).astype(int) - kept.pixels).mean() < 2
         assert face.phash == face_hash(kept.pixels, kept.to_picture, sample.box)

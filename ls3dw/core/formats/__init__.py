@@ -1,4 +1,4 @@
-"""File formats, read as plain data: Torch7, Matlab, pickles, pictures. Nothing in a file is ever run."""
+"""File formats, read as plain data: Torch7, Matlab, pickles, pictures, videos. No code in a file is ever run."""
 
 from __future__ import annotations
 

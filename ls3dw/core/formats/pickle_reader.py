@@ -1,8 +1,8 @@
-"""Reads a pickle as plain data: containers, numbers, text, and notes of what it would call. Nothing in it is run.
+"""Reads a pickle without running it: containers, numbers and text become plain data.
 
-Weights files of PyTorch are pickles, and unpickling runs whatever a file names. Here the operations are only followed:
-a class that is named becomes an `Inert`, tensors become `TensorNote`s for the caller to look up, and calls of anything
-that is not known to be plain data are refused.
+Weights files of PyTorch are pickles, and unpickling would run any function that a file names. This reader only
+interprets the opcodes: objects of known harmless classes become `PickledObject`s, tensors become `TensorNote`s, and any
+other call is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 from ls3dw.errors import ModelError
 
 MOST_OPERATIONS: Final = 1_000_000
-"""A state dict of a thousand tensors takes 50,000."""
+"""Largest number of opcodes; a state dict of a thousand tensors has 50,000."""
 
 ADVICE: Final = "save the network's state_dict() alone and import that"
 
@@ -34,14 +34,14 @@ PLAIN: Final = frozenset(
         ),
     }
 )
-"""Calls in training checkpoints that would only make plain data. They are noted, not made."""
+"""Classes and functions of training checkpoints that only make plain data. They are recorded, not called."""
 
 SCRIPT: Final = ("__torch__.", "torch.jit._pickle.")
-"""What objects of a TorchScript archive are called."""
+"""Prefixes of class names in TorchScript archives."""
 
 
 class Source(Protocol):
-    """Bytes with a place to read from, as an `mmap` or `BytesIO` has them."""
+    """A readable stream, such as an `mmap` or `BytesIO`."""
 
     def read(self, size: int, /) -> bytes: ...
     def readline(self) -> bytes: ...
@@ -50,14 +50,14 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Global:
-    """A class or function by its name; it is never looked up."""
+    """The name of a class or function, which is never imported."""
 
     name: str
 
 
 @dataclass(eq=False)
-class Inert:
-    """An object that the pickle would have made: its class or function, arguments and state."""
+class PickledObject:
+    """A recorded call: name of the class or function, its arguments, and the object's state."""
 
     of: str
     arguments: Any
@@ -66,7 +66,7 @@ class Inert:
 
 @dataclass(frozen=True, eq=False)
 class StorageNote:
-    """Where the numbers of a tensor lie. dtype: the storage class's name; view: start and length in elements."""
+    """A reference to a tensor's numbers. dtype: name of the storage class; view: start and length in elements."""
 
     dtype: str
     key: str
@@ -76,7 +76,7 @@ class StorageNote:
 
 @dataclass(frozen=True, eq=False)
 class TensorNote:
-    """A tensor as the pickle describes it, in elements of its storage."""
+    """A tensor's view of its storage; offset, size and stride in elements."""
 
     storage: StorageNote
     offset: int
@@ -85,8 +85,8 @@ class TensorNote:
 
 
 @dataclass(frozen=True, eq=False)
-class Followed:
-    """A pickle's object, and every storage that it refers to by its key."""
+class PickleContents:
+    """A pickle's object, and the storages that it refers to by key."""
 
     root: Any
     storages: dict[str, StorageNote]
@@ -95,10 +95,10 @@ class Followed:
 _MARK: Final = object()
 
 
-def read_inert(source: Source, where: str, script: bool = False) -> Followed:
-    """Follow one pickle from the source's place to its end. script: objects of a TorchScript archive are expected.
+def read_pickle(source: Source, where: str, script: bool = False) -> PickleContents:
+    """Read one pickle from the source's position to its end. script: allow objects of a TorchScript archive.
 
-    Raises `ModelError` for a pickle that is damaged or would call anything else than data.
+    Raises ModelError if the pickle is damaged or calls anything that is not plain data.
     """
     machine = _Machine(script)
     try:
@@ -106,15 +106,15 @@ def read_inert(source: Source, where: str, script: bool = False) -> Followed:
             if count > MOST_OPERATIONS:
                 raise ModelError(f"more than {MOST_OPERATIONS} pickle operations")
             machine.step(operation.name, argument)
-        return Followed(machine.stack.pop(), machine.storages)
+        return PickleContents(machine.stack.pop(), machine.storages)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError, EOFError) as error:
-        raise ModelError(f"{where}: damaged, its pickle cannot be followed ({error!s:.100})") from error
+        raise ModelError(f"{where}: damaged, its pickle cannot be read ({error!s:.100})") from error
 
 
 class _Machine:
-    """The stack and memo of a pickle."""
+    """The pickle machine: stack and memo."""
 
     def __init__(self, script: bool) -> None:
         self.stack: list[Any] = []
@@ -170,7 +170,7 @@ class _Machine:
 
     def build(self, _: Any) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        if isinstance(target, Inert):
+        if isinstance(target, PickledObject):
             target.state = state
         elif not isinstance(target, dict):
             raise ValueError("a state for what has none")
@@ -191,14 +191,14 @@ class _Machine:
                 raise ValueError("a dictionary key that is neither text nor a number")
             if isinstance(target, dict):
                 target[key] = value
-            elif not isinstance(target, Inert):
+            elif not isinstance(target, PickledObject):
                 raise ValueError("items for what is no dictionary")
 
     def append(self, items: list[Any]) -> None:
         target = self.stack[-1]
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, Inert):
+        elif not isinstance(target, PickledObject):
             raise ValueError("items for what is no list")
 
     def _call(self, function: Any, arguments: Any) -> Any:
@@ -207,12 +207,12 @@ class _Machine:
         if function.name in _REBUILT:
             return _REBUILT[function.name](*arguments)
         if function.name in PLAIN or (self._script and function.name.startswith(SCRIPT)):
-            return Inert(function.name, arguments)
+            return PickledObject(function.name, arguments)
         raise ModelError(f"it calls {function.name[:80]!r} when it is unpickled, which could run any code; {ADVICE}")
 
 
 def _storage(identity: Any) -> StorageNote:
-    """Note what stands for a storage: ("storage", class, key, device, count[, view])."""
+    """Parse the reference to a storage: ("storage", class, key, device, count[, view])."""
     if isinstance(identity, tuple) and identity[:1] == ("module",):
         raise ModelError(f"it holds a whole network with its code; {ADVICE}")
     if not isinstance(identity, tuple) or len(identity) < 5 or identity[0] != "storage":
@@ -287,7 +287,7 @@ _CONSTANTS: Final[dict[str, Callable[[], Any]]] = {
     "EMPTY_TUPLE": tuple,
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
-    "EMPTY_SET": lambda: Inert("builtins.set", ()),
+    "EMPTY_SET": lambda: PickledObject("builtins.set", ()),
     "MARK": lambda: _MARK,
 }
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from ls3dw.core.formats.pickle_reader import Inert, StorageNote, TensorNote, read_inert
+from ls3dw.core.formats.pickle_reader import PickledObject, StorageNote, TensorNote, read_pickle
 from ls3dw.errors import ModelError
 
 MAGIC: Final = 0x1950A86A20F9469CFC6C
@@ -122,7 +122,7 @@ def _from_archive(members: _Members) -> PthFile:
     if members.has("byteorder") and members.read("byteorder") != b"little":
         raise ModelError(f"{where}: written on a big-endian machine; save it again on another")
     script = members.has("constants.pkl")
-    root = read_inert(io.BytesIO(members.read("data.pkl")), where, script).root
+    root = read_pickle(io.BytesIO(members.read("data.pkl")), where, script).root
     under, notes = ("", _of_modules(root, where)) if script else _of_tables(root, where)
     format_ = ("TorchScript archive" if script else "PyTorch archive") + under
     _check_sizes(notes, members.size, where)
@@ -133,14 +133,14 @@ def _read_stream(data: mmap.mmap, where: str) -> PthFile:
     """Read the form of before 1.6: magic number, version, system, root, keys, storages in order of the keys."""
     if data[:1] != b"\x80":
         raise ModelError(f"{where}: not a weights file; expected .pth, .pth.tar, .pt, .zip, .safetensors or .t7")
-    if read_inert(data, where).root != MAGIC:
+    if read_pickle(data, where).root != MAGIC:
         raise ModelError(f"{where}: a pickle that torch.save did not write; save the network's state_dict() with it")
-    if read_inert(data, where).root != VERSION:
+    if read_pickle(data, where).root != VERSION:
         raise ModelError(f"{where}: another version of PyTorch's old format than {VERSION}; save it again")
-    system = read_inert(data, where).root
+    system = read_pickle(data, where).root
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ModelError(f"{where}: written on a big-endian machine; save it again on another")
-    body, keys = read_inert(data, where), read_inert(data, where).root
+    body, keys = read_pickle(data, where), read_pickle(data, where).root
     places = _places(data.tell(), keys, body.storages, where)
     under, notes = _of_tables(body.root, where)
     _check_sizes(notes, len(data), where)
@@ -247,7 +247,7 @@ def _of_modules(root: Any, where: str) -> dict[str, TensorNote]:
     left: list[tuple[str, Any]] = [("", root)]
     while left:
         prefix, module = left.pop()
-        if id(module) in seen or not isinstance(module, Inert) or not isinstance(module.state, dict):
+        if id(module) in seen or not isinstance(module, PickledObject) or not isinstance(module.state, dict):
             continue
         seen.add(id(module))
         for name, value in module.state.items():

@@ -5,6 +5,7 @@ This runs in the decoding processes: numpy and OpenCV only, no torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ls3dw.core.crops import STORED_SIDE
 from ls3dw.core.geometry import (
     CROP_SIZE,
     REFERENCE_SIDE,
@@ -36,9 +38,8 @@ from ls3dw.training.options import StreamOptions
 if TYPE_CHECKING:
     from ls3dw.dataset.open import Dataset
 
-WINDOW: Final = 538
-"""Side of a training picture at the crop's resolution, as in data sets. A crop turned by any angle and zoomed to 0.7
-reaches sqrt(2) / 0.7 = 2.02 crop sides; the rest is for jittered boxes."""
+WINDOW: Final = math.ceil(STORED_SIDE * CROP_SIZE)
+"""Side of a training picture at the crop's resolution, the extent of stored pictures."""
 
 
 @dataclass(frozen=True)

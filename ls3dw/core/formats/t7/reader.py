@@ -42,36 +42,36 @@ TEXT_START: Final = re.compile(rb"[0-8]\n")
 NOT_ZERO: Final = re.compile(rb"[^\0]")
 
 MAPPED: Final = 1 << 20
-"""Bytes from which on a file is mapped instead of read."""
+"""Least size of a file that is mapped instead of read, bytes."""
 
 MOST_DIMENSIONS: Final = 32
 VERSION: Final = re.compile(rb"V (\d{1,9})")
 
 
 def load(path: str | Path, layout: Layout | None = None) -> Value:
-    """Read the first object of a Torch7 file; no code is run, whatever the file holds. See `values`.
+    """Read the first object of a Torch7 file without running code; `values` lists the types.
 
-    Arrays are writable views of the file's bytes; writing to one changes no file. layout: None finds it out.
-    Raises `T7Error`.
+    Arrays are writable views of the bytes read; writing to them does not change the file. layout: None detects it.
+    Raises T7Error.
     """
     return _read(*_bytes_of(Path(path)), layout, every=False)[0]
 
 
 def load_all(path: str | Path, layout: Layout | None = None) -> list[Value]:
-    """Read all objects that follow each other in a Torch7 file; what they share is shared. As `load` otherwise."""
+    """Read all consecutive objects of a Torch7 file, like `load`. Shared parts stay shared."""
     return _read(*_bytes_of(Path(path)), layout, every=True)
 
 
 def loads(data: bytes, layout: Layout | None = None, name: str = "bytes") -> Value:
-    """Read the first object from bytes; name: what errors call them. As `load` otherwise."""
+    """Read the first object from bytes, like `load`. name: for errors."""
     return _read(bytearray(data), name, layout, every=False)[0]
 
 
 def _bytes_of(path: Path) -> tuple[Buffer, str]:
-    """Return a file's bytes, a large one mapped: then only what is used of it takes memory."""
+    """Return a file's bytes. Large files are mapped, so only the parts used take memory."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited for
+        if not stat.S_ISREG(status.st_mode):  # reading a named pipe would block
             raise T7Error(f"{path}: not a file; expected a Torch7 file")
         with path.open("rb") as file:
             if status.st_size >= MAPPED:
@@ -86,7 +86,7 @@ def _read(data: Buffer, name: str, layout: Layout | None, every: bool) -> list[V
     try:
         return _roots(data, name, first, every)
     except T7Error as error:
-        # Without its traceback: that would keep the first attempt's values alive through the others.
+        # Without its traceback, which would keep the first attempt's values alive.
         failure = error.with_traceback(None)
     for other in others:
         with contextlib.suppress(T7Error):
@@ -123,7 +123,7 @@ class _Parent(Protocol):
     value: Value
 
     def take(self, child: Value, source: Source) -> bool:
-        """Take the next object of the body; say whether the body is complete."""
+        """Take the next object of the body; return whether the body is complete."""
 
 
 class _TableBody:
@@ -143,7 +143,7 @@ class _TableBody:
 
 
 def _key(value: Value, source: Source) -> Value:
-    """Turn a table's key into one that a dict takes."""
+    """Convert a table's key to a dict's."""
     if isinstance(value, float):
         if value != value:
             raise source.error("a table's key is not a number (NaN)")
@@ -176,11 +176,11 @@ class _FunctionBody:
 
 
 _UNFINISHED: Final = object()
-"""Stands for a value whose body follows, and for a tensor whose storage is still being read."""
+"""Marks a value whose body follows, and a tensor whose storage is being read."""
 
 
 class Reader:
-    """Reads the root objects of one file in turn; what they share is shared."""
+    """Reads the root objects of one file in turn."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -200,7 +200,7 @@ class Reader:
                 return value
 
     def _begin(self) -> Value:
-        """Read a value whole, or its head: then its parent waits and the value is unfinished."""
+        """Read a whole value, or the head of one, whose parent then waits for its body."""
         kind = self._source.integer()
         if kind == NUMBER:
             return self._source.double()
@@ -263,7 +263,7 @@ class Reader:
         return _UNFINISHED
 
     def _class(self) -> tuple[str, int]:
-        """Read the class and its version; files from before versions have the class alone."""
+        """Read the class and its version; old files have the class alone."""
         first = self._source.raw(self._source.integer())
         version = VERSION.fullmatch(first)
         if version is None:
@@ -314,7 +314,7 @@ class Reader:
 def view(storage: NDArray[Any], sizes: tuple[int, ...], strides: tuple[int, ...], offset: int) -> NDArray[Any]:
     """Return a tensor as a view of its storage (N,). strides and offset (0-based) count elements.
 
-    Strides of 0 let a few bytes stand for any number of elements: the view costs nothing, a copy may.
+    Strides of 0 make any number of elements of a few bytes: the view is cheap, a copy may not be.
     Raises ValueError if an element lies outside the storage.
     """
     reach = [(size - 1) * stride for size, stride in zip(sizes, strides, strict=True)]

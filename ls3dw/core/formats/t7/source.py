@@ -1,4 +1,4 @@
-"""The bytes of a Torch7 file, taken piece by piece. Every length is held against what is left before it is used."""
+"""The bytes of a Torch7 file, read in order. Every length is checked against the bytes left before it is used."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ LONGEST_NUMBER: Final = 64
 TOKEN: Final = re.compile(rb"\S+")
 NEWLINE: Final = ord("\n")
 RAW: Final = (ELEMENTS["Byte"], ELEMENTS["Char"])
-"""Elements that stand as bytes even in ASCII files."""
+"""Elements that are raw bytes even in ASCII files."""
 
 
 class Source(Protocol):
-    """What the reader needs, whatever the layout of the file."""
+    """Typed reads from a file of any layout."""
 
     smallest_entry: int
-    """Bytes that a key with its value takes at least."""
+    """Least bytes of a key with its value."""
 
     @property
     def left(self) -> int:
-        """Bytes that were not taken yet."""
+        """Bytes left."""
 
     def integer(self) -> int: ...
     def double(self) -> float: ...
@@ -44,7 +44,7 @@ class Source(Protocol):
 
 
 class _Bytes:
-    """A position in a buffer, and errors that tell it."""
+    """A position in a buffer, and errors that name it."""
 
     def __init__(self, data: Buffer, name: str) -> None:
         self._data = data
@@ -63,7 +63,7 @@ class _Bytes:
         return bytes(self._data[self._take(size, 1) : self._at])
 
     def _take(self, count: int, size: int) -> int:
-        """Move on by `count` things of `size` bytes and return where they start."""
+        """Advance by `count` items of `size` bytes and return their start."""
         if not 0 <= count <= (self._size - self._at) // size:
             raise self.error(f"{count} times {size} bytes announced, {self.left} left in the file")
         start = self._at
@@ -72,7 +72,7 @@ class _Bytes:
 
 
 class BinarySource(_Bytes):
-    """Binary files. Arrays of elements are views of the buffer, unless their bytes must be turned or widened."""
+    """Binary files. Arrays are views of the buffer, unless byte order or width differ."""
 
     smallest_entry = 8
 
@@ -107,7 +107,7 @@ class BinarySource(_Bytes):
 
 
 class TextSource(_Bytes):
-    """ASCII files: a line for every write, its numbers between blanks; strings and bytes as they are."""
+    """ASCII files: a line for every write, numbers separated by blanks; strings and bytes as they are."""
 
     smallest_entry = 4
 
@@ -147,7 +147,7 @@ class TextSource(_Bytes):
         return values
 
     def _line(self, longest: int) -> bytes:
-        """Return the bytes up to the next newline, or the end of the file, without moving on."""
+        """Return the bytes up to the next newline or the end of the file, without advancing."""
         stop = min(self._at + longest, self._size)
         end = self._data.find(b"\n", self._at, stop)
         if end < 0 and stop < self._size:

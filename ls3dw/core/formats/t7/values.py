@@ -1,4 +1,4 @@
-"""What a Torch7 file becomes in Python. Plain data only: nothing here has behaviour, nothing was ever run.
+"""The Python values of a Torch7 file: plain data only.
 
 | Torch7 | here |
 | --- | --- |
@@ -8,7 +8,7 @@
 | tensor, storage | numpy array; views of one storage share their memory. CUDA tensors are read as plain ones |
 | any other object | `T7Object`; a function: `T7Function`, without its code |
 
-What is one thing in the file is one thing here: shared and cyclic tables are the same Python object.
+Objects that are shared in the file are shared here, cycles included.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Value = Any
 """None, bool, float, str, dict, numpy array, T7Object or T7Function."""
 
 NIL, NUMBER, STRING, TABLE, OBJECT, BOOLEAN, OLD_FUNCTION, FUNCTION_5_1, FUNCTION = range(9)
-"""The type that stands before every object in a file."""
+"""Type codes, which precede every object in a file."""
 
 EXACT: Final = 2.0**53
-"""Whole numbers below it have one double each."""
+"""Integers below it are exact as doubles."""
 
 TEXT: Final = ("utf-8", "surrogateescape")
 
@@ -42,12 +42,12 @@ ELEMENTS: Final[Mapping[str, np.dtype[Any]]] = {
     "Float": np.dtype(np.float32),
     "Double": np.dtype(np.float64),
 }
-"""Torch7's name of an element type -> that type."""
+"""Torch7's name of an element type -> dtype."""
 
 
 @dataclass(frozen=True)
 class ArrayClass:
-    """What a class of tensors or storages holds. storage: the class that belongs to a tensor; None: a storage."""
+    """Element type of a class of tensors or storages. storage: the storage class of a tensor; None for a storage."""
 
     dtype: np.dtype[Any]
     storage: str | None
@@ -69,7 +69,7 @@ ARRAYS: Final = _array_classes()
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file spells its numbers, which nothing in it says. The default is what Torch7 writes on common machines.
+    """How a file encodes its numbers, which it does not state. The default is Torch7's on common machines.
 
     text: an ASCII file; big_endian: highest byte first; long_size: bytes of a `long`, 8 or 4.
     """
@@ -85,7 +85,7 @@ class Layout:
 
 @dataclass(eq=False, slots=True)
 class T7Object:
-    """An object of a Torch class, as it was stored. Two are equal only if they are the same one."""
+    """An object of a Torch class as stored. Compared by identity."""
 
     class_name: str
     version: int = 1
@@ -94,7 +94,7 @@ class T7Object:
 
 @dataclass(eq=False, slots=True)
 class T7Function:
-    """Stands where a function was. Its byte code was skipped; upvalues: the values that it had caught."""
+    """A function without its byte code. upvalues: the values of its closure."""
 
     size: int
     upvalues: Value = field(default=None, repr=False)
@@ -102,9 +102,9 @@ class T7Function:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Key:
-    """A table's key that cannot be a Python key as it is: a table, a tensor, or a boolean (`True` would be `1`).
+    """A table's key that a dict cannot hold as it is: a table, a tensor, or a boolean (`True` would be `1`).
 
-    Two are equal if they hold the same thing (`is`).
+    Equal if they hold the same object (`is`).
     """
 
     value: Value = field(repr=False)

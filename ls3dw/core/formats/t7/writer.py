@@ -1,4 +1,4 @@
-"""Writes Torch7 files: tensors, tables, plain values and objects, in the layout of Torch7 on common machines."""
+"""Writes Torch7 files in the layout of common machines; decides which arrays share a storage."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ MOST: Final = 2**31 - 1
 
 
 def save(path: str | Path, value: Value) -> None:
-    """Write `value` as a Torch7 file, whole or not at all. See `dumps`."""
+    """Write `value` as a Torch7 file, atomically. See `dumps`."""
     write_atomic(Path(path), dumps(value))
 
 
 def dumps(value: Value) -> bytes:
-    """Return `value` as the bytes of a Torch7 file; the same value gives the same bytes.
+    """Return `value` as the bytes of a Torch7 file, deterministically.
 
     Takes what `load` gives except functions, and ints, numpy scalars, and lists and tuples (tables from 1 on).
     One dict, list, array or object in several places is written once; arrays that overlap in memory share a storage
@@ -50,7 +50,7 @@ def dumps(value: Value) -> bytes:
 
 
 def _arrays(root: Value) -> list[np.ndarray[Any, Any]]:
-    """Return every array in `root` once, in the order in which they are written."""
+    """Return every array in `root` once, in the order of writing."""
     seen: set[int] = set()
     found: list[np.ndarray[Any, Any]] = []
     waiting = [iter((root,))]
@@ -67,7 +67,7 @@ def _arrays(root: Value) -> list[np.ndarray[Any, Any]]:
 
 
 def _children(value: Value) -> Iterator[Value]:
-    """Yield what follows in the file where `value` is first written."""
+    """Yield the objects in the body of `value`."""
     if isinstance(value, T7Object):
         yield value.fields
     elif isinstance(value, dict):
@@ -81,14 +81,14 @@ def _children(value: Value) -> Iterator[Value]:
 
 
 class _Writer:
-    """Gives every table, object, tensor and storage its index, in the order in which they are first written."""
+    """Numbers tables, objects, tensors and storages in the order of their first writing."""
 
     def __init__(self, views: Mapping[int, View]) -> None:
         self._views = views
         self._indices: dict[tuple[str, int], int] = {}
 
     def write(self, root: Value) -> Iterator[bytes]:
-        """Yield the file piece by piece. What is unfinished waits on a list, so depth costs nothing."""
+        """Yield the pieces of the file. Unfinished values wait on a list, so nesting may be of any depth."""
         waiting = [iter((root,))]
         while waiting:
             value = next(waiting[-1], waiting)
@@ -106,7 +106,7 @@ class _Writer:
                 yield _plain(value)
 
     def _reference(self, kind: int, space: str, key: int) -> tuple[bool, bytes]:
-        """Return whether a thing was written before, and the start of its spelling."""
+        """Return whether a value was written before, and its type and index."""
         known = (space, key) in self._indices
         index = self._indices.setdefault((space, key), len(self._indices) + 1)
         return known, struct.pack("<ii", kind, index)
@@ -134,7 +134,7 @@ class _Writer:
 
 
 def _head(value: T7Object | dict[Any, Value] | list[Value] | tuple[Value, ...]) -> bytes:
-    """Return what stands between the index of a table or object and its children."""
+    """Return the bytes between the index of a table or object and its body."""
     if isinstance(value, T7Object):
         return _class(value.class_name, value.version)
     if isinstance(value, dict) and any(key is None or key != key for key in value):
@@ -163,7 +163,7 @@ def _plain(value: Value) -> bytes:
 
 
 def _number(value: Any) -> float:
-    """Return a number as a double; Lua has no others."""
+    """Return a number as a double, Lua's only type of number."""
     try:
         number = float(value)
     except OverflowError:
@@ -189,7 +189,7 @@ def _count(number: int, what: str) -> bytes:
 
 @dataclass(frozen=True)
 class View:
-    """An array as Torch7 sees it. key: the same for views of one storage; strides and offset (0-based): elements."""
+    """A Torch7 view of a storage. key: equal for views of one storage; strides and offset (0-based) in elements."""
 
     key: int
     storage: NDArray[Any]
@@ -198,36 +198,36 @@ class View:
 
 
 @dataclass(frozen=True)
-class _Stretch:
-    """An array and the addresses from its first byte to the one behind its last."""
+class _Range:
+    """An array and its address range; `high` is exclusive."""
 
     array: NDArray[Any]
     low: int
     high: int
 
     @classmethod
-    def of(cls, array: NDArray[Any]) -> _Stretch:
+    def of(cls, array: NDArray[Any]) -> _Range:
         reach = sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
         low = array.ctypes.data
         return cls(array, low, low + reach + array.itemsize)
 
     @property
     def place(self) -> tuple[str, int, int]:
-        """Arrays that can share a storage differ only in the last."""
+        """Sort key; arrays that can share a storage differ only in its last value."""
         return self.array.dtype.str, self.low % self.array.itemsize, self.low
 
 
 def plan_storages(arrays: Sequence[NDArray[Any]]) -> Mapping[int, View]:
-    """Decide what storage each array, known by its `id`, is a view of. The arrays must outlive the result.
+    """Choose the storage of each array, by its `id`. The arrays must outlive the result.
 
-    Arrays of one type that overlap in memory share a storage, as far as they reach together. An array that shares with
-    none is written as it lies (transposed, say) if it fills its stretch of memory, and in C order otherwise; so are
-    those that no Torch7 view can describe: strides that are negative or no whole elements, and other byte orders.
+    Arrays of one type that overlap in memory share a storage over their joint range. A single array keeps its memory
+    order (transposed, for example) if it fills its range. All others are copied in C order: arrays with gaps, with
+    strides that are negative or no whole elements, or of another byte order.
     """
     views: dict[int, View] = {}
     for array in arrays:
         _check(array)
-    for group in _overlapping(_Stretch.of(array) for array in arrays if _can_be_view(array)):
+    for group in _overlapping(_Range.of(array) for array in arrays if _can_be_view(array)):
         views |= _shared(group)
     return views | {id(array): _copied(array) for array in arrays if id(array) not in views}
 
@@ -245,35 +245,35 @@ def _can_be_view(array: NDArray[Any]) -> bool:
     return whole and array.size > 0 and array.dtype.isnative
 
 
-def _overlapping(stretches: Iterable[_Stretch]) -> Iterator[list[_Stretch]]:
-    """Yield groups whose memory overlaps, each from its lowest address on."""
-    group: list[_Stretch] = []
+def _overlapping(ranges: Iterable[_Range]) -> Iterator[list[_Range]]:
+    """Yield groups of arrays that overlap in memory, each by ascending address."""
+    group: list[_Range] = []
     end = 0
-    for stretch in sorted(stretches, key=lambda stretch: stretch.place):
-        if group and (stretch.place[:2] != group[0].place[:2] or stretch.low >= end):
+    for span in sorted(ranges, key=lambda span: span.place):
+        if group and (span.place[:2] != group[0].place[:2] or span.low >= end):
             yield group
             group = []
-        end = max(end, stretch.high) if group else stretch.high
-        group.append(stretch)
+        end = max(end, span.high) if group else span.high
+        group.append(span)
     if group:
         yield group
 
 
-def _shared(group: Sequence[_Stretch]) -> dict[int, View]:
-    """Return the views of a group; none for an array alone that leaves holes in its stretch."""
+def _shared(group: Sequence[_Range]) -> dict[int, View]:
+    """Return the views of a group; none for a single array with gaps."""
     first = group[0].array
-    item, low, high = first.itemsize, group[0].low, max(stretch.high for stretch in group)
+    item, low, high = first.itemsize, group[0].low, max(span.high for span in group)
     if len(group) == 1 and first.nbytes < high - low:
         return {}
     storage = np.lib.stride_tricks.as_strided(first, ((high - low) // item,), (item,), writeable=False)
     return {
-        id(stretch.array): View(
+        id(span.array): View(
             key=id(first),
             storage=storage,
-            strides=tuple(stride // item for stride in stretch.array.strides),
-            offset=(stretch.low - low) // item,
+            strides=tuple(stride // item for stride in span.array.strides),
+            offset=(span.low - low) // item,
         )
-        for stretch in group
+        for span in group
     }
 
 
