@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ls3dw.core.files import LOCK, dump_json, is_safe_name, read_json, sha256, sha256_file, write_atomic
 from ls3dw.core.sample import Drop
-from ls3dw.dataset.gate import Shape, check, inside, is_count, is_digest, is_path, read_checked
+from ls3dw.dataset.gate import Shape, check, inside, is_count, is_digest, is_path, one_of, read_checked
 from ls3dw.errors import ConfigurationError, DatasetError
 
 FORMAT: Final = 1
@@ -53,12 +53,12 @@ _DATASET: Final[Shape] = {
 }
 _MANIFEST: Final[Shape] = {
     "version": is_safe_name,
-    "configuration": {"annotations?": ("network".__eq__, "published".__eq__), "data?": str, **_CONFIGURATION},
+    "configuration": {"annotations?": one_of("network", "published"), "data?": str, **_CONFIGURATION},
     "counts": {...: {"read": is_count, "written": is_count, "dropped": {...: is_count}}},
     "files": [_FILE],
     "lineage?": [{"version": is_safe_name, "parent": (None, is_safe_name), "configuration": _CONFIGURATION}],
     "balanced_origins?": {...: is_count},
-    "annotation_kinds?": {...: ("2d".__eq__, "3d".__eq__)},
+    "annotation_kinds?": {...: one_of("2d", "3d")},
 }
 
 
@@ -205,7 +205,7 @@ def configuration_hash(configuration: Mapping[str, Any]) -> str:
 
 
 def claim_version(store: Store, version: str, configuration: Mapping[str, Any]) -> None:
-    """Note what a new version is made with, in a new folder or beside the versions that are there."""
+    """Write the configuration of a new version, in a new folder or in a data set."""
     if not store.dataset_file.exists():
         if any(entry.name != LOCK for entry in store.root.iterdir()):
             raise ConfigurationError(f"{store.root}: not empty and not a data set; choose another --out")
