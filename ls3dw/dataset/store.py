@@ -110,9 +110,12 @@ class ShardRecord:
             raise DatasetError(
                 f"{where}: not a marker of this version of ls3dw ({error}); delete it and build again"
             ) from error
-        version, source = where.parent.parent.name, where.parent.name
-        places = {f"faces/{source}/{record.name}.h5", f"annotations/{version}/{source}/{record.name}.h5"}
-        if (record.source, record.name) != (source, where.stem) or not {file.path for file in files} <= places:
+        source = where.parent.name
+        # Of an audited version, the annotations may be those of the version that it was made from.
+        ends = {("faces", source, f"{record.name}.h5"), ("annotations", source, f"{record.name}.h5")}
+        parts = [tuple(file.path.split("/")) for file in files]
+        placed = all((part[0], *part[-2:]) in ends and len(part) == 3 + (part[0] != "faces") for part in parts)
+        if (record.source, record.name) != (source, where.stem) or not placed:
             raise DatasetError(f"{where}: a marker of another shard; delete it and build again")
         return record
 
