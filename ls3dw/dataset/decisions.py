@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from ls3dw.core.files import dump_json, read_json, sha256
-from ls3dw.dataset.gate import Shape, inside, is_text, read_checked
+from ls3dw.dataset.gate import Shape, inside, is_text, one_of, read_checked
 from ls3dw.dataset.store import AUDITED, FileRecord, Store
 from ls3dw.errors import AuditError
 
@@ -188,11 +188,11 @@ def _is_time(text: str) -> bool:
 
 
 _STORED: Final[Shape] = {
-    "resolve": (None, "latest".__eq__, "reject".__eq__),
+    "resolve": (None, one_of("latest", "reject")),
     "decisions": [
         {
             **dict.fromkeys(("id", "note", "who", "version", "gallery"), str),
-            "verdict": ("".__eq__, *(verdict.__eq__ for verdict in VERDICTS)),
+            "verdict": one_of("", *VERDICTS),
             "when": lambda value: isinstance(value, str) and _is_time(value),
         }
     ],

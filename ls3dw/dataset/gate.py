@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -53,6 +53,11 @@ def is_digest(value: Any) -> bool:
 def is_path(value: Any) -> bool:
     """Return whether a value is a path inside the data set: relative, with '/', each part a safe name."""
     return isinstance(value, str) and 0 < len(value) <= 1024 and all(map(is_safe_name, value.split("/")))
+
+
+def one_of(*names: str) -> Callable[[Any], bool]:
+    """Return a test of whether a value is one of some texts."""
+    return lambda value: isinstance(value, str) and value in names
 
 
 def is_count(value: Any) -> bool:

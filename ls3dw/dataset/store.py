@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ls3dw.core.files import LOCK, dump_json, is_safe_name, read_json, sha256, sha256_file, write_atomic
 from ls3dw.core.sample import Drop
-from ls3dw.dataset.gate import Shape, check, inside, is_count, is_digest, is_path, read_checked
+from ls3dw.dataset.gate import Shape, check, inside, is_count, is_digest, is_path, one_of, read_checked
 from ls3dw.errors import ConfigurationError, DatasetError
 
 FORMAT: Final = 1
@@ -57,12 +57,12 @@ _DATASET: Final[Shape] = {
 }
 _MANIFEST: Final[Shape] = {
     "version": is_safe_name,
-    "configuration": {"annotations?": ("network".__eq__, "published".__eq__), "data?": str, **_CONFIGURATION},
+    "configuration": {"annotations?": one_of("network", "published"), "data?": str, **_CONFIGURATION},
     "counts": {...: {"read": is_count, "written": is_count, "dropped": {...: is_count}}},
     "files": [_FILE],
     "lineage?": [{"version": is_safe_name, "parent": (None, is_safe_name), "configuration": _CONFIGURATION}],
     "balanced_origins?": {...: is_count},
-    "annotation_kinds?": {...: ("2d".__eq__, "3d".__eq__)},
+    "annotation_kinds?": {...: one_of("2d", "3d")},
 }
 
 
@@ -115,9 +115,12 @@ class ShardRecord:
             raise DatasetError(
                 f"{where}: not a marker of this version of ls3dw ({error}); delete it and build again"
             ) from error
-        version, source = where.parent.parent.name, where.parent.name
-        places = {f"faces/{source}/{record.name}.h5", f"annotations/{version}/{source}/{record.name}.h5"}
-        if (record.source, record.name) != (source, where.stem) or not {file.path for file in files} <= places:
+        source = where.parent.name
+        # Of an audited version, the annotations may be those of the version that it was made from.
+        ends = {("faces", source, f"{record.name}.h5"), ("annotations", source, f"{record.name}.h5")}
+        parts = [tuple(file.path.split("/")) for file in files]
+        placed = all((part[0], *part[-2:]) in ends and len(part) == 3 + (part[0] != "faces") for part in parts)
+        if (record.source, record.name) != (source, where.stem) or not placed:
             raise DatasetError(f"{where}: a marker of another shard; delete it and build again")
         return record
 
@@ -221,7 +224,7 @@ def check_output(root: Path) -> None:
 
 
 def claim_version(store: Store, version: str, configuration: Mapping[str, Any]) -> None:
-    """Note what a new version is made with, in a new folder or beside the versions that are there."""
+    """Write the configuration of a new version, in a new folder or in a data set."""
     check_output(store.root)
     if not store.dataset_file.exists():
         write_dataset(store, {"format": FORMAT, "newest": None, "versions": []})

@@ -151,6 +151,7 @@ def test_rows_that_are_not_there(data: Path) -> None:
         {"configuration": {"models": {"2d": {"name": 3}}}},
         {"configuration": {"models": {}, "audited": {"decisions": "../../secret"}}},
         {"annotation_kinds": {"300w": "4d"}},
+        {"annotation_kinds": {"300w": None}},
     ],
 )
 def test_manifests_are_checked(data: Path, change: dict[str, object]) -> None:

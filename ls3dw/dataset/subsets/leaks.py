@@ -123,7 +123,7 @@ def _by_node(ids: list[str], node: NDArray[np.int64], known: dict[str, str]) -> 
 
 
 def render_leaks(leaks: Leaks) -> str:
-    """Say what was found, a line each for the first ones."""
+    """Return the leaks as text, a line each for the first ones."""
     lines = [f"{leak.kind:<16} {leak.first}  {leak.second}  {_many(leak)}".rstrip() for leak in leaks.found[:SHOWN]]
     if len(leaks.found) > SHOWN:
         lines.append(f"... and {len(leaks.found) - SHOWN} more (--json has all)")
