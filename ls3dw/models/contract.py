@@ -40,7 +40,9 @@ CROP_RULE = "published: centre raised by 0.12 h, side 200 (w + h) / 195"
 @dataclass(frozen=True)
 class Contract:
     """kind: what the network gives; network: class name and arguments; guidance_std: std in crop pixels of the
-    Gaussians that guide it (0: none); sha256: of the safetensors file; source: what it was imported from, if it was."""
+    Gaussians that guide it (0: none); convention: whose 68 points it gives (`merl-rav`, `300w`, `aflw2000-3d`, as
+    `bundled/placement.json` has them, or other data's); sha256: of the safetensors file; source: what it was imported
+    from, if it was."""
 
     name: str
     kind: Kind
@@ -50,6 +52,7 @@ class Contract:
     input_size: int = CROP_SIZE
     crop_rule: str = CROP_RULE
     markup: str = MARKUP
+    convention: str = "unknown"
     licence: str = "unknown"
     trained_on: str = "unknown"
     origin: str = "unknown"
@@ -87,7 +90,9 @@ def _value_faults(values: dict[str, Any]) -> list[str]:
         f"{key} {values[key]!r}, expected {value!r}" for key, value in wanted.items() if values.get(key, value) != value
     ]
     faults += [
-        f"{key} {values[key]!r}, expected text" for key in ("name", "sha256") if not isinstance(values[key], str)
+        f"{key} {values[key]!r}, expected text"
+        for key in ("name", "sha256", "convention")
+        if not isinstance(values.get(key, ""), str)
     ]
     faults += [
         f"{key} {values[key]!r}, expected an object"

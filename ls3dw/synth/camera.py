@@ -46,13 +46,15 @@ def draw_pose(count: int, draws: Draws, options: RenderOptions, yaw: Tensor | No
     yaw = torch.deg2rad(drawn if yaw is None else yaw.to(draws.device, torch.float32))
     pitch = (draws.normal(count) * math.radians(options.pitch_std)).clamp(-_PITCH_LIMIT, _PITCH_LIMIT)
     roll = draws.normal(count) * math.radians(options.roll_std)
+    askew = draws.uniform(count, low=-math.pi, high=math.pi) * draws.chance(options.turned_share, count)
     # A torso follows its head part of the way; in a third of the pictures the head is turned over a still torso.
     follows = draws.uniform(count, low=0.5, high=1.0) * (1 - 0.8 * draws.chance(0.33, count).float())
     torso = rotation(
         yaw * follows + draws.normal(count) * 0.2,
         pitch * 0.3 * draws.uniform(count) + draws.normal(count) * 0.08,
-        roll * draws.uniform(count, low=0.3) + draws.normal(count) * 0.05,
+        roll * draws.uniform(count, low=0.3) + draws.normal(count) * 0.05 + askew,
     )
+    roll = roll + askew
     return Pose(roll, rotation(yaw, pitch, roll), torso)
 
 

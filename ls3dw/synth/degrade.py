@@ -21,8 +21,8 @@ GROUPS = 8
 """Pictures of one group share their resolution and interpolation, which tensors cannot vary."""
 
 KERNEL = 9
-MARGIN = 0.3
-"""Widest margin beyond a photograph's edge, in sides of the picture: the last third cuts into the face."""
+MARGIN = 0.36
+"""Widest margin beyond a photograph's edge, in sides of the picture: the last half cuts into the face."""
 
 SIZE_STEP = 16
 """Low resolutions are multiples of it: JPEG needs whole blocks of 16 with its colour at half resolution."""
@@ -35,12 +35,12 @@ class DegradeOptions:
     occluders: tuple[float, ...] = (0.18, 0.1)
     """One probability for each occluder a picture may get."""
 
-    gamma: tuple[float, float] = (0.7, 1.4)
-    contrast: tuple[float, float] = (0.65, 1.25)
+    gamma: tuple[float, float] = (0.6, 1.7)
+    contrast: tuple[float, float] = (0.6, 1.4)
     brightness: float = 0.07
     """Standard deviation of what is added to all channels."""
 
-    white_balance: float = 0.06
+    white_balance: float = 0.1
     """Standard deviation of each channel's gain."""
 
     saturation: tuple[float, float] = (0.5, 1.6)
@@ -57,7 +57,7 @@ class DegradeOptions:
 
     jpeg: float = 0.6
     quality: tuple[float, float] = (15.0, 95.0)
-    border: float = 0.18
+    border: float = 0.24
     """Share of the pictures that reach beyond the edge of their photograph."""
 
     def __post_init__(self) -> None:

@@ -39,6 +39,7 @@ HABITS: Final = (
     Habit(0.09, 0.3, 1.0, {"mouthPress": 0.9, "mouthRollLower": 0.7, "mouthRollUpper": 0.5}),
     Habit(0.06, 0.3, 1.0, {"noseSneer": 0.9, "browDown": 0.9, "mouthUpperUp": 0.8, "eyeSquint": 0.5}),
     Habit(0.06, 0.3, 1.0, {"mouthFrown": 0.9, "browInnerUp": 0.8, "mouthShrugLower": 0.5}),
+    Habit(0.10, 0.2, 0.9, {"mouthRollLower": 0.8, "mouthRollUpper": 0.6}),
     Habit(0.15, 0.0, 1.0, {"mouthUpperUp": 0.7, "mouthLowerDown": 0.8}),
     Habit(0.10, 0.0, 0.8, {"mouthStretch": 1}),
     Habit(0.10, 0.0, 0.8, {"mouthFrown": 1}),
@@ -65,7 +66,8 @@ HABITS: Final = (
     Habit(0.03, 0.2, 1.0, {"browOuterUpLeft": 1, "browDownRight": 0.5}),
     Habit(0.03, 0.2, 1.0, {"browOuterUpRight": 1, "browDownLeft": 0.5}),
     Habit(0.12, 0.8, 1.0, {"eyeBlink": 1}),
-    Habit(0.40, 0.0, 0.4, {"eyeBlink": 1}),
+    Habit(0.40, 0.0, 0.5, {"eyeBlink": 1}),
+    Habit(0.12, 0.3, 1.0, {"eyeSquint": 1, "cheekSquint": 0.7, "eyeBlink": 0.35}),
     Habit(0.02, 0.7, 1.0, {"eyeBlinkLeft": 1, "cheekSquintLeft": 0.7}),
     Habit(0.02, 0.7, 1.0, {"eyeBlinkRight": 1, "cheekSquintRight": 0.7}),
 )

@@ -14,11 +14,14 @@ from ls3dw.synth.accessories import Accessories, Outfit, draw_outfit
 from ls3dw.synth.background import make_bank
 from ls3dw.synth.camera import Camera, Pose, draw_nearness, draw_pose, frame, pose_angles, to_plane, torso_weight, turn
 from ls3dw.synth.compose import shade
+from ls3dw.synth.conventions import Conventional
 from ls3dw.synth.draws import Draws
 from ls3dw.synth.head import Head, load_head
 from ls3dw.synth.landmarks import JAW, anatomical_points, contour_points, frontal_jaw, places, seen
 from ls3dw.synth.locks import draw_locks
+from ls3dw.synth.mean_head import mean_points
 from ls3dw.synth.options import RenderOptions
+from ls3dw.synth.placement import load_placement
 from ls3dw.synth.raster import Fragments, barycentric, interpolate, rasterize
 from ls3dw.synth.scene import Extra, HatKind, Scene
 from ls3dw.synth.shape import BALD, Shape, Shaper
@@ -39,10 +42,10 @@ class Rendered:
     """(B, 3, S, S) uint8, RGB."""
 
     landmarks_2d: Tensor
-    """(B, 68, 2) the jaw on the visible contour."""
+    """(B, 68, 2) the jaw on the visible contour, in one convention."""
 
     landmarks_3d: Tensor
-    """(B, 68, 3) all points at their anatomical places; on a head seen from the front the jaw is the 2D one."""
+    """(B, 68, 3) all points at their places in 3D, in another convention."""
 
     visible: Tensor
     """(B, 68) bool: the anatomical place is hidden neither by the head itself nor by hair, hat or frames of glasses.
@@ -91,6 +94,11 @@ class Renderer:
         self._shaper = Shaper(self.head)
         self._accessories = Accessories(self.head)
         self._weight = self._accessories.weight(torso_weight(self.head))
+        placement, mean = load_placement(), mean_points(self.head)
+        self._flat, self._solid = (
+            Conventional(placement.convention(name), mean)
+            for name in (self.options.convention_2d, self.options.convention_3d)
+        )
 
     @cached_property
     def _bank(self) -> Tensor:
@@ -119,15 +127,16 @@ class Renderer:
         posed = turn(dressed, self._weight, pose)
         on_skin = anatomical_points(self.head, posed, shape.brows)
         solid = turn(frontal_jaw(self.head, dressed), self._weight.new_ones(JAW), pose)
-        points = torch.cat((solid, on_skin[:, JAW:]), dim=1)
+        placed = torch.cat((solid, on_skin[:, JAW:]), dim=1)
+        points, inner = self._solid.points(placed), self._flat.points(placed)[:, JAW:]
         lines = places(posed, self.head.jaw_vertices, self.head.jaw_weights)
         nearness = draw_nearness(count, draws, self.options)
-        plane = to_plane(points, nearness)
         jaw = contour_points(
             to_plane(lines.flatten(1, 2), nearness).view(*lines.shape[:3], 2), self.head.jaw_directions, pose.roll
         )
-        contour = torch.cat((jaw, plane[:, JAW:]), dim=1)
-        camera = frame(contour, plane, nearness, draws, self.options)
+        jaw = self._flat.contour(jaw, pose_angles(pose.head)[:, 0])
+        contour = torch.cat((jaw, to_plane(inner, nearness)), dim=1)
+        camera = frame(contour, to_plane(points, nearness), nearness, draws, self.options)
         places_seen = camera.project(on_skin)
         scene = self._scene(posed, shape, outfit, pose, camera, places_seen, draws)
         visible = self._visible(places_seen, scene)
