@@ -27,6 +27,13 @@ class RenderOptions:
     pitch_std: float = 16.0
     roll_std: float = 17.0
 
+    turned_share: float = 0.12
+    """Share of pictures that are turned by any angle: people who lie, cameras held askew."""
+
+    convention_2d: str = "300w"
+    convention_3d: str = "aflw2000-3d"
+    """Whose points they are (`synth/conventions.py`): `merl-rav` are the placement's own."""
+
     zoom: float = 1.0
     """Scale of the face against the published crop; below 1 leaves room for turning and scaling the picture later."""
 

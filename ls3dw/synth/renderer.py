@@ -10,12 +10,15 @@ from torch import Tensor
 
 from ls3dw.errors import DeviceError
 from ls3dw.models.kernels import triton_available
-from ls3dw.synth.draws import Draws
+from ls3dw.synth.head.conventions import Conventional
 from ls3dw.synth.head.landmarks import JAW, anatomical_points, contour_points, frontal_jaw, places, seen
+from ls3dw.synth.head.mean_head import mean_points
 from ls3dw.synth.head.model import Head, load_head
+from ls3dw.synth.head.placement import load_placement
 from ls3dw.synth.head.shape import BALD, Shape, Shaper
 from ls3dw.synth.options import RenderOptions
 from ls3dw.synth.raster.rasterizer import Fragments, barycentric, interpolate, rasterize
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.scene.accessories import Accessories, Outfit, draw_outfit
 from ls3dw.synth.scene.camera import (
     Camera,
@@ -49,10 +52,10 @@ class Rendered:
     """(B, 3, S, S) uint8, RGB."""
 
     landmarks_2d: Tensor
-    """(B, 68, 2) the jaw on the visible contour."""
+    """(B, 68, 2) the jaw on the visible contour, in one convention."""
 
     landmarks_3d: Tensor
-    """(B, 68, 3) all points at their anatomical places; on a head seen from the front the jaw is the 2D one."""
+    """(B, 68, 3) all points at their places in 3D, in another convention."""
 
     visible: Tensor
     """(B, 68) bool: the anatomical place is hidden neither by the head itself nor by hair, hat or frames of glasses.
@@ -101,16 +104,21 @@ class Renderer:
         self._shaper = Shaper(self.head)
         self._accessories = Accessories(self.head)
         self._weight = self._accessories.weight(torso_weight(self.head))
+        placement, mean = load_placement(), mean_points(self.head)
+        self._flat, self._solid = (
+            Conventional(placement.convention(name), mean)
+            for name in (self.options.convention_2d, self.options.convention_3d)
+        )
 
     @cached_property
     def _bank(self) -> Tensor:
         """Made when the first picture is rendered: it takes seconds on a CPU."""
         if self._own_bank is not None:
             return self._own_bank
-        return make_bank(Draws(_BANK_SEED, self.device), folder=self.options.backgrounds)
+        return make_bank(SplitRng(_BANK_SEED, self.device), folder=self.options.backgrounds)
 
     @torch.no_grad()
-    def render(self, count: int, draws: Draws, yaw: Tensor | None = None) -> Rendered:
+    def render(self, count: int, draws: SplitRng, yaw: Tensor | None = None) -> Rendered:
         """Render `count` heads; yaw (count,) in degrees fixes their first turn, before pitch and roll."""
         staged = self.stage(count, draws, yaw)
         colours = shade(staged.scene, self.head, self._bank, draws)
@@ -119,7 +127,7 @@ class Renderer:
         return Rendered(images, staged.landmarks_2d, staged.landmarks_3d, staged.visible, pose)
 
     @torch.no_grad()
-    def stage(self, count: int, draws: Draws, yaw: Tensor | None = None) -> Staged:
+    def stage(self, count: int, draws: SplitRng, yaw: Tensor | None = None) -> Staged:
         """Make the scene of `count` heads and find their landmarks."""
         pose = draw_pose(count, draws, self.options, yaw)
         outfit = draw_outfit(count, draws, self.options)
@@ -129,22 +137,23 @@ class Renderer:
         posed = turn(dressed, self._weight, pose)
         on_skin = anatomical_points(self.head, posed, shape.brows)
         solid = turn(frontal_jaw(self.head, dressed), self._weight.new_ones(JAW), pose)
-        points = torch.cat((solid, on_skin[:, JAW:]), dim=1)
+        placed = torch.cat((solid, on_skin[:, JAW:]), dim=1)
+        points, inner = self._solid.points(placed), self._flat.points(placed)[:, JAW:]
         lines = places(posed, self.head.jaw_vertices, self.head.jaw_weights)
         nearness = draw_nearness(count, draws, self.options)
-        plane = to_plane(points, nearness)
         jaw = contour_points(
             to_plane(lines.flatten(1, 2), nearness).view(*lines.shape[:3], 2), self.head.jaw_directions, pose.roll
         )
-        contour = torch.cat((jaw, plane[:, JAW:]), dim=1)
-        camera = frame(contour, plane, nearness, draws, self.options)
+        jaw = self._flat.contour(jaw, pose_angles(pose.head)[:, 0])
+        contour = torch.cat((jaw, to_plane(inner, nearness)), dim=1)
+        camera = frame(contour, to_plane(points, nearness), nearness, draws, self.options)
         places_seen = camera.project(on_skin)
         scene = self._scene(posed, shape, outfit, pose, camera, places_seen, draws)
         visible = self._visible(places_seen, scene)
         return Staged(scene, camera.to_pixels(contour), camera.project(points), visible)
 
     def _scene(
-        self, posed: Tensor, shape: Shape, outfit: Outfit, pose: Pose, camera: Camera, points: Tensor, draws: Draws
+        self, posed: Tensor, shape: Shape, outfit: Outfit, pose: Pose, camera: Camera, points: Tensor, draws: SplitRng
     ) -> Scene:
         """Put heads before their cameras; points (B, 68, 3) of the screen are where locks of hair fall."""
         worn = self._accessories

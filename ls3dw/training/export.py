@@ -7,14 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ls3dw.core.files import dump_json, write_atomic
-from ls3dw.models.weights.contract import Contract
+from ls3dw.models.weights.contract import Contract, Kind
 from ls3dw.models.weights.zoo import parameters, read_contract, save
 from ls3dw.training.networks import TrainedNetwork, contract_of, scale_depth
 from ls3dw.training.objective.losses import DEPTH_UNIT
-from ls3dw.training.options import TrainOptions, config_hash, recorded
+from ls3dw.training.options import TrainOptions, config_hash, recorded, render_options
 from ls3dw.training.validation.validate import Figures
 
 LICENCE = "MIT"
+
+_CONVENTIONS = {"300w": "300w", "menpo": "menpo", "300wlp": "300w-lp"}
+"""Whose points the streams of files have."""
 
 
 def export(
@@ -31,6 +34,7 @@ def export(
         contract = contract_of(
             name,
             trained.options,
+            convention=_convention(options, trained.kind),
             licence=LICENCE if _only_heads(options) else "weights: as the terms of the training data allow",
             trained_on=_data(options),
             origin=f"ls3dw train, pipeline {options.name}, seed {options.seed}, {steps} steps of {options.batch}",
@@ -52,6 +56,16 @@ def _only_heads(options: TrainOptions) -> bool:
     if options.guidance.model is not None:
         before.add(options.guidance.model)
     return own and all(read_contract(name).licence.startswith(LICENCE) for name in sorted(before))
+
+
+def _convention(options: TrainOptions, kind: Kind) -> str:
+    """Name whose points a network has learnt to give: those of its data, where all of it has the same."""
+    names = {_CONVENTIONS.get(stream.stream, "unknown") for stream in options.data if stream.stream != "heads"}
+    for stream in options.data:
+        if stream.stream == "heads":
+            render = render_options(stream.render)
+            names.add(render.convention_2d if kind == "2d" else render.convention_3d)
+    return names.pop() if len(names) == 1 else "unknown"
 
 
 def _data(options: TrainOptions) -> str:

@@ -54,8 +54,9 @@ CROP_RULE: Final = "published: centre raised by 0.12 h, side 200 (w + h) / 195"
 class Contract:
     """Facts needed to use a weights file.
 
-    network: class name and arguments; guidance_std: std in crop pixels of the guiding Gaussians, 0 for none; sha256: of
-    the safetensors file; source: the imported file, if any.
+    network: class name and arguments; guidance_std: std in crop pixels of the guiding Gaussians, 0 for none;
+    convention: whose 68 points it gives, such as `300w`, `aflw2000-3d` or `merl-rav`; sha256: of the safetensors file;
+    source: the imported file, if any.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Contract:
     input_size: int = CROP_SIZE
     crop_rule: str = CROP_RULE
     markup: str = MARKUP
+    convention: str = "unknown"
     licence: str = "unknown"
     trained_on: str = "unknown"
     origin: str = "unknown"
@@ -103,7 +105,9 @@ def _value_faults(values: dict[str, Any]) -> list[str]:
         f"{key} {values[key]!r}, expected {value!r}" for key, value in wanted.items() if values.get(key, value) != value
     ]
     faults += [
-        f"{key} {values[key]!r}, expected text" for key in ("name", "sha256") if not isinstance(values[key], str)
+        f"{key} {values[key]!r}, expected text"
+        for key in ("name", "sha256", "convention")
+        if not isinstance(values.get(key, ""), str)
     ]
     faults += [
         f"{key} {values[key]!r}, expected an object"

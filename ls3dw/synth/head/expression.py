@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from ls3dw.synth.draws import Draws
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.shade.tensors import constant
 
 
@@ -39,6 +39,7 @@ HABITS: Final = (
     Habit(0.09, 0.3, 1.0, {"mouthPress": 0.9, "mouthRollLower": 0.7, "mouthRollUpper": 0.5}),
     Habit(0.06, 0.3, 1.0, {"noseSneer": 0.9, "browDown": 0.9, "mouthUpperUp": 0.8, "eyeSquint": 0.5}),
     Habit(0.06, 0.3, 1.0, {"mouthFrown": 0.9, "browInnerUp": 0.8, "mouthShrugLower": 0.5}),
+    Habit(0.10, 0.2, 0.9, {"mouthRollLower": 0.8, "mouthRollUpper": 0.6}),
     Habit(0.15, 0.0, 1.0, {"mouthUpperUp": 0.7, "mouthLowerDown": 0.8}),
     Habit(0.10, 0.0, 0.8, {"mouthStretch": 1}),
     Habit(0.10, 0.0, 0.8, {"mouthFrown": 1}),
@@ -65,7 +66,8 @@ HABITS: Final = (
     Habit(0.03, 0.2, 1.0, {"browOuterUpLeft": 1, "browDownRight": 0.5}),
     Habit(0.03, 0.2, 1.0, {"browOuterUpRight": 1, "browDownLeft": 0.5}),
     Habit(0.12, 0.8, 1.0, {"eyeBlink": 1}),
-    Habit(0.40, 0.0, 0.4, {"eyeBlink": 1}),
+    Habit(0.40, 0.0, 0.5, {"eyeBlink": 1}),
+    Habit(0.12, 0.3, 1.0, {"eyeSquint": 1, "cheekSquint": 0.7, "eyeBlink": 0.35}),
     Habit(0.02, 0.7, 1.0, {"eyeBlinkLeft": 1, "cheekSquintLeft": 0.7}),
     Habit(0.02, 0.7, 1.0, {"eyeBlinkRight": 1, "cheekSquintRight": 0.7}),
 )
@@ -114,7 +116,7 @@ class Expressions:
     def _mark(self, chosen: Iterable[str], device: torch.device) -> Tensor:
         return torch.tensor([float(name in tuple(chosen)) for name in self.names], device=device)
 
-    def draw(self, gaze: Tensor, draws: Draws) -> Tensor:
+    def draw(self, gaze: Tensor, draws: SplitRng) -> Tensor:
         """Draw weights (B, E) from 0 to 1.1; the lids follow the gaze (B, 2)."""
         count = len(gaze)
         device = draws.device
@@ -132,7 +134,7 @@ class Expressions:
         return (weights + looks @ self._looks).clamp(0, 1.1)
 
 
-def draw_gaze(rotation: Tensor, draws: Draws) -> Tensor:
+def draw_gaze(rotation: Tensor, draws: SplitRng) -> Tensor:
     """Draw where eyes look (B, 2): radians to the subject's left and up, from straight ahead; some at the camera."""
     count = len(rotation)
     spread = torch.where(draws.chance(0.25, count, 1), 2.0, 1.0) * constant((0.18, 0.11), draws.device)

@@ -265,7 +265,7 @@ def _value_faults(arrays: Arrays) -> list[str]:
 def _placed(placement: Placement, full_ids: NDArray[Any], path: Path) -> Arrays:
     """Return the placement's arrays with vertices of the full mesh turned into vertices of this head."""
     placed: Arrays = {}
-    for name in (field.name for field in fields(placement) if field.name != "fitted_on"):
+    for name in (field.name for field in fields(placement) if field.name not in ("fitted_on", "conventions")):
         values = getattr(placement, name)
         if name.endswith("_vertices"):
             missing = np.setdiff1d(values, full_ids)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ls3dw.core.files import dump_json, read_json
 from ls3dw.core.markup import GROUPS, POINTS
 from ls3dw.errors import ConfigurationError
+from ls3dw.synth.head.conventions import PLAIN, Convention
 
 MESH_VERTICES = 19158
 """Vertices of the full MakeHuman mesh, in the order of its `base.obj`."""
@@ -39,7 +40,8 @@ class Placement:
     `point_*` (68, 3): the anatomical points. `jaw_*` (17, 12, 3): each jaw point's line from its anatomical place
     toward the front; the contour point of a picture is the place of the line that is farthest out along
     `jaw_directions` (17, 2; x to the subject's left, y up, turned by the roll only). `brow_*` (10, 7, 3): points 17 to
-    26 moved up by `brow_offsets` (7,; head units, about 0.07 m). `fitted_on` says what the places were fitted on.
+    26 moved up by `brow_offsets` (7,; head units, about 0.07 m). `fitted_on` says what the places were fitted on;
+    `conventions` how the points of other labels lie beside these.
     """
 
     point_vertices: Ints
@@ -51,6 +53,16 @@ class Placement:
     brow_weights: Floats
     brow_offsets: Floats
     fitted_on: Mapping[str, Any] = field(default_factory=dict)
+    conventions: Mapping[str, Convention] = field(default_factory=dict)
+
+    def convention(self, name: str) -> Convention:
+        """Return how the points of some labels lie; `ConfigurationError` for a name that is not known."""
+        if name == PLAIN:
+            return Convention.plain()
+        if name not in self.conventions:
+            known = ", ".join((PLAIN, *sorted(self.conventions)))
+            raise ConfigurationError(f"convention {name!r}: expected one of {known}")
+        return self.conventions[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `from_dict` reads, ready for JSON."""
@@ -69,6 +81,7 @@ class Placement:
             "jaw": lines,
             "brows": {"offsets": _digits(self.brow_offsets), "places": table},
             "fitted_on": dict(self.fitted_on),
+            "conventions": {name: one.to_dict() for name, one in self.conventions.items()},
         }
 
     @classmethod
@@ -82,12 +95,14 @@ class Placement:
             directions = np.array([line["direction"] for line in values["jaw"]], np.float32)
             offsets = np.array(brows["offsets"], np.float32)
             fitted_on = dict(values["fitted_on"])
+            conventions = dict(values.get("conventions", {}))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"{where}: not a placement of the points ({type(error).__name__}: {error}); "
                 "expected points, jaw, brows and fitted_on as `ls3dw/bundled/placement.json` has them"
             ) from error
-        placement = cls(*points, *jaw, directions, *table, offsets, fitted_on)
+        others = {name: Convention.from_dict(one, f"{where}: convention {name}") for name, one in conventions.items()}
+        placement = cls(*points, *jaw, directions, *table, offsets, fitted_on, others)
         faults = _faults(placement)
         if faults:
             raise ConfigurationError(f"{where}: {'; '.join(faults)}")

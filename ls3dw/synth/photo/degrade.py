@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ls3dw.errors import ConfigurationError
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.photo.jpeg import compress
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.scene.blobs import occlude
 from ls3dw.synth.shade.palette import plain_colours
 from ls3dw.synth.shade.tensors import mix, planes
@@ -21,8 +21,8 @@ GROUPS = 8
 """Pictures of one group share their resolution and interpolation, which tensors cannot vary."""
 
 KERNEL = 9
-MARGIN = 0.3
-"""Widest margin beyond a photograph's edge, in sides of the picture: the last third cuts into the face."""
+MARGIN = 0.36
+"""Widest margin beyond a photograph's edge, in sides of the picture: the last half cuts into the face."""
 
 SIZE_STEP = 16
 """Low resolutions are multiples of it: JPEG needs whole blocks of 16 with its colour at half resolution."""
@@ -35,12 +35,12 @@ class DegradeOptions:
     occluders: tuple[float, ...] = (0.18, 0.1)
     """One probability for each occluder a picture may get."""
 
-    gamma: tuple[float, float] = (0.7, 1.4)
-    contrast: tuple[float, float] = (0.65, 1.25)
+    gamma: tuple[float, float] = (0.6, 1.7)
+    contrast: tuple[float, float] = (0.6, 1.4)
     brightness: float = 0.07
     """Standard deviation of what is added to all channels."""
 
-    white_balance: float = 0.06
+    white_balance: float = 0.1
     """Standard deviation of each channel's gain."""
 
     saturation: tuple[float, float] = (0.5, 1.6)
@@ -57,7 +57,7 @@ class DegradeOptions:
 
     jpeg: float = 0.6
     quality: tuple[float, float] = (15.0, 95.0)
-    border: float = 0.18
+    border: float = 0.24
     """Share of the pictures that reach beyond the edge of their photograph."""
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ _RANGES = (("gamma", 0.1, 10), ("contrast", 0, 10), ("saturation", 0, 10), ("qua
 _LEAST = (("brightness", 0), ("white_balance", 0), ("smallest", SIZE_STEP), ("longest_blur", 0.3), ("noise", 0))
 
 
-def degrade(images: Tensor, draws: Draws, options: DegradeOptions | None = None) -> Tensor:
+def degrade(images: Tensor, draws: SplitRng, options: DegradeOptions | None = None) -> Tensor:
     """Put pictures (B, 3, S, S) in [0, 1] through occluders, tone, blur, resolution, noise, JPEG and borders.
 
     S must be a multiple of 16, or `ConfigurationError`. Nothing waits for the device. Landmarks stay where they are.
@@ -103,7 +103,7 @@ def degrade(images: Tensor, draws: Draws, options: DegradeOptions | None = None)
     return _border(images, draws, options.border)
 
 
-def _tone(images: Tensor, draws: Draws, options: DegradeOptions) -> Tensor:
+def _tone(images: Tensor, draws: SplitRng, options: DegradeOptions) -> Tensor:
     """Change gamma, contrast, brightness, colours and the light towards the corners."""
     count, _, height, width = images.shape
     one = (count, 1, 1, 1)
@@ -122,7 +122,7 @@ def _tone(images: Tensor, draws: Draws, options: DegradeOptions) -> Tensor:
     return (images * (1 - strength * radius)).clamp_(0, 1)
 
 
-def _photograph(images: Tensor, draws: Draws, options: DegradeOptions) -> Tensor:
+def _photograph(images: Tensor, draws: SplitRng, options: DegradeOptions) -> Tensor:
     """Take one group through optics, sensor and file at a resolution of its own."""
     side, host = images.shape[-1], draws.host
     if host.uniform(1).item() < options.blur:
@@ -143,7 +143,7 @@ def _photograph(images: Tensor, draws: Draws, options: DegradeOptions) -> Tensor
     return images.clamp_(0, 1)
 
 
-def _blur(images: Tensor, draws: Draws, longest: float) -> Tensor:
+def _blur(images: Tensor, draws: SplitRng, longest: float) -> Tensor:
     """Blur each picture by a kernel of its own: a soft disc (defocus) or a line (motion)."""
     count, channels, height, width = images.shape
     grid = torch.arange(KERNEL, device=images.device) - KERNEL // 2
@@ -164,7 +164,7 @@ def _grown(height: int, width: int) -> tuple[int, int]:
     return height + KERNEL - 1, width + KERNEL - 1
 
 
-def _sensor(images: Tensor, draws: Draws, strongest: float) -> Tensor:
+def _sensor(images: Tensor, draws: SplitRng, strongest: float) -> Tensor:
     """Add noise of the read-out and of the light itself, which grows with the root of the light."""
     one = (len(images), 1, 1, 1)
     strength = draws.uniform(*one).pow(3) * strongest
@@ -175,7 +175,7 @@ def _sensor(images: Tensor, draws: Draws, strongest: float) -> Tensor:
     return (images + grain * strength * (1 - shot + shot * (2 * images.clamp(min=0)).sqrt())).clamp_(0, 1)
 
 
-def _border(images: Tensor, draws: Draws, share: float) -> Tensor:
+def _border(images: Tensor, draws: SplitRng, share: float) -> Tensor:
     """End some photographs inside the picture; beyond lies black, a colour, the edge repeated, or the reflection."""
     count, _, height, width = images.shape
     reached = draws.chance(share, count, 1)
@@ -191,7 +191,7 @@ def _border(images: Tensor, draws: Draws, share: float) -> Tensor:
     return torch.where(inside | ~flat, moved, colour)
 
 
-def _beyond(draws: Draws, reached: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def _beyond(draws: SplitRng, reached: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Return which row or column is seen at each place (B, length), and whether it lies inside the photograph."""
     count = len(reached)
     place = torch.arange(length, device=reached.device)[None]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ls3dw.core.geometry import RAISE, REFERENCE_SCALE, REFERENCE_SIDE
-from ls3dw.synth.draws import Draws
 from ls3dw.synth.head.model import Group, Head
 from ls3dw.synth.options import RenderOptions
+from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.shade.tensors import constant
 
 PROFILE: Final = 62.0
@@ -40,23 +40,25 @@ class Pose:
     torso: Tensor
 
 
-def draw_pose(count: int, draws: Draws, options: RenderOptions, yaw: Tensor | None = None) -> Pose:
+def draw_pose(count: int, draws: SplitRng, options: RenderOptions, yaw: Tensor | None = None) -> Pose:
     """Draw poses; yaw (count,) in degrees fixes the first turn of the heads, before pitch and roll."""
     drawn = _draw_yaw(count, draws, options)
     yaw = torch.deg2rad(drawn if yaw is None else yaw.to(draws.device, torch.float32))
     pitch = (draws.normal(count) * math.radians(options.pitch_std)).clamp(-_PITCH_LIMIT, _PITCH_LIMIT)
     roll = draws.normal(count) * math.radians(options.roll_std)
+    askew = draws.uniform(count, low=-math.pi, high=math.pi) * draws.chance(options.turned_share, count)
     # A torso follows its head part of the way; in a third of the pictures the head is turned over a still torso.
     follows = draws.uniform(count, low=0.5, high=1.0) * (1 - 0.8 * draws.chance(0.33, count).float())
     torso = rotation(
         yaw * follows + draws.normal(count) * 0.2,
         pitch * 0.3 * draws.uniform(count) + draws.normal(count) * 0.08,
-        roll * draws.uniform(count, low=0.3) + draws.normal(count) * 0.05,
+        roll * draws.uniform(count, low=0.3) + draws.normal(count) * 0.05 + askew,
     )
+    roll = roll + askew
     return Pose(roll, rotation(yaw, pitch, roll), torso)
 
 
-def _draw_yaw(count: int, draws: Draws, options: RenderOptions) -> Tensor:
+def _draw_yaw(count: int, draws: SplitRng, options: RenderOptions) -> Tensor:
     limit = options.yaw_limit
     kind = draws.uniform(count)
     uniform = draws.uniform(count, low=-limit, high=limit)
@@ -142,12 +144,12 @@ def to_plane(points: Tensor, nearness: Tensor) -> Tensor:
     return points[..., :2] / (1 - nearness[:, None] * depth)[..., None]
 
 
-def draw_nearness(count: int, draws: Draws, options: RenderOptions) -> Tensor:
+def draw_nearness(count: int, draws: SplitRng, options: RenderOptions) -> Tensor:
     """Draw how near the cameras are (B,): uniform in the inverse distance, or infinitely far."""
     return draws.uniform(count, high=1 / NEAREST) * draws.chance(options.perspective_chance, count)
 
 
-def frame(contour: Tensor, anatomical: Tensor, nearness: Tensor, draws: Draws, options: RenderOptions) -> Camera:
+def frame(contour: Tensor, anatomical: Tensor, nearness: Tensor, draws: SplitRng, options: RenderOptions) -> Camera:
     """Place the cut by the published crop rule on the tight box of points in the plane (B, 68, 2; y up), with jitter.
 
     Half of the boxes are those of the 2D points, half of the 3D points, as both are found in data.
