@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # Those of the library, whose import would make --help slow; a test holds them together.
 NORMALISERS = ("box", "interocular", "interpupil", "outer-eye", "diagonal", "face-size")
-ABLATIONS = ("yaw", "noise", "resolution", "size")
+ABLATIONS = ("yaw", "noise", "resolution", "size", "roll")
 
 
 @click.command()

@@ -1,4 +1,5 @@
-"""The ablations of "How far are we" on any data set with a truth: pose, boxes, resolution, size of the network.
+"""The ablations of "How far are we" on any data set with a truth: pose, boxes, resolution, size of the network; and
+roll.
 
 The networks run again on the pictures that the data set keeps, some faces at a time; only errors are held.
 """
@@ -27,7 +28,7 @@ from ls3dw.normalisers import Normaliser
 from ls3dw.sample import Picture
 from ls3dw.shards import Shard
 
-Ablation = Literal["yaw", "noise", "resolution", "size"]
+Ablation = Literal["yaw", "noise", "resolution", "size", "roll"]
 ABLATIONS: Final[tuple[Ablation, ...]] = get_args(Ablation)
 
 NOISE: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
@@ -35,6 +36,9 @@ NOISE: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 HEIGHTS: Final = (200.0, 150.0, 100.0, 75.0, 50.0, 40.0, 30.0)
 """Height of the box in pixels that a larger face is reduced to."""
+
+ROLLS: Final = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0)
+"""Degrees by which a picture is turned, clockwise."""
 
 AS_STORED: Final = 0.0
 """The level of the ablations that leave the pictures as they are."""
@@ -57,8 +61,8 @@ class AblationOptions:
 
 @dataclass(frozen=True)
 class Result:
-    """One point of a plot. level: share of noise, pixels of height, millions of parameters (of 3D points those of the
-    2D network too, where it guides), or the bin's number; as fractions: nme_mean, auc, failure_rate, and the interval
+    """One point of a plot. level: share of noise, pixels of height, degrees of roll, millions of parameters (of 3D
+    points those of the 2D network too, where it guides), or the bin's number; as fractions: nme_mean, auc, failure_rate, and the interval
     of the AUC (None with less than two independent faces). change: the AUC less that of the first level on the same
     faces, with its interval; None for the first and where faces are not shown at several levels."""
 
@@ -97,8 +101,8 @@ def run_ablation(
     """Run the networks on the data set's faces at every level; report: told how many faces it has gone through."""
     truths = {kind: read_truth(dataset, Question(points=kind, normaliser=options.normaliser)) for kind in ("2d", "3d")}
     rows = _chosen(dataset, truths, options.limit)
-    levels: Sequence[float] = {"noise": NOISE, "resolution": HEIGHTS}.get(ablation, (AS_STORED,))
-    vary: Vary = {"noise": shaken, "resolution": reduced}.get(ablation, as_stored)
+    levels: Sequence[float] = {"noise": NOISE, "resolution": HEIGHTS, "roll": ROLLS}.get(ablation, (AS_STORED,))
+    vary: Vary = {"noise": shaken, "resolution": reduced, "roll": turned}.get(ablation, as_stored)
     results: list[Result] = []
     for name, make in networks.items():
         annotator = make()
@@ -196,6 +200,29 @@ def reduced(face: Face, level: float, seed: int) -> View:
     zoom_x, zoom_y = size[0] / width, size[1] / height
     smaller = np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
     return View(image, apply(smaller, view.box.reshape(2, 2)).ravel(), compose(smaller, view.to_image))
+
+
+def turned(face: Face, level: float, seed: int) -> View:
+    """Turn a face's picture by `level` degrees; its box is the tight one of the turned points of its source.
+
+    What lies beyond the picture is black. Without such points the corners of its box are turned.
+    """
+    view = as_stored(face, level, seed)
+    if level == 0:
+        return view
+    height, width = view.image.shape[:2]
+    side = int(np.ceil(np.hypot(height, width)))
+    angle = np.radians(level)
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    affine = np.concatenate((linear, ((side - 1) / 2 - linear @ middle)[:, None]), axis=1)
+    image = np.asarray(cv2.warpAffine(view.image, affine, (side, side), flags=cv2.INTER_LINEAR), dtype=np.uint8)
+    known = face.annotation[np.isfinite(face.annotation).all(axis=1)].astype(np.float64)
+    x0, y0, x1, y1 = view.box
+    corners = face.to_picture(known) if len(known) else np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    points = apply(affine, corners)
+    return View(image, np.concatenate((points.min(0), points.max(0))), compose(affine, view.to_image))
 
 
 class _Scorer:

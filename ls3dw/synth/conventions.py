@@ -1,7 +1,7 @@
-"""What a data set's annotators, or its fitted model, make of the 68 points: how theirs lie beside those of the placement.
+"""What annotators, or a fitted model, make of the 68 points: how theirs lie beside those of the placement.
 
-The placement says where points lie on the head by the labels it was fitted to (MERL-RAV). Other data follow other habits: 300-W's
-annotators in 2D, the vertices of a fitted model in AFLW2000-3D. `docs/placement.md` has the figures.
+The placement says where points lie on the head by the labels it was fitted to (MERL-RAV). Other data follow other
+habits: 300-W's annotators in 2D, the vertices of a fitted model in AFLW2000-3D. `docs/placement.md` has the figures.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Convention:
         expected = ((POINTS, 3), (len(yaws),), (len(yaws), JAW)) if yaws.ndim == 1 and len(yaws) else ()
         if (offsets.shape, yaws.shape, spacing.shape) != expected or not (np.diff(yaws) > 0).all():
             raise ConfigurationError(
-                f"{where}: offsets {offsets.shape}, jaw_yaws {yaws.shape}, jaw_spacing {spacing.shape}; expected ({POINTS}, 3), "
-                f"(K,) that rise, (K, {JAW})"
+                f"{where}: offsets {offsets.shape}, jaw_yaws {yaws.shape}, jaw_spacing {spacing.shape}; "
+                f"expected ({POINTS}, 3), (K,) that rise, (K, {JAW})"
             )
         if not all(np.isfinite(array).all() for array in (offsets, yaws, spacing)):
             raise ConfigurationError(f"{where}: values that are not finite")
@@ -84,8 +84,8 @@ class Convention:
 class Conventional:
     """Moves the points of posed heads to where a convention has them.
 
-    mean (68, 3): the placement's points on the mean head. Each point becomes a sum of its neighbours, with shares that give
-    its offset there: so it follows the lips and lids of any expression, in any frame.
+    mean (68, 3): the placement's points on the mean head. Each point becomes a sum of its neighbours, with shares
+    that give its offset there: so it follows the lips and lids of any expression, in any frame.
     """
 
     def __init__(self, convention: Convention, mean: Tensor) -> None:
@@ -128,7 +128,7 @@ def along(curve: Tensor, place: Tensor) -> Tensor:
 
 
 def _shares(offsets: Floats, mean: Floats) -> Floats:
-    """Return shares (68, 68) of all points in each, rows that sum to 1: the smallest that move the mean's by offsets."""
+    """Return shares (68, 68) of all points in each, rows that sum to 1: the smallest that give the offsets."""
     part = np.zeros(POINTS, int)
     for number, name in enumerate(_PARTS):
         part[list(GROUPS[name])] = number + 1

@@ -1,14 +1,15 @@
 """Fit a convention of the points: how labels of people lie beside the placement's points, pose for pose.
 
-Faces differ, and so do the mean head and people; both are taken out by asking twice. Where do these labels lie beside the
-mean head, turned as each face is? And where do the labels that the placement was fitted to? Points of brows, eyes and lips
-move by the difference. The jaw is not asked about twice: its places on the head are the head's own.
+Faces differ, and so do the mean head and people; both are taken out by asking twice. Where do these labels lie beside
+the mean head, turned as each face is? And where do the labels that the placement was fitted to? Points of brows, eyes
+and lips move by the difference. The jaw is not asked about twice: its places on the head are the head's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -29,7 +30,7 @@ FEWEST: Final = 20
 """A face with fewer of the points 17 to 67 is left out."""
 
 ROBUST: Final = 0.1
-"""Residuals of this length, in head units, count half (Cauchy); of points that are not where they seem 1.5 times that."""
+"""Residuals of this length, in head units, count half (Cauchy); in the search for offsets 1.5 times that."""
 
 YAWS: Final = (0.0, 6.0, 18.0, 30.0, 60.0)
 """Bins of |yaw| in degrees in which the jaw's spacing is found."""
@@ -49,7 +50,10 @@ _UP: Final = np.array([1.0, -1.0])
 
 @dataclass(frozen=True)
 class Posed:
-    """N faces with y up, and how the mean head is turned to lie on them: scale (N,), rotation (N, 2, 3), shift (N, 2)."""
+    """N faces with y up, and how the mean head is turned to lie on them.
+
+    scale (N,), rotation (N, 2, 3), shift (N, 2).
+    """
 
     points: Floats
     scale: Floats
@@ -81,8 +85,8 @@ def fit_convention(
 ) -> Convention:
     """Fit a convention to labels (N, 68, 2; pixels, y down, NaN where missing).
 
-    reference: labels like those that the placement was fitted to. solid: the labels are projections of places in 3D; else
-    their jaw follows the visible contour.
+    reference: labels like those that the placement was fitted to. solid: the labels are projections of places in 3D;
+    else their jaw follows the visible contour.
     """
     mean = mean_points(head).double().numpy()
     own = pose(labels, mean)
@@ -163,7 +167,7 @@ def _spacing(head: Head, faces: Posed) -> tuple[Floats, Floats]:
     yaw = np.degrees(np.arcsin((-rotation[:, 0, 2]).clip(-1, 1)))
     contour = _contours(head, rotation)
     yaws, rows = [], []
-    for low, high in zip(YAWS[:-1], YAWS[1:], strict=True):
+    for low, high in pairwise(YAWS):
         chosen = (yaw >= low) & (yaw < high)
         if chosen.any():
             steps = _places_along(np.nanmean(labels[chosen, :JAW], 0), contour[chosen].mean(0))
@@ -193,7 +197,7 @@ def _contours(head: Head, rotation: Floats) -> Floats:
 
 
 def _places_along(labels: Floats, curve: Floats) -> Floats:
-    """Return how far along a curve (17, 2), from its own points, the places nearest to labels (17, 2) lie: (17,) steps."""
+    """Return how far along a curve (17, 2), in steps (17,) from its own points, the places nearest to labels lie."""
     steps = np.linspace(-REACH, REACH, int(2 * REACH * _FINE) + 1)
     tried = np.arange(JAW)[:, None] + steps
     found = along(torch.from_numpy(curve)[None], torch.from_numpy(tried.reshape(1, -1)))[0].numpy().reshape(JAW, -1, 2)

@@ -17,14 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ls3dw.markup import MIRROR, POINTS
-from ls3dw.synth.draws import Draws
-from ls3dw.synth.expression import Expressions, draw_gaze
 from ls3dw.synth.fit_faces import JAW, FaceModel
 from ls3dw.synth.fit_placement import eliminated, fit_in_parts, prepare
 from ls3dw.synth.head import Group, Head
+from ls3dw.synth.mean_head import drawn_expressions
 from ls3dw.synth.people import People
 from ls3dw.synth.placement import Placement
-from ls3dw.synth.places import Floats, Places
+from ls3dw.synth.places import Places
 from ls3dw.synth.shape import IDENTITY_SPREAD, LIP_SPREAD
 from ls3dw.synth.sliding import ACTIONS, STRETCH, HeadShape, local_vertices
 
@@ -41,11 +40,6 @@ direction: without that the skull grows into a cone to explain jaws and noses.""
 
 SAME_SIZE: Final = 1e8
 """Precision with which width, height and depth keep their sum: every face has a scale of its own anyway."""
-
-LEAST_SPREAD: Final = 0.1
-"""Of an expression, whatever is drawn: nobody keeps a face quite still."""
-
-_DRAWN = 8000
 
 
 def fit_people(
@@ -80,7 +74,7 @@ def _model(head: Head, placement: Placement) -> FaceModel:
     corners = np.concatenate((placement.point_vertices[free], placement.jaw_vertices.reshape(lines)))
     shares = np.concatenate((placement.point_weights[free], placement.jaw_weights.reshape(lines)))
     places = Places(local_vertices(shape, corners), shares.astype(np.float64))
-    mean, spread = _drawn_expressions(head)
+    mean, spread = drawn_expressions(head)
     numbers = {name: number for number, name in enumerate(head.expression_names)}
     sides = {f"{name}{side}": limits for name, limits in ACTIONS.items() for side in ("", "Left", "Right")}
     actions = [(numbers[name], *limits) for name, limits in sides.items() if name in numbers]
@@ -104,19 +98,6 @@ def _model(head: Head, placement: Placement) -> FaceModel:
         low=lows,
         high=highs,
     )
-
-
-def _drawn_expressions(head: Head) -> tuple[Floats, Floats]:
-    """Return mean and spread (E,) of the expressions drawn for faces turned to the camera.
-
-    Those of the brows count as none (0, 0): what people do with them is in the placement of the points on them.
-    """
-    device, draws = torch.device("cpu"), Draws(0, "cpu")
-    gaze = draw_gaze(torch.eye(3).expand(_DRAWN, 3, 3), draws)
-    weights = Expressions(head.expression_names, device).draw(gaze, draws).double()
-    free = torch.tensor([not name.startswith("brow") for name in head.expression_names])
-    mean, spread = weights.mean(0) * free, weights.std(0).clamp(min=LEAST_SPREAD) * free
-    return mean.numpy(), spread.numpy()
 
 
 def _hold(head: Head, model: FaceModel, shared: Tensor, faces: int) -> Tensor:
