@@ -62,9 +62,10 @@ class AblationOptions:
 @dataclass(frozen=True)
 class Result:
     """One point of a plot. level: share of noise, pixels of height, degrees of roll, millions of parameters (of 3D
-    points those of the 2D network too, where it guides), or the bin's number; as fractions: nme_mean, auc, failure_rate, and the interval
-    of the AUC (None with less than two independent faces). change: the AUC less that of the first level on the same
-    faces, with its interval; None for the first and where faces are not shown at several levels."""
+    points those of the 2D network too, where it guides), or the bin's number; as fractions: nme_mean, auc,
+    failure_rate, and the interval of the AUC (None with less than two independent faces). change: the AUC less that
+    of the first level on the same faces, with its interval; None for the first and where faces are not shown at
+    several levels."""
 
     network: str
     points: str

@@ -129,11 +129,11 @@ def along(curve: Tensor, place: Tensor) -> Tensor:
 
 def _shares(offsets: Floats, mean: Floats) -> Floats:
     """Return shares (68, 68) of all points in each, rows that sum to 1: the smallest that give the offsets."""
-    part = np.zeros(POINTS, int)
+    part = np.zeros(POINTS, np.int64)
     for number, name in enumerate(_PARTS):
         part[list(GROUPS[name])] = number + 1
     places = np.concatenate((mean.T, np.ones((1, POINTS))))
-    shares = np.eye(POINTS)
+    shares: Floats = np.eye(POINTS)
     for point in range(POINTS):
         cheap = places / np.where(part == part[point], 1.0, OTHER_PARTS)
         shares[point] += cheap.T @ np.linalg.solve(cheap @ places.T, np.append(offsets[point], 0.0))
@@ -142,4 +142,5 @@ def _shares(offsets: Floats, mean: Floats) -> Floats:
 
 def symmetric(offsets: Floats) -> Floats:
     """Average offsets (68, 3) with their mirror image."""
-    return (offsets + offsets[list(MIRROR)] * np.array([-1.0, 1.0, 1.0])) / 2
+    both: Floats = (offsets + offsets[list(MIRROR)] * np.array([-1.0, 1.0, 1.0])) / 2
+    return both

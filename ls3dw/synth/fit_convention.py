@@ -166,13 +166,14 @@ def _spacing(head: Head, faces: Posed) -> tuple[Floats, Floats]:
     labels, rotation = _upright(faces)
     yaw = np.degrees(np.arcsin((-rotation[:, 0, 2]).clip(-1, 1)))
     contour = _contours(head, rotation)
-    yaws, rows = [], []
+    yaws: list[float] = []
+    rows: list[Floats] = []
     for low, high in pairwise(YAWS):
         chosen = (yaw >= low) & (yaw < high)
         if chosen.any():
             steps = _places_along(np.nanmean(labels[chosen, :JAW], 0), contour[chosen].mean(0))
             rows.append(SHARE * _smooth(steps if rows else (steps - steps[::-1]) / 2))
-            yaws.append(0.0 if len(rows) == 1 else yaw[chosen].mean())
+            yaws.append(0.0 if len(rows) == 1 else float(yaw[chosen].mean()))
     return np.array(yaws), np.stack(rows)
 
 
