@@ -7,24 +7,24 @@ whose text says what is wrong, where, and what to do.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ls3dw.core.options import keyword_options
 from ls3dw.core.progress import Progress
-from ls3dw.errors import ConfigurationError, OptionError
+from ls3dw.errors import OptionError
 
 if TYPE_CHECKING:
     from ls3dw.building.report import BuildReport
     from ls3dw.core.progress import OnProgress
     from ls3dw.dataset.exporters import ExportReport
+    from ls3dw.dataset.subsets.produce import SplitReport, SubsetReport
     from ls3dw.dataset.verify import Verification
     from ls3dw.evaluation.diff import DiffReport
     from ls3dw.evaluation.run import EvaluationReport
     from ls3dw.synth.write import HeadsReport
     from ls3dw.training.run import TrainReport
-
-T = TypeVar("T")
 
 StrPath: TypeAlias = str | Path
 
@@ -132,16 +132,7 @@ def regenerate(
 
     Args:
         dataset: folder of the data set.
-        model_2d: as in `build`; left out, as the parent version was made. So are the other options of networks.
-        model_3d: as in `build`.
-        model_depth: as in `build`.
-        guidance: as in `build`.
-        decode: as in `build`.
-        flip: as in `build`.
-        gpu: as in `build`.
-        engine: as in `build`.
-        batch: as in `build`.
-        workers: as in `build`.
+        model_2d: this and the other options of networks are those of `build`; left out, as the parent was made.
         origin: take pictures that are "stored" in the data set (default), or the originals in the "sources".
         root: folder of the sources, for `origin="sources"`.
         only: source:NAME, subset:SOURCE/NAME or failures:VERSION; one or several. The other rows are the parent's.
@@ -191,7 +182,7 @@ def evaluate(dataset: StrPath, *, progress: OnProgress | None = None, **options:
         plain["out"] = Path(plain["out"])
     return run_evaluation(
         dataset,
-        _made(EvaluateOptions, plain),
+        keyword_options(EvaluateOptions, plain),
         lambda done, total: progress(Progress(done, total)) if progress else None,
     )
 
@@ -295,14 +286,6 @@ def train(
     return run_training(options, out=folder, gpu=str(gpu), resume=resume, restart=restart, stop=stop)
 
 
-@dataclass(frozen=True)
-class SubsetReport:
-    """A subset that was drawn. path: its table in the data set; details: how it was drawn, as in the table's head."""
-
-    path: Path
-    details: Mapping[str, Any]
-
-
 def subset(
     dataset: StrPath,
     kind: Literal["pose-balanced", "balanced"],
@@ -324,23 +307,14 @@ def subset(
     from ls3dw.dataset.open import open_dataset
     from ls3dw.dataset.subsets.balanced import BalancedOptions
     from ls3dw.dataset.subsets.pose_balanced import PoseBalance
-    from ls3dw.dataset.subsets.produce import write_balanced, write_pose_balanced
+    from ls3dw.dataset.subsets.produce import SubsetReport, write_balanced, write_pose_balanced
 
     opened = open_dataset(dataset, version)
     if kind == "balanced":
-        return SubsetReport(*write_balanced(opened, _made(BalancedOptions, options), name or kind))
+        return SubsetReport(*write_balanced(opened, keyword_options(BalancedOptions, options), name or kind))
     if kind == "pose-balanced":
-        return SubsetReport(*write_pose_balanced(opened, _made(PoseBalance, options), name or kind))
+        return SubsetReport(*write_pose_balanced(opened, keyword_options(PoseBalance, options), name or kind))
     raise OptionError(f"subset {kind!r}: expected pose-balanced or balanced")
-
-
-@dataclass(frozen=True)
-class SplitReport:
-    """A split for training. train, held_out: tables of the two sides; details: counts by source and options."""
-
-    train: Path
-    held_out: Path
-    details: Mapping[str, Any]
 
 
 def split(
@@ -367,7 +341,7 @@ def split(
     """
     from ls3dw.dataset.open import open_dataset
     from ls3dw.dataset.subsets.lists import read_pairs
-    from ls3dw.dataset.subsets.produce import write_split
+    from ls3dw.dataset.subsets.produce import SplitReport, write_split
     from ls3dw.dataset.subsets.split import SplitOptions
 
     pairs = read_pairs(Path(same)) if isinstance(same, str | Path) else list(same or ())
@@ -422,14 +396,3 @@ def render_heads(
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that were given, of a function's arguments."""
     return {name: value for name, value in values.items() if value is not None and name not in ("progress", "dataset")}
-
-
-def _made(kind: type[T], options: Mapping[str, Any]) -> T:
-    """Make an options dataclass of keyword arguments."""
-    known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]  # always a dataclass
-    if unknown := sorted(options.keys() - set(known)):
-        raise OptionError(f"unknown option {', '.join(unknown)}; expected some of {', '.join(known)}")
-    try:
-        return kind(**options)
-    except ConfigurationError as error:
-        raise OptionError(str(error)) from error

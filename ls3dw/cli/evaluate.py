@@ -13,7 +13,7 @@ from ls3dw.cli.progress import Bar
 
 # Copies of the library's: importing it would make --help slow. A test compares them.
 NORMALISERS = ("box", "interocular", "interpupil", "outer-eye", "diagonal", "face-size")
-ABLATIONS = ("yaw", "noise", "resolution", "size")
+ABLATIONS = ("yaw", "noise", "resolution", "size", "roll")
 
 
 @click.command()

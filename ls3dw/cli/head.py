@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -62,14 +63,40 @@ def build(out: Path, seed: int, heads: int, directions: int, as_json: bool) -> N
     type=click.Path(path_type=Path, dir_okay=False),
     help="Also fit people's mean head with the new placement, and write it to this file (.json).",
 )
+@click.option("--convention", metavar="NAME", help="Fit a convention to these labels, and add it to the placement.")
+@click.option(
+    "--reference",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Of --convention: labels that the bundled placement was fitted to (.npz).",
+)
+@click.option("--solid", is_flag=True, help="Of --convention: the jaw's labels are places in 3D, not the contour.")
 @json_option
-def fit(labels: Path, out: Path, held_out: Path | None, people: Path | None, as_json: bool) -> None:
+def fit(
+    labels: Path,
+    out: Path,
+    held_out: Path | None,
+    people: Path | None,
+    convention: str | None,
+    reference: Path | None,
+    solid: bool,
+    as_json: bool,
+) -> None:
     """Fit where the 68 points lie on the head to faces labelled by hand, and write the placement OUT (.json).
 
     LABELS is an .npz file with `landmarks` (N, 68, 2) in pixels, NaN where a point is not labelled, and if there are
     such points `externally_occluded` (N, 68): those that were guessed behind something. Faces in many poses, hundreds
     at least. With --held-out also the mean distance of points from labels is printed, in % of the face's size.
+
+    \b
+    ls3dw head fit 300w.npz placement.json --convention 300w --reference merl_rav.npz
     """
+    if (convention is None) != (reference is None) or (convention is None and solid):
+        raise click.UsageError("--convention NAME and --reference FILE go together, and --solid with them")
+    if convention is not None and reference is not None:
+        if held_out or people:
+            raise click.UsageError("--convention takes neither --held-out nor --people")
+        print_facts(_fit_convention(labels, out, convention, reference, solid), as_json)
+        return
     from ls3dw.core.files import write_atomic
     from ls3dw.synth.authoring.fit_people import fit_people
     from ls3dw.synth.authoring.fit_placement import fit as fit_placement
@@ -92,3 +119,26 @@ def fit(labels: Path, out: Path, held_out: Path | None, people: Path | None, as_
     errors = {} if others is None else held_out_error(shape, placement, *others)
     measured = {f"error {name}": error for name, error in errors.items()}
     print_facts({"file": str(out), **placement.fitted_on, **measured}, as_json)
+
+
+def _fit_convention(labels: Path, out: Path, name: str, reference: Path, solid: bool) -> dict[str, Any]:
+    from dataclasses import replace
+
+    import numpy as np
+
+    from ls3dw.core.files import write_atomic
+    from ls3dw.synth.authoring.fit_convention import fit_convention
+    from ls3dw.synth.authoring.fit_placement import read_labels
+    from ls3dw.synth.head.model import load_head
+    from ls3dw.synth.head.placement import dump_placement, load_placement
+
+    tables = []
+    for path in (labels, reference):
+        points, hidden = read_labels(path)
+        if hidden is not None:
+            points = np.where(hidden[..., None], np.nan, points)
+        tables.append(points)
+    found = fit_convention(load_head(), *tables, solid=solid, fitted_on={"what": labels.name})
+    placement = load_placement(out if out.exists() else None)
+    write_atomic(out, dump_placement(replace(placement, conventions={**placement.conventions, name: found})))
+    return {"file": str(out), "convention": name, **found.fitted_on}

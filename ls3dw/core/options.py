@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ls3dw.core.formats.yaml_text import parse_yaml
-from ls3dw.errors import ConfigurationError
+from ls3dw.errors import ConfigurationError, OptionError
 
 T = TypeVar("T")
 
@@ -138,3 +138,14 @@ def _refuse(where: str, value: Any, expected: str, faults: list[str]) -> Any:
 
 def _join(where: str, name: str) -> str:
     return f"{where}.{name}" if where else name
+
+
+def keyword_options(kind: type[T], options: Mapping[str, Any]) -> T:
+    """Make an options dataclass of keyword arguments; `OptionError` for unknown or unusable ones."""
+    known = [entry.name for entry in fields(kind)]  # type: ignore[arg-type]  # always a dataclass
+    if unknown := sorted(options.keys() - set(known)):
+        raise OptionError(f"unknown option {', '.join(unknown)}; expected some of {', '.join(known)}")
+    try:
+        return kind(**options)
+    except ConfigurationError as error:
+        raise OptionError(str(error)) from error

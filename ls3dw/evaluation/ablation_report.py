@@ -18,6 +18,7 @@ AXES: Final[dict[Ablation, tuple[str, str, float]]] = {
     "yaw": ("by yaw", "|yaw| (degrees)", 1),
     "noise": ("with shaken boxes", "edges of the box moved by up to (% of its side)", 100),
     "resolution": ("by resolution", "height of the face's box (pixels)", 1),
+    "roll": ("by roll", "picture turned by (degrees)", 1),
     "size": ("by size of the network", "parameters (millions)", 1),
 }
 """Title, label of x, and what its levels are multiplied by."""

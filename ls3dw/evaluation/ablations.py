@@ -1,4 +1,5 @@
-"""The ablations of "How far are we" on any data set with a truth: pose, boxes, resolution, size of the network.
+"""The ablations of "How far are we" on any data set with a truth: pose, boxes, resolution, size of the network; and
+roll.
 
 The networks run again on the kept pictures, a batch at a time; only errors stay in memory.
 """
@@ -28,7 +29,7 @@ from ls3dw.evaluation.scores import Interval, independent_units
 from ls3dw.models.annotator import Annotator
 from ls3dw.models.weights.zoo import Model, parameters
 
-Ablation = Literal["yaw", "noise", "resolution", "size"]
+Ablation = Literal["yaw", "noise", "resolution", "size", "roll"]
 ABLATIONS: Final[tuple[Ablation, ...]] = get_args(Ablation)
 
 NOISE: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
@@ -36,6 +37,9 @@ NOISE: Final = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 
 HEIGHTS: Final = (200.0, 150.0, 100.0, 75.0, 50.0, 40.0, 30.0)
 """Height of the box in pixels to which larger faces are reduced."""
+
+ROLLS: Final = (0.0, 30.0, 60.0, 90.0, 120.0, 150.0, 180.0)
+"""Degrees by which a picture is turned, clockwise."""
 
 AS_STORED: Final = 0.0
 """Level of the ablations that do not change the pictures."""
@@ -60,10 +64,10 @@ class AblationOptions:
 class Result:
     """One point of a plot.
 
-    level: share of noise, pixels of height, millions of parameters (for guided 3D points those of the 2D network, too),
-    or number of the bin; nme_mean, auc, failure_rate, auc_interval: fractions, the interval None with fewer than two
-    independent faces; change: AUC minus that of the first level on the same faces, with its interval, or None for the
-    first level and for ablations without levels.
+    level: share of noise, pixels of height, degrees of roll, millions of parameters (for guided 3D points those of the
+    2D network, too), or number of the bin; nme_mean, auc, failure_rate, auc_interval: fractions, the interval None with
+    fewer than two independent faces; change: AUC minus that of the first level on the same faces, with its interval, or
+    None for the first level and for ablations without levels.
     """
 
     network: str
@@ -104,8 +108,8 @@ def run_ablation(
         for kind in ("2d", "3d")
     }
     rows = _chosen(dataset, truths, options.limit)
-    levels: Sequence[float] = {"noise": NOISE, "resolution": HEIGHTS}.get(ablation, (AS_STORED,))
-    vary: Vary = {"noise": shaken, "resolution": reduced}.get(ablation, as_stored)
+    levels: Sequence[float] = {"noise": NOISE, "resolution": HEIGHTS, "roll": ROLLS}.get(ablation, (AS_STORED,))
+    vary: Vary = {"noise": shaken, "resolution": reduced, "roll": turned}.get(ablation, as_stored)
     results: list[Result] = []
     for name, make in networks.items():
         annotator = make()
@@ -203,6 +207,29 @@ def reduced(face: Face, level: float, seed: int) -> View:
     zoom_x, zoom_y = size[0] / width, size[1] / height
     smaller = np.array([[zoom_x, 0, (zoom_x - 1) / 2], [0, zoom_y, (zoom_y - 1) / 2]])
     return View(image, apply(smaller, view.box.reshape(2, 2)).ravel(), compose(smaller, view.to_image))
+
+
+def turned(face: Face, level: float, seed: int) -> View:
+    """Turn a face's picture by `level` degrees; its box is the tight one of the turned points of its source.
+
+    What lies beyond the picture is black. Without such points the corners of its box are turned.
+    """
+    view = as_stored(face, level, seed)
+    if level == 0:
+        return view
+    height, width = view.image.shape[:2]
+    side = int(np.ceil(np.hypot(height, width)))
+    angle = np.radians(level)
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    middle = np.array([(width - 1) / 2, (height - 1) / 2])
+    affine = np.concatenate((linear, ((side - 1) / 2 - linear @ middle)[:, None]), axis=1)
+    image = np.asarray(cv2.warpAffine(view.image, affine, (side, side), flags=cv2.INTER_LINEAR), dtype=np.uint8)
+    known = face.annotation[np.isfinite(face.annotation).all(axis=1)].astype(np.float64)
+    x0, y0, x1, y1 = view.box
+    corners = face.to_picture(known) if len(known) else np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])
+    points = apply(affine, corners)
+    return View(image, np.concatenate((points.min(0), points.max(0))), compose(affine, view.to_image))
 
 
 class _Scorer:

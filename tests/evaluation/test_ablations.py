@@ -25,6 +25,7 @@ from ls3dw.evaluation.ablations import (
     run_ablation,
     shaken,
     true_yaw,
+    turned,
 )
 from ls3dw.evaluation.measure import EvaluationProtocol, read_truth
 
@@ -164,7 +165,18 @@ def test_yaw_is_the_sources_own_where_it_has_one(sample: Dataset) -> None:
     assert np.abs(yaw[own] - index["yaw"].to_numpy()[own]).max() > 1
 
 
-@pytest.mark.parametrize("ablation", ["size", "noise"])
+def test_a_turned_picture_keeps_its_points_and_gets_their_box(sample: Dataset) -> None:
+    for face in list(sample)[:6]:
+        view = turned(face, 90, 0)
+        points = apply(view.to_image, face.annotation.astype(np.float64))
+        np.testing.assert_allclose(view.box, [*np.nanmin(points, 0), *np.nanmax(points, 0)], atol=0.5)
+        straight = as_stored(face, 0, 0)
+        before = apply(straight.to_image, face.annotation.astype(np.float64))
+        down, right = before[8] - before[27], points[8] - points[27]
+        np.testing.assert_allclose(right, [-down[1], down[0]], atol=1e-3)
+
+
+@pytest.mark.parametrize("ablation", ["size", "noise", "roll"])
 def test_the_command(
     ls3dw: Command, sample_data: Path, tiny_models: dict[str, str], tmp_path: Path, ablation: str
 ) -> None:

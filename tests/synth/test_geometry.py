@@ -25,7 +25,17 @@ from ls3dw.synth.rng import SplitRng
 from ls3dw.synth.scene.camera import Camera, pose_angles, rotation, turn
 from ls3dw.synth.scene.scene import Extra, HatKind
 
-PLAIN = RenderOptions(size=96, glasses_chance=0, hat_chance=0, long_hair_chance=0, locks_chance=0, perspective_chance=0)
+PLAIN = RenderOptions(
+    size=96,
+    turned_share=0,
+    convention_2d="merl-rav",
+    convention_3d="merl-rav",
+    glasses_chance=0,
+    hat_chance=0,
+    long_hair_chance=0,
+    locks_chance=0,
+    perspective_chance=0,
+)
 
 
 @cache
@@ -248,7 +258,7 @@ def test_layers_number_the_triangles_of_the_whole_mesh() -> None:
 
 
 def test_hats_of_all_kinds_sit_on_the_scalp() -> None:
-    staged = stage(replace(PLAIN, hat_chance=1), count=16, yaw=0)
+    staged = stage(replace(PLAIN, hat_chance=1), count=16, yaw=0, seed=1)
     assert set(staged.scene.hat_kind.tolist()) == set(HatKind) - {HatKind.NONE}
     # What is drawn highest is hat: no crown looks through.
     for picture, shown in enumerate(staged.scene.opaque.triangle):
@@ -290,7 +300,7 @@ def test_lids_follow_the_gaze() -> None:
     weights = expressions.draw(gaze, SplitRng(0))
     assert float(weights[0, down]) == pytest.approx(0.75, abs=1e-5)
     assert float(weights[1, down]) == 0
-    assert 0 <= float(weights.min()) <= float(weights.max()) <= 1.1
+    assert 0 <= float(weights.min()) <= float(weights.max()) <= 1.1 + 1e-6
 
 
 def test_some_eyes_look_at_the_camera_when_they_can() -> None:

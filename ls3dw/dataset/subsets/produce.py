@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,23 @@ from ls3dw.dataset.subsets.pose_balanced import PoseBalance, balance_by_pose
 from ls3dw.dataset.subsets.split import SplitOptions, split
 
 Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SubsetReport:
+    """A subset that was drawn. path: its table in the data set; details: how it was drawn, as in the table's head."""
+
+    path: Path
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """A split for training. train, held_out: tables of the two sides; details: counts by source, and options."""
+
+    train: Path
+    held_out: Path
+    details: Mapping[str, Any]
 
 
 def write_pose_balanced(dataset: Dataset, options: PoseBalance, name: str = "pose-balanced") -> tuple[Path, Report]:

@@ -173,7 +173,7 @@ def _spacing(head: Head, faces: Posed) -> tuple[Doubles, Doubles]:
         if chosen.any():
             steps = _places_along(np.nanmean(labels[chosen, :JAW], 0), contour[chosen].mean(0))
             rows.append(SHARE * _smooth(steps if rows else (steps - steps[::-1]) / 2))
-            yaws.append(0.0 if len(rows) == 1 else yaw[chosen].mean())
+            yaws.append(0.0 if len(rows) == 1 else float(yaw[chosen].mean()))
     return np.array(yaws), np.stack(rows)
 
 

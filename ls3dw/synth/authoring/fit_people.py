@@ -20,13 +20,12 @@ from ls3dw.core.markup import MIRROR, POINTS
 from ls3dw.synth.authoring.fit_faces import JAW, FaceModel
 from ls3dw.synth.authoring.fit_placement import eliminated, fit_in_parts, prepare
 from ls3dw.synth.authoring.sliding import ACTIONS, STRETCH, HeadShape, local_vertices
-from ls3dw.synth.head.expression import Expressions, draw_gaze
+from ls3dw.synth.head.mean_head import drawn_expressions
 from ls3dw.synth.head.model import Group, Head
 from ls3dw.synth.head.people import People
 from ls3dw.synth.head.placement import Placement
-from ls3dw.synth.head.places import Floats, Places
+from ls3dw.synth.head.places import Places
 from ls3dw.synth.head.shape import IDENTITY_SPREAD, LIP_SPREAD
-from ls3dw.synth.rng import SplitRng
 
 ROUNDS: Final = 4
 HOLD: Final = 0.02
@@ -41,11 +40,6 @@ direction. Without this the skull grows into a cone to explain jaws and noses.""
 
 SAME_SIZE: Final = 1e8
 """Precision of the sum of width, height and depth, which is fixed, since every face has its own scale."""
-
-LEAST_SPREAD: Final = 0.1
-"""Least spread of an expression: nobody keeps a face quite still."""
-
-_DRAWN = 8000
 
 
 def fit_people(
@@ -80,7 +74,7 @@ def _model(head: Head, placement: Placement) -> FaceModel:
     corners = np.concatenate((placement.point_vertices[free], placement.jaw_vertices.reshape(lines)))
     shares = np.concatenate((placement.point_weights[free], placement.jaw_weights.reshape(lines)))
     places = Places(local_vertices(shape, corners), shares.astype(np.float64))
-    mean, spread = _drawn_expressions(head)
+    mean, spread = drawn_expressions(head)
     numbers = {name: number for number, name in enumerate(head.expression_names)}
     sides = {f"{name}{side}": limits for name, limits in ACTIONS.items() for side in ("", "Left", "Right")}
     actions = [(numbers[name], *limits) for name, limits in sides.items() if name in numbers]
@@ -104,19 +98,6 @@ def _model(head: Head, placement: Placement) -> FaceModel:
         low=lows,
         high=highs,
     )
-
-
-def _drawn_expressions(head: Head) -> tuple[Floats, Floats]:
-    """Return mean and spread (E,) of expressions drawn for faces that look at the camera.
-
-    Both are 0 for brows, as the placement of their points includes people's expressions.
-    """
-    device, rng = torch.device("cpu"), SplitRng(0, "cpu")
-    gaze = draw_gaze(torch.eye(3).expand(_DRAWN, 3, 3), rng)
-    weights = Expressions(head.expression_names, device).draw(gaze, rng).double()
-    free = torch.tensor([not name.startswith("brow") for name in head.expression_names])
-    mean, spread = weights.mean(0) * free, weights.std(0).clamp(min=LEAST_SPREAD) * free
-    return mean.numpy(), spread.numpy()
 
 
 def _hold(head: Head, model: FaceModel, shared: Tensor, faces: int) -> Tensor:

@@ -87,10 +87,15 @@ def fit(
 
 
 def read_labels(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Read `landmarks` (N, 68, 2) and, if it is there, `externally_occluded` (N, 68) from an .npz file."""
+    """Read `landmarks` (N, 68, 2) and, if it is there, `externally_occluded` (N, 68) from an .npz file.
+
+    In place of `landmarks` there may be `published_pt3d_68` (N, 3, 68), as AFLW2000-3D has them, 1-based.
+    """
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             occluded = file.get("externally_occluded")
+            if "published_pt3d_68" in file:
+                return np.swapaxes(file["published_pt3d_68"][:, :2], 1, 2) - 1.0, occluded
             return np.asarray(file["landmarks"]), occluded
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, BadZipFile) as error:
         raise ConfigurationError(f"{path}: expected an .npz file with landmarks (N, {POINTS}, 2): {error}") from error

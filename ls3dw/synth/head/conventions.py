@@ -127,11 +127,11 @@ def along(curve: Tensor, place: Tensor) -> Tensor:
 
 def _shares(offsets: Doubles, mean: Doubles) -> Doubles:
     """Return the smallest weights (68, 68), rows summing to 1, that move the mean head's points by the offsets."""
-    part = np.zeros(POINTS, int)
+    part = np.zeros(POINTS, np.int64)
     for number, name in enumerate(_PARTS):
         part[list(GROUPS[name])] = number + 1
     places = np.concatenate((mean.T, np.ones((1, POINTS))))
-    shares = np.eye(POINTS)
+    shares: Doubles = np.eye(POINTS)
     for point in range(POINTS):
         cheap = places / np.where(part == part[point], 1.0, OTHER_PARTS)
         shares[point] += cheap.T @ np.linalg.solve(cheap @ places.T, np.append(offsets[point], 0.0))

@@ -72,7 +72,17 @@ def test_lips_grow_thin_between_their_borders_and_nothing_else_moves() -> None:
 
 def test_3d_jaw_points_are_the_2d_ones_on_a_frontal_head() -> None:
     """Heads of any shape and expression that look straight at a far camera; the chin is the same place anyway."""
-    options = RenderOptions(size=64, pitch_std=0, roll_std=0, perspective_chance=0, hat_chance=0, long_hair_chance=0)
+    options = RenderOptions(
+        size=64,
+        pitch_std=0,
+        roll_std=0,
+        turned_share=0,
+        convention_2d="merl-rav",
+        convention_3d="merl-rav",
+        perspective_chance=0,
+        hat_chance=0,
+        long_hair_chance=0,
+    )
     staged = Renderer(options=options).stage(12, SplitRng(4), torch.zeros(12))
     flat = staged.landmarks_2d
     size = (flat.amax(1) - flat.amin(1)).prod(1).sqrt()
