@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         plan_build,
         plan_regenerate,
         regenerate,
+        render_heads,
         split,
         subset,
         train,

@@ -74,7 +74,7 @@ def test_shards_on_disk(sample_data: Path, folder: str, title: str) -> None:
     paths = sorted((sample_data / folder).rglob("*.h5"))
     assert paths
     for path in paths:
-        with h5py.File(path) as shard:
+        with h5py.File(path, locking=False) as shard:
             assert set(shard.attrs) <= attributes
             found: dict[str, h5py.Dataset] = {}
             shard.visititems(lambda name, item, found=found: found.update({name: item}))

@@ -16,7 +16,7 @@ from helpers import pts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from training_helpers import ALONE, CPU, NETWORKS, Dots, losses, open_dots, options, pipeline, train
+from training_helpers import ALONE, CPU, NETWORKS, losses, open_dots, options, pipeline, train
 
 from ls3dw.core.geometry import tight_box
 from ls3dw.core.pose import mean_head
@@ -28,6 +28,7 @@ from ls3dw.models.networks.heatmaps import draw_gaussians
 from ls3dw.models.networks.straight import mean_on, mean_shape, straighten
 from ls3dw.models.networks.wing import CNN6, Cascade
 from ls3dw.models.weights.zoo import load
+from ls3dw.synth.renderer import Rendered
 from ls3dw.synth.rng import keyed_rng
 from ls3dw.training.data.augment import WIDEST_BLUR, blur
 from ls3dw.training.data.batch import StreamSlice
@@ -273,14 +274,15 @@ def test_blur_widens_dots_and_leaves_the_others() -> None:
 def open_turned(device: torch.device, values: Any) -> HeadRenderer:
     """Make a renderer of mean heads, most of them nearly frontal, without pictures."""
 
-    def render(count: int, seed: int, chunk: int) -> Dots:
+    def render(count: int, seed: int, chunk: int) -> Rendered:
         rng = keyed_rng(CPU, seed, chunk)
         yaw = rng.normal(count, 1) * 0.35
         x, y, z = torch.from_numpy(mean_head()).float().unbind(dim=1)
         turned = torch.stack((yaw.cos() * x - yaw.sin() * z, -y.expand(count, -1), yaw.sin() * x + yaw.cos() * z), 2)
         points = turned * 40 + torch.tensor([128.0, 128.0, 0.0]) + rng.normal(count, 68, 3) * 0.5
         images = torch.zeros(count, 3, 256, 256, dtype=torch.uint8)
-        return Dots(images, points[..., :2].contiguous(), points, torch.rad2deg(yaw).expand(-1, 3))
+        visible = torch.ones(count, 68, dtype=torch.bool)
+        return Rendered(images, points[..., :2].contiguous(), points, visible, torch.rad2deg(yaw).expand(-1, 3))
 
     return HeadRenderer(render, lambda images, seed, step: images)
 
@@ -365,7 +367,7 @@ def test_a_source_is_balanced_by_its_points(tmp_path: Path) -> None:
         ({"networks": {"a": {"kind": "depth", "network": SMALL}}}, "expected class DepthNet"),
         ({"networks": {"a": {"kind": "2d", "network": {"class": "CNN5"}}}}, "FAN or CNN6 or CNN7 or ResNet50 for"),
         ({"networks": {"a": {**NETWORKS["flat"], "loss": "wing"}}}, "loss and stage are for networks that give coord"),
-        ({"networks": {"a": {**FIRST, "loss": "l3"}}}, "networks.a.loss: 'l3', expected wing or l1 or l2 or smooth_l1"),
+        ({"networks": {"a": {**FIRST, "loss": "l3"}}}, "networks.a.loss 'l3': expected one of wing, l1, l2, smooth_l1"),
         ({"networks": {"a": {**FIRST, "epsilon": 0}}}, "networks.a: noise cannot be negative, and rate, w and epsilon"),
         ({"networks": {"a": {**FIRST, "rate": -1}}}, "must be more than 0"),
         ({"networks": {"a": {**FIRST, "stage": 3}}}, "stage 3: expected 1 or 2"),
@@ -376,7 +378,7 @@ def test_a_source_is_balanced_by_its_points(tmp_path: Path) -> None:
             "cascades.b: 'one', expected a network that gives coordinates",
         ),
         ({**CASCADE, "cascades": {"b": ["one", "zwei"]}}, "cascades.b: 'zwei', expected"),
-        ({**CASCADE, "cascades": {"b": ["one"]}}, "cascades.b: ['one'], expected a list of 2"),
+        ({**CASCADE, "cascades": {"b": ["one"]}}, "cascades.b ['one']: expected a list of 2"),
         ({"networks": {"one": FIRST, "two": {**SECOND, "kind": "3d"}}, "cascades": {"b": ["one", "two"]}}, "two kinds"),
         ({"first_stage": {"shift": -1}}, "first_stage: no value can be negative"),
         ({"optimizer": {"schedule": "geometric"}}, "schedule geometric goes with last"),
